@@ -1,0 +1,3 @@
+//! Gets credentials from AWS's provider chain and pushes them into the proxy.
+
+fn main() {}

@@ -1,0 +1,7 @@
+//! Credentials as they travel: who they are for, the document that carries them, and what a proxy says of them.
+
+mod document;
+mod identity;
+
+pub use document::{CredentialDocumentError, Credentials};
+pub use identity::{DEFAULT_SESSION_NAME, HeldCredentials, Identities, Identity, IdentityStatus, Role};
