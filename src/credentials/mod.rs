@@ -2,6 +2,8 @@
 
 mod document;
 mod identity;
+mod store;
 
 pub use document::{CredentialDocumentError, Credentials};
 pub use identity::{DEFAULT_SESSION_NAME, HeldCredentials, Identities, Identity, IdentityStatus, Role};
+pub use store::{CredentialStore, LEASE, SetError, SharedData};
