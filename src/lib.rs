@@ -9,3 +9,5 @@
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
 
 pub mod credentials;
+pub mod intake;
+mod refusal;

@@ -2,6 +2,8 @@
 
 mod document;
 mod identity;
+#[cfg(test)]
+pub(crate) mod memory;
 mod store;
 
 pub use document::{CredentialDocumentError, Credentials};

@@ -1,0 +1,121 @@
+//! The plugin's life apart from requests: its configuration, its clock and what wakes it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+
+use super::host::{self, Buffer};
+use super::intake::IntakeCall;
+use super::signer::{SignedRequest, Signer};
+use crate::intake::IntakePolicy;
+use crate::policy::Policy;
+
+/// How often leases are renewed and the shared data's generation is compared, should a wake-up have been lost.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often while requests wait, so that none waits noticeably longer than it may.
+const WAITING_TICK: Duration = Duration::from_millis(20);
+
+/// The root context: one for each plugin configuration and worker.
+#[derive(Default)]
+pub(super) struct Root {
+    role: Role,
+    ticks_fast: bool,
+}
+
+/// What the configuration makes of this plugin.
+#[derive(Default)]
+enum Role {
+    /// Before the configuration, and where it was refused.
+    #[default]
+    None,
+    Signer(Rc<Signer>),
+    Intake(Rc<IntakePolicy>),
+}
+
+impl Root {
+    fn configure(&mut self) -> Result<(), String> {
+        let configuration = host::buffer(Buffer::PluginConfiguration, 0, usize::MAX).map_err(|error| error.to_string())?;
+        self.role = if IntakePolicy::is_meant(&configuration) {
+            let policy = IntakePolicy::from_json(&configuration).map_err(|error| error.to_string())?;
+            Role::Intake(Rc::new(policy))
+        } else {
+            let policy = Policy::from_json(&configuration).map_err(|error| error.to_string())?;
+            Role::Signer(Rc::new(Signer::start(policy, &configuration)))
+        };
+        if matches!(self.role, Role::Signer(_)) {
+            host::set_tick_period(TICK).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Ticks fast only while requests wait.
+    fn follow_waiting(&mut self, waiting: bool) {
+        if waiting != self.ticks_fast {
+            let period = if waiting { WAITING_TICK } else { TICK };
+            match host::set_tick_period(period) {
+                Ok(()) => self.ticks_fast = waiting,
+                Err(error) => log::error!("{error}"),
+            }
+        }
+    }
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        match self.configure() {
+            Ok(()) => true,
+            Err(error) => {
+                log::error!("the configuration is refused: {error}");
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Role::Signer(signer) = &self.role {
+            let waiting = signer.tick(host::now());
+            self.follow_waiting(waiting);
+        }
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        if let Role::Signer(signer) = &self.role {
+            signer.woken(queue, host::now());
+        }
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        match &self.role {
+            Role::Signer(signer) => Some(Box::new(SignedRequest::new(context_id, Rc::clone(signer)))),
+            Role::Intake(policy) => Some(Box::new(IntakeCall::new(Rc::clone(policy)))),
+            Role::None => Some(Box::new(Unconfigured)),
+        }
+    }
+}
+
+/// Holds every request: without a configuration nothing is known of what is to be signed.
+struct Unconfigured;
+
+impl Context for Unconfigured {}
+
+impl HttpContext for Unconfigured {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> proxy_wasm::types::Action {
+        let refusal = crate::refusal::Refusal::SigningFailed("the filter has no configuration".to_owned());
+        super::local_reply::send(&refusal, None);
+        proxy_wasm::types::Action::Pause
+    }
+}
+
+/// The name of the queue that wakes the watcher of a place.
+pub(super) fn watcher_queue(place: usize) -> String {
+    format!("sigv4.watcher.{place}")
+}

@@ -1,0 +1,370 @@
+//! The private API through which credentials come in: who may call, and what each call answers.
+//!
+//! | call | answer |
+//! | --- | --- |
+//! | `GET /v1/identities` | which identities the loaded policies want, and what is held for each |
+//! | `PUT /v1/identities/{id}/credentials` | takes a `credential_process` document |
+//! | `DELETE /v1/identities/{id}/credentials` | forgets what is held |
+//! | `GET /v1/status` | 200 where every wanted identity holds unexpired credentials, else 503 |
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::credentials::{CredentialStore, Credentials, HeldCredentials, Identities, IdentityStatus, SetError, SharedData};
+use crate::refusal::error_body;
+
+/// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// Who may call the intake.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IntakePolicy {
+    token_digests: Vec<[u8; 32]>,
+}
+
+/// Why an intake's configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IntakePolicyError {
+    /// The document does not have the shape of an intake's configuration.
+    #[error("{place}: {problem}")]
+    Document {
+        /// Where, as a path into the document.
+        place: String,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A token's digest is no SHA-256 in hex.
+    #[error(
+        "intake.tokenSha256[{0}]: must be the token's SHA-256 as 64 hex digits: printf %s \"$TOKEN\" | sha256sum"
+    )]
+    TokenDigest(usize),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    intake: IntakeDocument,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct IntakeDocument {
+    #[serde(default)]
+    token_sha256: Vec<String>,
+}
+
+impl IntakePolicy {
+    /// Whether a plugin configuration is an intake's, going by its one key.
+    pub fn is_meant(json: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Probe {
+            #[serde(rename = "intake")]
+            _intake: serde::de::IgnoredAny,
+        }
+        serde_json::from_slice::<Probe>(json).is_ok()
+    }
+
+    /// Reads `{"intake": {"tokenSha256": ["<64 hex>"]}}`.
+    ///
+    /// # Errors
+    /// Names the place and the cure.
+    pub fn from_json(json: &[u8]) -> Result<Self, IntakePolicyError> {
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let document: Document = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            IntakePolicyError::Document { place: error.path().to_string(), problem: error.inner().to_string() }
+        })?;
+        let digests = document.intake.token_sha256.iter().enumerate();
+        let token_digests = digests
+            .map(|(index, hex)| parse_digest(hex).ok_or(IntakePolicyError::TokenDigest(index)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { token_digests })
+    }
+
+    /// Whether a caller is let in: over a Unix socket, with a verified client certificate, or with a listed token.
+    pub fn admits(&self, caller: &Caller<'_>) -> bool {
+        caller.over_unix_socket
+            || caller.client_certificate
+            || caller.authorization.and_then(bearer_token).is_some_and(|token| self.knows(token))
+    }
+
+    /// All digests are compared, each in constant time, so that the time tells nothing of a token.
+    fn knows(&self, token: &[u8]) -> bool {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let known = self.token_digests.iter().fold(subtle::Choice::from(0), |known, listed| known | listed.ct_eq(&digest));
+        known.into()
+    }
+}
+
+/// What is known of a caller.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller<'a> {
+    /// The connection came in over a Unix socket, whose file mode said who may connect.
+    pub over_unix_socket: bool,
+    /// The connection is TLS with a client certificate that Envoy verified.
+    pub client_certificate: bool,
+    /// The `authorization` header.
+    pub authorization: Option<&'a [u8]>,
+}
+
+fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii()).filter(|token| !token.is_empty())
+}
+
+fn parse_digest(hex: &str) -> Option<[u8; 32]> {
+    if !hex.is_ascii() || hex.len() != 64 {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        // from_str_radix takes a sign.
+        *byte = if pair.starts_with('+') { return None } else { u8::from_str_radix(pair, 16).ok()? };
+    }
+    Some(digest)
+}
+
+/// An answer of the intake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// JSON, or nothing.
+    pub body: Vec<u8>,
+    /// The methods that the resource knows, where the request's is none of them.
+    pub allow: Option<&'static str>,
+    /// Whether credentials changed, so that the workers are to be told.
+    pub changed: bool,
+}
+
+impl Reply {
+    /// The answer to a caller that is not let in.
+    pub fn unauthenticated() -> Self {
+        Self::error(401, "Unauthenticated", "call over the Unix socket, with a client certificate, or with a listed token")
+    }
+
+    /// The answer to a body over [`MAX_BODY`].
+    pub fn too_large() -> Self {
+        Self::error(413, "PayloadTooLarge", "a credential document has at most 64 KiB")
+    }
+
+    fn json(status: u16, document: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(document).unwrap_or_default();
+        Self { status, body, allow: None, changed: false }
+    }
+
+    fn error(status: u16, code: &str, message: &str) -> Self {
+        Self { status, body: error_body(code, message, None), allow: None, changed: false }
+    }
+
+    fn done(result: Result<(), SetError>) -> Self {
+        match result {
+            Ok(()) => Self { status: 204, body: Vec::new(), allow: None, changed: true },
+            Err(error) => Self::error(500, "NotStored", &error.to_string()),
+        }
+    }
+}
+
+/// Answers one call of a caller that was let in. `path` is the request's, its query included.
+pub fn answer<D: SharedData>(
+    store: &CredentialStore<D>,
+    method: &[u8],
+    path: &[u8],
+    body: &[u8],
+    now: SystemTime,
+) -> Reply {
+    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    match (Resource::of(path), method) {
+        (Some(Resource::Identities), b"GET") => Reply::json(200, &identities(store, now)),
+        (Some(Resource::Status), b"GET") => status(store, now),
+        (Some(Resource::Credentials { id }), b"PUT" | b"DELETE") => {
+            let wanted = store.wanted(now);
+            let Some(identity) = wanted.iter().find(|identity| identity.id().as_bytes() == id) else {
+                return Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities");
+            };
+            if method == b"DELETE" {
+                return Reply::done(store.forget(identity.id()));
+            }
+            match Credentials::from_document(body) {
+                Ok(credentials) => Reply::done(store.put(identity.id(), &credentials)),
+                Err(error) => Reply::error(400, "InvalidCredentials", &error.to_string()),
+            }
+        }
+        (Some(resource), _) => Reply {
+            allow: Some(resource.methods()),
+            ..Reply::error(405, "MethodNotAllowed", "this resource does not know the method")
+        },
+        (None, _) => {
+            Reply::error(404, "NotFound", "the intake has /v1/identities, /v1/identities/{id}/credentials and /v1/status")
+        }
+    }
+}
+
+enum Resource<'a> {
+    Identities,
+    Credentials { id: &'a [u8] },
+    Status,
+}
+
+impl<'a> Resource<'a> {
+    fn of(path: &'a [u8]) -> Option<Self> {
+        match path {
+            b"/v1/identities" => Some(Self::Identities),
+            b"/v1/status" => Some(Self::Status),
+            _ => {
+                let id = path.strip_prefix(b"/v1/identities/")?.strip_suffix(b"/credentials")?;
+                Some(Self::Credentials { id })
+            }
+        }
+    }
+
+    fn methods(&self) -> &'static str {
+        match self {
+            Self::Identities | Self::Status => "GET",
+            Self::Credentials { .. } => "PUT, DELETE",
+        }
+    }
+}
+
+fn identities<D: SharedData>(store: &CredentialStore<D>, now: SystemTime) -> Identities {
+    let describe = |identity: crate::credentials::Identity| {
+        let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
+        IdentityStatus { identity, held }
+    };
+    Identities { identities: store.wanted(now).into_iter().map(describe).collect() }
+}
+
+/// The answer of `GET /v1/status`.
+#[derive(Serialize)]
+struct Status {
+    ready: bool,
+    missing: Vec<String>,
+    expired: Vec<String>,
+}
+
+fn status<D: SharedData>(store: &CredentialStore<D>, now: SystemTime) -> Reply {
+    let mut status = Status { ready: true, missing: Vec::new(), expired: Vec::new() };
+    for identity in store.wanted(now) {
+        match store.get(identity.id()) {
+            Some(credentials) if credentials.hold_at(now) => continue,
+            Some(_) => status.expired.push(identity.id().to_owned()),
+            None => status.missing.push(identity.id().to_owned()),
+        }
+        status.ready = false;
+    }
+    Reply::json(if status.ready { 200 } else { 503 }, &status)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::credentials::{Identity, memory::Memory};
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+    const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"; // of "token"
+
+    fn wanting_default(memory: &Memory) -> CredentialStore<&Memory> {
+        let store = CredentialStore(memory);
+        store.want("policy", &[Identity::default_chain()], NOW).unwrap();
+        store
+    }
+
+    fn json(reply: &Reply) -> serde_json::Value {
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    const DOCUMENT: &[u8] = br#"{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "hush",
+        "SessionToken": "hush-hush", "Expiration": "1970-01-01T01:00:00Z"}"#;
+    const PATH: &[u8] = b"/v1/identities/default/credentials";
+
+    #[test]
+    fn a_pushed_document_is_held_listed_without_its_secrets_and_forgotten() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        let put = answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+        assert_eq!((put.status, put.changed, put.body.is_empty()), (204, true, true));
+        let listing = answer(&store, b"GET", b"/v1/identities?x=1", b"", NOW);
+        assert_eq!(json(&listing)["identities"][0]["held"]["accessKeyId"], "AKIDEXAMPLE");
+        assert!(!String::from_utf8(listing.body).unwrap().contains("hush"));
+        assert_eq!(answer(&store, b"DELETE", PATH, b"", NOW).status, 204);
+        assert!(store.get("default").is_none());
+    }
+
+    #[test]
+    fn status_is_ready_only_while_every_identity_holds() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        let before = answer(&store, b"GET", b"/v1/status", b"", NOW);
+        assert_eq!((before.status, json(&before)["missing"][0].as_str()), (503, Some("default")));
+        answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+        assert_eq!(answer(&store, b"GET", b"/v1/status", b"", NOW).status, 200);
+        let later = NOW + Duration::from_secs(3601);
+        store.want("policy", &[Identity::default_chain()], later).unwrap();
+        let after = answer(&store, b"GET", b"/v1/status", b"", later);
+        assert_eq!((after.status, json(&after)["expired"][0].as_str()), (503, Some("default")));
+    }
+
+    #[test]
+    fn what_the_intake_does_not_know_is_refused_and_changes_nothing() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        for (method, path, body, status, code) in [
+            (&b"PUT"[..], &b"/v1/identities/other/credentials"[..], DOCUMENT, 404, "UnknownIdentity"),
+            (b"PUT", b"/v1/identities/\xff/credentials", DOCUMENT, 404, "UnknownIdentity"),
+            (b"PUT", PATH, b"{}", 400, "InvalidCredentials"),
+            (b"PUT", PATH, b"\xff", 400, "InvalidCredentials"),
+            (b"POST", PATH, DOCUMENT, 405, "MethodNotAllowed"),
+            (b"DELETE", b"/v1/identities", b"", 405, "MethodNotAllowed"),
+            (b"GET", b"/v1/status/", b"", 404, "NotFound"),
+            (b"GET", b"", b"", 404, "NotFound"),
+        ] {
+            let reply = answer(&store, method, path, body, NOW);
+            assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (status, Some(code)));
+            assert!(!reply.changed);
+        }
+        assert!(store.get("default").is_none());
+    }
+
+    #[test]
+    fn a_caller_is_let_in_by_socket_certificate_or_listed_token() {
+        let config = format!(r#"{{"intake": {{"tokenSha256": ["{}", "{TOKEN_SHA256}"]}}}}"#, "0".repeat(64));
+        let policy = IntakePolicy::from_json(config.as_bytes()).unwrap();
+        let with = |authorization: &'static [u8]| Caller { authorization: Some(authorization), ..Caller::default() };
+        assert!(policy.admits(&Caller { over_unix_socket: true, ..Caller::default() }));
+        assert!(policy.admits(&Caller { client_certificate: true, ..Caller::default() }));
+        assert!(policy.admits(&with(b"Bearer token")));
+        assert!(policy.admits(&with(b"bearer  token ")));
+        for refused in [&b"Bearer tokem"[..], b"Bearer ", b"Basic token", b"token", b"", b"Bearer \xff"] {
+            assert!(!policy.admits(&with(refused)), "{refused:?}");
+        }
+        assert!(!policy.admits(&Caller::default()));
+        assert!(!IntakePolicy::from_json(br#"{"intake": {}}"#).unwrap().admits(&with(b"Bearer token")));
+    }
+
+    #[test]
+    fn a_configuration_that_can_not_work_is_refused_with_the_place() {
+        for (config, message) in [
+            (r#"{"intake": {"tokenSha256": ["abc"]}}"#, "intake.tokenSha256[0]: must be"),
+            (r#"{"intake": {"tokenSha256": "abc"}}"#, "intake.tokenSha256: invalid type"),
+            (r#"{"intake": {"tokens": []}}"#, "intake.tokens: unknown field"),
+            (r#"{"intake": {}, "routes": {}}"#, "routes: unknown field"),
+        ] {
+            let error = IntakePolicy::from_json(config.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+        }
+        let sign = "+".repeat(64);
+        assert!(IntakePolicy::from_json(format!(r#"{{"intake": {{"tokenSha256": ["{sign}"]}}}}"#).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_intake_configuration_is_told_from_a_policy() {
+        assert!(IntakePolicy::is_meant(br#"{"intake": {}}"#));
+        assert!(!IntakePolicy::is_meant(br#"{"routes": {}}"#));
+        assert!(!IntakePolicy::is_meant(b"[]"));
+    }
+}
