@@ -7,6 +7,7 @@
 mod host;
 mod intake;
 mod local_reply;
+mod request;
 mod root;
 mod signer;
 

@@ -1,28 +1,21 @@
 //! The plugin's life apart from requests: its configuration, its clock and what wakes it.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
 use super::host::{self, Buffer};
 use super::intake::IntakeCall;
-use super::signer::{SignedRequest, Signer};
+use super::request::SignedRequest;
+use super::signer::Signer;
 use crate::intake::IntakePolicy;
 use crate::policy::Policy;
-
-/// How often leases are renewed and the shared data's generation is compared, should a wake-up have been lost.
-const TICK: Duration = Duration::from_secs(1);
-
-/// How often while requests wait, so that none waits noticeably longer than it may.
-const WAITING_TICK: Duration = Duration::from_millis(20);
 
 /// The root context: one for each plugin configuration and worker.
 #[derive(Default)]
 pub(super) struct Root {
     role: Role,
-    ticks_fast: bool,
 }
 
 /// What the configuration makes of this plugin.
@@ -43,23 +36,10 @@ impl Root {
             Role::Intake(Rc::new(policy))
         } else {
             let policy = Policy::from_json(&configuration).map_err(|error| error.to_string())?;
-            Role::Signer(Rc::new(Signer::start(policy, &configuration)))
+            let signer = Signer::start(policy, &configuration).map_err(|error| error.to_string())?;
+            Role::Signer(Rc::new(signer))
         };
-        if matches!(self.role, Role::Signer(_)) {
-            host::set_tick_period(TICK).map_err(|error| error.to_string())?;
-        }
         Ok(())
-    }
-
-    /// Ticks fast only while requests wait.
-    fn follow_waiting(&mut self, waiting: bool) {
-        if waiting != self.ticks_fast {
-            let period = if waiting { WAITING_TICK } else { TICK };
-            match host::set_tick_period(period) {
-                Ok(()) => self.ticks_fast = waiting,
-                Err(error) => log::error!("{error}"),
-            }
-        }
     }
 }
 
@@ -78,8 +58,7 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Role::Signer(signer) = &self.role {
-            let waiting = signer.tick(host::now());
-            self.follow_waiting(waiting);
+            signer.tick(host::now());
         }
     }
 

@@ -1,0 +1,359 @@
+//! One request on its way through the signer.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use super::host::{self, Buffer, HeaderMap, HostError, Map};
+use super::intake::has_client_certificate;
+use super::local_reply;
+use super::signer::{Signer, UPSTREAM_SCHEME};
+use crate::path::SafePath;
+use crate::payload::{BodyFacts, PayloadPlan};
+use crate::policy::{Route, Scheme, Unmatched};
+use crate::refusal::Refusal;
+use crate::signing::{PayloadHash, PayloadHasher};
+
+/// How long a body may be late before it is checked whether it came and was not shown to the filter.
+const BODY_CHECK: Duration = Duration::from_secs(1);
+
+/// The context of one HTTP stream.
+pub(super) struct SignedRequest {
+    context: u32,
+    signer: Rc<Signer>,
+    state: State,
+}
+
+/// How far the request has come. What is not [`State::Passes`] never goes on by itself.
+enum State {
+    /// Signed, or not to be signed.
+    Passes,
+    /// Shared with the signer, whose clock may sign or refuse it.
+    Held(Rc<RefCell<Held>>),
+    Refused,
+}
+
+/// What the filter reads of a request's headers, in one pass.
+pub(super) struct RequestHead<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) authority: &'a [u8],
+    pub(super) path: SafePath<'a>,
+    pub(super) authorization: Option<&'a [u8]>,
+    pub(super) content_sha256: Option<&'a [u8]>,
+    pub(super) sent_security_token: bool,
+    pub(super) sent_region_set: bool,
+    pub(super) sent_upstream_scheme: bool,
+    is_upgrade: bool,
+}
+
+impl<'a> RequestHead<'a> {
+    fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+        let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
+        let (mut authorization, mut content_sha256) = (None, None);
+        let (mut sent_security_token, mut sent_region_set, mut sent_upstream_scheme) = (false, false, false);
+        let mut is_upgrade = false;
+        for (name, value) in headers.iter() {
+            match name {
+                b":method" => method = value,
+                b":authority" => authority = value,
+                b":path" => path = value,
+                b"authorization" => authorization = Some(value),
+                b"x-amz-content-sha256" => content_sha256 = Some(value),
+                b"x-amz-security-token" => sent_security_token = true,
+                b"x-amz-region-set" => sent_region_set = true,
+                b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
+                _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
+                _ => {}
+            }
+        }
+        Ok(Self {
+            method,
+            authority,
+            path: SafePath::check(path).map_err(Refusal::InvalidPath)?,
+            authorization,
+            content_sha256,
+            sent_security_token,
+            sent_region_set,
+            sent_upstream_scheme,
+            is_upgrade,
+        })
+    }
+
+    /// The authority without its port.
+    pub(super) fn host(&self) -> &'a [u8] {
+        match self.authority.iter().rposition(|&byte| byte == b':') {
+            Some(colon) if !self.authority.ends_with(b"]") => self.authority.get(..colon).unwrap_or_default(),
+            _ => self.authority,
+        }
+    }
+}
+
+/// A request that is held back at its headers.
+pub(super) struct Held {
+    route: usize,
+    payload: HeldPayload,
+    since: SystemTime,
+    /// Until when the request may wait for credentials; `None` where they are there already.
+    credentials_by: Option<SystemTime>,
+    /// Bytes of the request that had arrived when it was paused.
+    size_at_pause: u64,
+    progress: Progress,
+}
+
+enum HeldPayload {
+    Known(PayloadHash),
+    Hashing { hasher: PayloadHasher, seen: usize },
+}
+
+/// What has become of a held request.
+#[derive(Clone, Copy, PartialEq)]
+enum Progress {
+    Waits,
+    Signed,
+    Refused,
+}
+
+impl Held {
+    /// Whether it waits for credentials rather than for its body.
+    pub(super) fn waits_for_credentials(&self) -> bool {
+        self.credentials_by.is_some()
+    }
+
+    /// Takes the part of the body that has come.
+    fn hash(&mut self, available: usize) -> Result<(), Refusal> {
+        if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
+            let part = host::buffer(Buffer::RequestBody, *seen, available.saturating_sub(*seen)).map_err(failed)?;
+            hasher.update(&part);
+            *seen += part.len();
+        }
+        Ok(())
+    }
+
+    /// The body is whole.
+    fn body_ends(&mut self) {
+        if let HeldPayload::Hashing { hasher, .. } = &mut self.payload {
+            self.payload = HeldPayload::Known(std::mem::take(hasher).finish());
+        }
+    }
+
+    /// Signs, if all is there that a signature needs.
+    fn advance(&mut self, signer: &Signer, now: SystemTime) -> Progress {
+        if self.progress == Progress::Waits {
+            self.progress = self.try_to_sign(signer, now).unwrap_or_else(|refusal| self.refuse(signer, &refusal));
+        }
+        self.progress
+    }
+
+    fn try_to_sign(&mut self, signer: &Signer, now: SystemTime) -> Result<Progress, Refusal> {
+        let route = signer.policy.routes().get(self.route).ok_or(Refusal::NoRoute)?;
+        if let Some(by) = self.credentials_by {
+            if signer.can_sign(route, now) {
+                self.credentials_by = None;
+            } else if now >= by {
+                return Err(signer.no_credentials(route));
+            } else {
+                return Ok(Progress::Waits);
+            }
+        }
+        let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waits) };
+        let headers = HeaderMap::read(Map::Request).map_err(failed)?;
+        signer.sign(route, &headers, &RequestHead::of(&headers)?, payload, now)?;
+        Ok(Progress::Signed)
+    }
+
+    fn refuse(&self, signer: &Signer, refusal: &Refusal) -> Progress {
+        let route = signer.policy.routes().get(self.route).map(|route| route.name.as_str());
+        local_reply::send(refusal, route);
+        Progress::Refused
+    }
+
+    /// The clock's look at it, outside a callback of its stream. Whether it is still to be looked after.
+    pub(super) fn look_after(&mut self, signer: &Signer, now: SystemTime) -> bool {
+        if self.progress != Progress::Waits {
+            return false;
+        }
+        let progress = self.advance(signer, now);
+        if progress == Progress::Signed
+            && let Err(error) = host::continue_request()
+        {
+            log::error!("{error}");
+        }
+        if progress == Progress::Waits && self.body_is_withheld(now) {
+            let why = "the proxy does not show the body to the filter: set allow_on_headers_stop_iteration: true in \
+                       the filter's PluginConfig (Envoy 1.36 and later)";
+            log::error!("{why}");
+            self.progress = self.refuse(signer, &Refusal::SigningFailed(why.to_owned()));
+        }
+        self.progress == Progress::Waits
+    }
+
+    /// Whether parts of the body have come to the proxy and none to the filter. So it is where a pause at the headers
+    /// stops the body too.
+    fn body_is_withheld(&self, now: SystemTime) -> bool {
+        matches!(self.payload, HeldPayload::Hashing { seen: 0, .. })
+            && now.duration_since(self.since).is_ok_and(|held| held >= BODY_CHECK)
+            && request_size() > self.size_at_pause
+    }
+}
+
+impl SignedRequest {
+    pub(super) fn new(context: u32, signer: Rc<Signer>) -> Self {
+        Self { context, signer, state: State::Passes }
+    }
+
+    /// Signs the request, or holds it, or lets it pass where no route wants it.
+    fn begin<'s>(&self, signer: &'s Signer, ends: bool) -> Result<State, (Refusal, Option<&'s Route>)> {
+        let headers = HeaderMap::read(Map::Request).map_err(|error| (failed(error), None))?;
+        let head = RequestHead::of(&headers);
+        let route = choose_route(signer, &headers, &head).map_err(|refusal| (refusal, None))?;
+        let Some(route) = route else { return Ok(State::Passes) };
+        head.and_then(|head| self.begin_on(signer, route, &headers, &head, ends))
+            .map_err(|refusal| (refusal, Some(route)))
+    }
+
+    fn begin_on(
+        &self,
+        signer: &Signer,
+        route: &Route,
+        headers: &HeaderMap,
+        head: &RequestHead<'_>,
+        ends: bool,
+    ) -> Result<State, Refusal> {
+        if !route.allow_unauthenticated && !is_authenticated() {
+            return Err(Refusal::Unauthenticated);
+        }
+        let now = host::now();
+        let plan = PayloadPlan::of(
+            route.payload,
+            BodyFacts {
+                is_empty: ends,
+                is_upgrade: head.is_upgrade,
+                is_s3_over_tls: is_s3_over_tls(route),
+                client_hash: head.content_sha256,
+            },
+        );
+        let credentials_by = match signer.can_sign(route, now) {
+            true => None,
+            false if signer.policy.credentials_wait.is_zero() => return Err(signer.no_credentials(route)),
+            false => Some(now + signer.policy.credentials_wait),
+        };
+        let payload = match (plan, credentials_by) {
+            (PayloadPlan::Known(payload), None) => {
+                signer.sign(route, headers, head, payload, now)?;
+                return Ok(State::Passes);
+            }
+            (PayloadPlan::Known(payload), Some(_)) => HeldPayload::Known(payload),
+            (PayloadPlan::HashBody, _) => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
+        };
+        let held = Rc::new(RefCell::new(Held {
+            route: route.index,
+            payload,
+            since: now,
+            credentials_by,
+            size_at_pause: request_size(),
+            progress: Progress::Waits,
+        }));
+        signer.hold(self.context, &held);
+        Ok(State::Held(held))
+    }
+
+    /// Takes what has come of the body, and goes on if that was what the request waited for.
+    fn on_body(&self, part: impl FnOnce(&mut Held) -> Result<(), Refusal>) -> Action {
+        match &self.state {
+            State::Passes => Action::Continue,
+            State::Refused => Action::Pause,
+            State::Held(held) => {
+                let held = &mut *held.borrow_mut();
+                if held.progress == Progress::Waits
+                    && let Err(refusal) = part(held)
+                {
+                    held.progress = held.refuse(&self.signer, &refusal);
+                }
+                match held.advance(&self.signer, host::now()) {
+                    Progress::Signed => Action::Continue,
+                    Progress::Waits | Progress::Refused => Action::Pause,
+                }
+            }
+        }
+    }
+}
+
+impl Context for SignedRequest {}
+
+impl HttpContext for SignedRequest {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        self.state = self.begin(&self.signer, end_of_stream).unwrap_or_else(|(refusal, route)| {
+            local_reply::send(&refusal, route.map(|route| route.name.as_str()));
+            State::Refused
+        });
+        match self.state {
+            State::Passes => Action::Continue,
+            State::Held(_) | State::Refused => Action::Pause,
+        }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.on_body(|held| {
+            held.hash(size)?;
+            if end_of_stream {
+                held.body_ends();
+            }
+            Ok(())
+        })
+    }
+
+    // Trailers end the body without an end of stream on it.
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.on_body(|held| {
+            held.body_ends();
+            Ok(())
+        })
+    }
+}
+
+/// The route that signs this request; `None` where the request passes untouched.
+fn choose_route<'s>(
+    signer: &'s Signer,
+    headers: &HeaderMap,
+    head: &Result<RequestHead<'_>, Refusal>,
+) -> Result<Option<&'s Route>, Refusal> {
+    let policy = &signer.policy;
+    let found = match head {
+        Ok(head) => policy.find(head.authority, head.path.path()),
+        Err(refusal) if policy.unmatched == Unmatched::Deny => return Err(refusal.clone()),
+        // A path that can't be trusted passes only where no route would take it.
+        Err(_) => {
+            let value = |wanted: &[u8]| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+            policy.find(value(b":authority").unwrap_or_default(), value(b":path").unwrap_or_default())
+        }
+    };
+    match found {
+        None if policy.unmatched == Unmatched::Deny => Err(Refusal::NoRoute),
+        found => Ok(found),
+    }
+}
+
+fn is_s3_over_tls(route: &Route) -> bool {
+    let tls = route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https);
+    tls && route.scope.as_ref().is_some_and(|scope| scope.service == "s3")
+}
+
+/// Whether Envoy has authenticated the request: a verified client certificate, or a token that `jwt_authn` verified and
+/// whose payload it keeps in its dynamic metadata. Nothing that a client sends is looked at.
+fn is_authenticated() -> bool {
+    has_client_certificate()
+        || host::property(b"metadata\0filter_metadata\0envoy.filters.http.jwt_authn").is_some_and(|jwt| !jwt.is_empty())
+}
+
+/// Bytes of the current stream's request that have arrived, headers included.
+fn request_size() -> u64 {
+    let bytes = host::property(b"request\0total_size").and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u64::from_le_bytes)
+}
+
+fn failed(error: HostError) -> Refusal {
+    Refusal::SigningFailed(error.to_string())
+}

@@ -1,0 +1,255 @@
+//! The signer role: what all requests of one worker share under one policy.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+
+use super::host::{self, HeaderMap, HostError, Map, ProxySharedData};
+use super::request::{Held, RequestHead};
+use super::root::watcher_queue;
+use crate::aws_endpoint;
+use crate::credentials::{CredentialStore, Credentials, SetError};
+use crate::path;
+use crate::policy::{Policy, Route, Scheme, ScopeSource};
+use crate::refusal::Refusal;
+use crate::signing::{self, Algorithm, PayloadHash, Scope, SigningContext, UnsignedRequest, UriStyle, WireUri};
+
+/// How often leases are renewed, and the generation of the shared data compared should a wake-up have been lost.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often while requests wait for credentials, so that none waits noticeably longer than its policy says.
+const WAITING_TICK: Duration = Duration::from_millis(20);
+
+/// The header by which the proxy's route configuration tells targets without TLS. Only the signer sets it.
+pub(super) const UPSTREAM_SCHEME: &[u8] = b"x-sigv4-upstream";
+
+/// The policy, the credentials held for it, and the buffers of signing.
+pub(super) struct Signer {
+    pub(super) policy: Policy,
+    /// Names the policy among those of other plugins; equal on all workers.
+    policy_id: String,
+    store: CredentialStore<ProxySharedData>,
+    credentials: RefCell<HeldCredentials>,
+    signing: RefCell<Signing>,
+    held: RefCell<Vec<(u32, Weak<RefCell<Held>>)>>,
+    watcher: Cell<Option<usize>>,
+    ticks_fast: Cell<bool>,
+}
+
+/// This worker's copy of the credentials, by the place of their identity in the policy.
+struct HeldCredentials {
+    generation: u64,
+    by_identity: Vec<Option<Credentials>>,
+}
+
+/// Buffers and keys that one request after another uses.
+#[derive(Default)]
+struct Signing {
+    signer: signing::Signer,
+    path: Vec<u8>,
+    uri: WireUri,
+}
+
+impl Signer {
+    /// Starts to sign under a policy; `document` is the text it was read from.
+    pub(super) fn start(policy: Policy, document: &[u8]) -> Result<Self, HostError> {
+        let policy_id = Sha256::digest(document).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let by_identity = policy.identities().iter().map(|_| None).collect();
+        let signer = Self {
+            policy,
+            policy_id,
+            store: CredentialStore(ProxySharedData),
+            // No generation of the store, so that what is held already is read with the first look.
+            credentials: RefCell::new(HeldCredentials { generation: u64::MAX, by_identity }),
+            signing: RefCell::default(),
+            held: RefCell::default(),
+            watcher: Cell::new(None),
+            ticks_fast: Cell::new(false),
+        };
+        host::set_tick_period(TICK)?;
+        signer.tick(host::now());
+        Ok(signer)
+    }
+
+    /// Renews the leases, looks for changes and sees to the requests that are held.
+    pub(super) fn tick(&self, now: SystemTime) {
+        if let Err(error) = self.renew_leases(now) {
+            log::error!("{error}; will be tried again");
+        }
+        self.reload();
+        self.advance_held(now);
+    }
+
+    /// Another worker says that credentials changed.
+    pub(super) fn woken(&self, queue: u32, now: SystemTime) {
+        if let Err(error) = host::drain_queue(queue) {
+            log::error!("{error}");
+        }
+        self.reload();
+        self.advance_held(now);
+    }
+
+    fn renew_leases(&self, now: SystemTime) -> Result<(), SetError> {
+        self.store.want(&self.policy_id, self.policy.identities(), now)?;
+        if let Some(place) = self.watcher.get()
+            && self.store.renew_watcher(place, now)?
+        {
+            return Ok(());
+        }
+        let place = self.store.claim_watcher(now)?;
+        match host::register_queue(&watcher_queue(place)) {
+            Ok(_) => self.watcher.set(Some(place)),
+            Err(error) => log::error!("{error}; changes of credentials are seen with the next tick"),
+        }
+        Ok(())
+    }
+
+    /// Takes over what the shared data holds, if it has changed since the last look.
+    fn reload(&self) {
+        let generation = self.store.generation();
+        let mut credentials = self.credentials.borrow_mut();
+        if generation != credentials.generation {
+            for (held, identity) in credentials.by_identity.iter_mut().zip(self.policy.identities()) {
+                *held = self.store.get(identity.id());
+            }
+            credentials.generation = generation;
+        }
+    }
+
+    /// Takes note of a request that is held, to look after it until it goes on.
+    pub(super) fn hold(&self, context: u32, held: &Rc<RefCell<Held>>) {
+        self.held.borrow_mut().push((context, Rc::downgrade(held)));
+        if held.borrow().waits_for_credentials() {
+            self.tick_every(WAITING_TICK);
+        }
+    }
+
+    /// Lets go on what can go on, and ends what has waited too long.
+    fn advance_held(&self, now: SystemTime) {
+        let mut waiting = false;
+        self.held.borrow_mut().retain(|(context, held)| {
+            let Some(held) = held.upgrade() else { return false };
+            if let Err(error) = host::act_on(*context) {
+                log::error!("{error}");
+                return false;
+            }
+            let still_held = held.borrow_mut().look_after(self, now);
+            waiting |= still_held && held.borrow().waits_for_credentials();
+            still_held
+        });
+        self.tick_every(if waiting { WAITING_TICK } else { TICK });
+    }
+
+    fn tick_every(&self, period: Duration) {
+        let fast = period == WAITING_TICK;
+        if self.ticks_fast.get() != fast {
+            match host::set_tick_period(period) {
+                Ok(()) => self.ticks_fast.set(fast),
+                Err(error) => log::error!("{error}"),
+            }
+        }
+    }
+
+    /// Whether credentials that hold at `now` are there for the route.
+    pub(super) fn can_sign(&self, route: &Route, now: SystemTime) -> bool {
+        let credentials = self.credentials.borrow();
+        matches!(credentials.by_identity.get(route.identity), Some(Some(held)) if held.hold_at(now))
+    }
+
+    /// Rewrites and signs the current stream's request.
+    pub(super) fn sign(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        head: &RequestHead<'_>,
+        payload: PayloadHash,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let credentials = self.credentials.borrow();
+        let credentials = match credentials.by_identity.get(route.identity) {
+            Some(Some(held)) if held.hold_at(now) => held,
+            _ => return Err(self.no_credentials(route)),
+        };
+        let scope = scope(route, head)?;
+        let signing = &mut *self.signing.borrow_mut();
+        let authority = match &route.target {
+            Some(target) => {
+                path::join(target.path.as_bytes(), route.prefix.as_bytes(), &head.path, &mut signing.path);
+                target.authority.as_bytes()
+            }
+            None => {
+                signing.path.clear();
+                signing.path.extend_from_slice(head.path.path());
+                head.authority
+            }
+        };
+        signing.uri.set(UriStyle::of_service(scope.service), &signing.path, head.path.query());
+        let request = UnsignedRequest {
+            method: head.method,
+            authority,
+            uri: &signing.uri,
+            payload,
+            signed_headers: &route.signed_headers,
+        };
+        let context = SigningContext { credentials, scope, algorithm: Algorithm::SigV4, at: now };
+        let signed = signing
+            .signer
+            .sign(&request, headers.iter(), &context)
+            .map_err(|error| Refusal::SigningFailed(error.to_string()))?;
+
+        let write = || -> Result<(), HostError> {
+            host::replace_header(Map::Request, b":authority", authority)?;
+            host::replace_header(Map::Request, b":path", signing.uri.as_bytes())?;
+            for (name, value) in signed.iter() {
+                host::replace_header(Map::Request, name.as_bytes(), value)?;
+            }
+            if signed.security_token.is_none() && head.sent_security_token {
+                host::remove_header(Map::Request, b"x-amz-security-token")?;
+            }
+            if signed.content_sha256.is_none() && head.content_sha256.is_some() {
+                host::remove_header(Map::Request, b"x-amz-content-sha256")?;
+            }
+            if head.sent_region_set {
+                host::remove_header(Map::Request, b"x-amz-region-set")?;
+            }
+            match route.target.as_ref().map(|target| target.scheme) {
+                Some(Scheme::Http) => host::replace_header(Map::Request, UPSTREAM_SCHEME, b"http")?,
+                _ if head.sent_upstream_scheme => host::remove_header(Map::Request, UPSTREAM_SCHEME)?,
+                _ => {}
+            }
+            host::clear_route_cache()
+        };
+        write().map_err(|error| Refusal::SigningFailed(error.to_string()))
+    }
+
+    /// The refusal of a request for whose identity nothing is held.
+    pub(super) fn no_credentials(&self, route: &Route) -> Refusal {
+        let identity = self.policy.identities().get(route.identity).map(|identity| identity.id().to_owned());
+        Refusal::NoCredentials { identity: identity.unwrap_or_default() }
+    }
+}
+
+/// The scope of a request: the policy's, else the client's where the route says so, else what the host's name tells.
+fn scope<'a>(route: &'a Route, head: &RequestHead<'a>) -> Result<Scope<&'a str>, Refusal> {
+    if let Some(scope) = &route.scope {
+        return Ok(scope.as_deref());
+    }
+    let host = std::str::from_utf8(head.host()).unwrap_or_default();
+    let inferred = aws_endpoint::infer(host).map(|endpoint| Scope { region: endpoint.region, service: endpoint.signing_name });
+    let clients = || match route.scope_source {
+        ScopeSource::Client => head.authorization.and_then(Scope::of_authorization),
+        ScopeSource::Infer => None,
+    };
+    let found = inferred.or_else(clients);
+    let region = route.region.as_deref().or(found.map(|scope| scope.region));
+    let service = route.service.as_deref().or(found.map(|scope| scope.service));
+    match (region, service) {
+        (Some(region), Some(service)) => Ok(Scope { region, service }),
+        _ => Err(Refusal::SigningFailed(format!(
+            "the host {host:?} does not tell service and region; set both for route {}",
+            route.name
+        ))),
+    }
+}
