@@ -6,8 +6,10 @@
 //!
 //! | module | its job |
 //! | --- | --- |
+//! | [`aws_endpoint`] | the signing name and region that a host name tells |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
 
+pub mod aws_endpoint;
 pub mod credentials;
 pub mod intake;
 mod refusal;

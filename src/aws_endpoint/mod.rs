@@ -1,0 +1,178 @@
+//! Host name → the signing name and region that an AWS endpoint expects in a credential scope.
+//!
+//! Most host names read `service.region.suffix`, where `service` is the signing name and `suffix` one of AWS's
+//! DNS suffixes. What does not follow that form is a line in `table`. A region is known by its shape, so a new
+//! one needs no release.
+//!
+//! Nothing is guessed: a host outside AWS's suffixes, or beneath them with a form that is not known, infers
+//! nothing, and the policy has to say what to sign for.
+
+mod table;
+
+use table::{BEHIND_REGION, FAMILIES, GLOBAL, GOVCLOUD_GLOBAL_REGION, MULTI_REGION, NAMES, SUFFIXES, Suffix, UNTOLD};
+
+/// The region of an endpoint that answers for all regions at once. Such an endpoint takes SigV4A signatures
+/// alone, and this is the region set to sign for.
+pub const ALL_REGIONS: &str = "*";
+
+/// What a host name tells about signing for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint<'a> {
+    /// The service as the credential scope names it, such as `s3` or `execute-api`.
+    pub signing_name: &'a str,
+    /// The region, such as `eu-west-1`, or [`ALL_REGIONS`].
+    pub region: &'a str,
+}
+
+impl Endpoint<'_> {
+    /// Whether the endpoint takes SigV4A signatures alone, as S3 Multi-Region Access Points do.
+    pub fn requires_sigv4a(&self) -> bool {
+        self.region == ALL_REGIONS
+    }
+}
+
+/// The signing name and region of `host`, a host name in lower case without port or trailing dot; `None` where
+/// it is not an AWS host name of a known form.
+pub fn infer(host: &str) -> Option<Endpoint<'_>> {
+    if !is_host_name(host) {
+        return None;
+    }
+    let (labels, suffix) = SUFFIXES.iter().find_map(|suffix| Some((before(host, suffix.name)?, suffix)))?;
+    if let Some(labels) = before(labels, "vpce") {
+        return vpc_endpoint(labels);
+    }
+    // Dual-stack and newer global endpoints say so behind the name: `iam.global.api.aws`, `iam.us-gov.api.aws`.
+    let govcloud = before(labels, "us-gov");
+    let labels = govcloud.or_else(|| before(labels, "global")).unwrap_or(labels);
+
+    let (name, last) = split_last(labels);
+    if is_region(last) {
+        return regional(name, last, suffix);
+    }
+    if let Some(region) = dashed_s3_region(last) {
+        return Some(Endpoint { signing_name: "s3", region });
+    }
+    let (_, region) = split_last(name);
+    if is_region(region)
+        && let Some(signing_name) = lookup(BEHIND_REGION, without_fips(last))
+    {
+        return Some(Endpoint { signing_name, region });
+    }
+    global(labels, suffix, govcloud.is_some())
+}
+
+/// `name.region.suffix`
+fn regional<'a>(name: &'a str, region: &'a str, suffix: &Suffix) -> Option<Endpoint<'a>> {
+    let name = without_fips(before(name, "dualstack").unwrap_or(name));
+    if let Some(signing_name) = family(MULTI_REGION, name) {
+        return Some(Endpoint { signing_name, region: ALL_REGIONS });
+    }
+    let signing_name = if suffix.names_services { service(name)? } else { family(FAMILIES, name)? };
+    Some(Endpoint { signing_name, region })
+}
+
+/// `name.suffix`
+fn global<'a>(name: &'a str, suffix: &Suffix, govcloud: bool) -> Option<Endpoint<'a>> {
+    let name = without_fips(name);
+    if let Some(signing_name) = family(MULTI_REGION, name) {
+        return Some(Endpoint { signing_name, region: ALL_REGIONS });
+    }
+    let signing_name = lookup(GLOBAL, name).or_else(|| before(name, "s3").map(|_bucket| "s3"))?;
+    let region = match signing_name {
+        _ if govcloud => GOVCLOUD_GLOBAL_REGION,
+        "iam" => suffix.iam_region,
+        _ => suffix.global_region,
+    };
+    Some(Endpoint { signing_name, region })
+}
+
+/// `[resource.]vpce-id.name.region` of an interface endpoint. An endpoint service of one's own has
+/// `vpce-svc-id` in the place of the name.
+fn vpc_endpoint(labels: &str) -> Option<Endpoint<'_>> {
+    let (rest, region) = split_last(labels);
+    let is_endpoint_id = |label: &str| label.starts_with("vpce-");
+    let id = rest.rsplit('.').find(|label| is_endpoint_id(label))?;
+    let name = without_fips(rest.rsplit_once(id)?.1.strip_prefix('.')?);
+    let signing_name = service(name)?;
+    is_region(region).then_some(Endpoint { signing_name, region })
+}
+
+/// The signing name behind a service's name in host names. A single label that no table has is one already.
+fn service(name: &str) -> Option<&str> {
+    if let Some(signing_name) = lookup(NAMES, name) {
+        return Some(signing_name);
+    }
+    if tails(name).any(|tail| UNTOLD.contains(&tail)) {
+        return None;
+    }
+    // Directory buckets are served per availability zone: `s3express-usw2-az1`.
+    if split_last(name).1.starts_with("s3express-") {
+        return Some("s3express");
+    }
+    family(FAMILIES, name).or_else(|| Some(name).filter(|name| is_signing_name(name)))
+}
+
+/// The `us-west-2` of the older S3 form `s3-us-west-2.amazonaws.com`.
+fn dashed_s3_region(label: &str) -> Option<&str> {
+    let region = label.strip_prefix("s3-")?;
+    Some(region.strip_prefix("fips-").unwrap_or(region)).filter(|region| is_region(region))
+}
+
+/// FIPS endpoints append a mark to the name, or put it before: `kms-fips`, `fips.batch`.
+fn without_fips(name: &str) -> &str {
+    name.strip_suffix("-fips").or_else(|| name.strip_prefix("fips.")).unwrap_or(name)
+}
+
+/// The value of the longest tail of `name` that the table has.
+fn family(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    tails(name).find_map(|tail| lookup(table, tail))
+}
+
+fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    let place = table.binary_search_by_key(&name, |&(name, _)| name).ok()?;
+    table.get(place).map(|&(_, signing_name)| signing_name)
+}
+
+/// `a.b.c`, `b.c`, `c`
+fn tails(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(name), |name| name.split_once('.').map(|(_, tail)| tail))
+}
+
+/// The labels before `tail`, where `name` ends in it and has more.
+fn before<'a>(name: &'a str, tail: &str) -> Option<&'a str> {
+    name.strip_suffix(tail)?.strip_suffix('.')
+}
+
+/// `a.b.c` → (`a.b`, `c`)
+fn split_last(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
+}
+
+/// Letters, digits and hyphens between single dots. An underscore is let through: old buckets have them.
+fn is_host_name(host: &str) -> bool {
+    host.split('.').all(|label| {
+        !label.is_empty() && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+    })
+}
+
+fn is_signing_name(label: &str) -> bool {
+    label.starts_with(|first: char| first.is_ascii_lowercase())
+        && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// A partition's letters, at least one word, a number: `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`.
+fn is_region(label: &str) -> bool {
+    let mut parts = label.split('-');
+    let (Some(partition), Some(number)) = (parts.next(), parts.next_back()) else { return false };
+    let mut words = parts.peekable();
+    (2..=4).contains(&partition.len())
+        && words.peek().is_some()
+        && std::iter::once(partition)
+            .chain(words)
+            .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()))
+        && (1..=2).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests;

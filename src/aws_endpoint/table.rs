@@ -1,0 +1,291 @@
+//! The names that AWS gives its services in host names, where they are not the signing names themselves.
+//!
+//! Sources: botocore's endpoint rule sets, operation host prefixes and `endpoints.json`, against which
+//! `tests/aws_endpoints.rs` checks every line that they know; for the rest the service's page in the AWS
+//! documentation. Tables that are searched are sorted.
+
+/// A DNS suffix under which AWS answers, and what holds for hosts beneath it.
+pub(super) struct Suffix {
+    pub name: &'static str,
+    /// The region of the partition's global services.
+    pub global_region: &'static str,
+    /// The region of its IAM, which China keeps apart.
+    pub iam_region: &'static str,
+    /// Whether a single label before the region is a service's name. Beneath `on.aws` it may be anything.
+    pub names_services: bool,
+}
+
+const fn suffix(name: &'static str, global_region: &'static str) -> Suffix {
+    Suffix { name, global_region, iam_region: global_region, names_services: true }
+}
+
+const fn china(name: &'static str) -> Suffix {
+    Suffix { iam_region: "cn-north-1", ..suffix(name, "cn-northwest-1") }
+}
+
+const fn resources(suffix: Suffix) -> Suffix {
+    Suffix { names_services: false, ..suffix }
+}
+
+/// botocore's `partitions.json` (`dnsSuffix`, `dualStackDnsSuffix`), and the suffixes of resources.
+/// GovCloud shares those of the commercial partition and is told by its regions.
+pub(super) const SUFFIXES: &[Suffix] = &[
+    suffix("amazonaws.com", "us-east-1"),
+    suffix("api.aws", "us-east-1"),
+    resources(suffix("on.aws", "us-east-1")),
+    china("amazonaws.com.cn"),
+    china("api.amazonwebservices.com.cn"),
+    resources(china("on.amazonwebservices.com.cn")),
+    suffix("amazonaws.eu", "eusc-de-east-1"),
+    suffix("api.amazonwebservices.eu", "eusc-de-east-1"),
+    suffix("c2s.ic.gov", "us-iso-east-1"),
+    suffix("api.aws.ic.gov", "us-iso-east-1"),
+    suffix("sc2s.sgov.gov", "us-isob-east-1"),
+    suffix("api.aws.scloud", "us-isob-east-1"),
+    suffix("cloud.adc-e.uk", "eu-isoe-west-1"),
+    suffix("api.cloud-aws.adc-e.uk", "eu-isoe-west-1"),
+    suffix("csp.hci.ic.gov", "us-isof-south-1"),
+    suffix("api.aws.hci.ic.gov", "us-isof-south-1"),
+];
+
+/// The region of GovCloud's global services (`iam.us-gov.amazonaws.com`).
+pub(super) const GOVCLOUD_GLOBAL_REGION: &str = "us-gov-west-1";
+
+/// Names before the region, whole: `api.ecr.eu-west-1.amazonaws.com` → `ecr`. A single label that is not here
+/// is its own signing name.
+pub(super) const NAMES: &[(&str, &str)] = &[
+    ("a2i-runtime.sagemaker", "sagemaker"),
+    ("account-access-runtime", "account-access"),
+    ("admin.wickr", "wickr"),
+    ("agent-registry-control", "agent-registry"),
+    ("agreement-marketplace", "aws-marketplace"),
+    ("analytics-omics", "omics"),
+    ("aos", "es"),
+    ("api-fips.sagemaker", "sagemaker"),
+    ("api-fulfill.dataexchange", "dataexchange"),
+    ("api-sagemaker", "sagemaker"),
+    ("api.airflow", "airflow"),
+    ("api.detective", "detective"),
+    ("api.ecr", "ecr"),
+    ("api.ecr-public", "ecr-public"),
+    ("api.iot-tunneling", "IoTSecuredTunneling"),
+    ("api.iotdeviceadvisor", "iotdeviceadvisor"),
+    ("api.iotmanagedintegrations", "iotmanagedintegrations"),
+    ("api.iotsitewise", "iotsitewise"),
+    ("api.iottwinmaker", "iottwinmaker"),
+    ("api.iotwireless", "iotwireless"),
+    ("api.mediatailor", "mediatailor"),
+    ("api.pricing", "pricing"),
+    ("api.sagemaker", "sagemaker"),
+    ("api.thinclient", "thinclient"),
+    ("api.tunneling.iot", "IoTSecuredTunneling"),
+    ("appconfigdata", "appconfig"),
+    ("appstream2", "appstream"),
+    ("aps-workspaces", "aps"),
+    ("arc-recovery-control-config", "route53-recovery-control-config"),
+    ("bedrock-agent", "bedrock"),
+    ("bedrock-agent-runtime", "bedrock"),
+    ("bedrock-agentcore-control", "bedrock-agentcore"),
+    ("bedrock-data-automation", "bedrock"),
+    ("bedrock-data-automation-runtime", "bedrock"),
+    ("bedrock-runtime", "bedrock"),
+    ("cassandra-streams", "cassandra"),
+    ("catalog-marketplace", "aws-marketplace"),
+    ("catalog.marketplace", "aws-marketplace"),
+    ("cloudhsmv2", "cloudhsm"),
+    ("cloudsearchdomain", "cloudsearch"),
+    ("cloudwatch-omni", "cloudwatch"),
+    ("cn.transcribe", "transcribe"),
+    ("contact-lens", "connect"),
+    ("control-storage-omics", "omics"),
+    ("controlplane.payment-cryptography", "payment-cryptography"),
+    ("cp.aidevops", "aidevops"),
+    ("cp.geofencing.geo", "geo"),
+    ("cp.maps.geo", "geo"),
+    ("cp.metadata.geo", "geo"),
+    ("cp.places.geo", "geo"),
+    ("cp.routes.geo", "geo"),
+    ("cp.tracking.geo", "geo"),
+    ("data-ats.iot", "iotdata"),
+    ("data-lakeformation", "lakeformation"),
+    ("data-servicediscovery", "servicediscovery"),
+    ("data-signer", "signer"),
+    ("data.ats.iot", "iotdata"),
+    ("data.iot", "iotdata"),
+    ("data.iotsitewise", "iotsitewise"),
+    ("data.iottwinmaker", "iottwinmaker"),
+    ("data.jobs.iot", "iot-jobs-data"),
+    ("data.mediastore", "mediastore"),
+    ("data.qapps", "qapps"),
+    ("dataplane.payment-cryptography", "payment-cryptography"),
+    ("dataplane.rum", "rum"),
+    ("datatransformation.healthlake", "healthlake"),
+    ("deployment-marketplace", "aws-marketplace"),
+    ("discovery-marketplace", "aws-marketplace"),
+    ("dp.aidevops", "aidevops"),
+    ("edge.sagemaker", "sagemaker"),
+    ("efs", "elasticfilesystem"),
+    ("email", "ses"),
+    ("entitlement-marketplace", "aws-marketplace"),
+    ("entitlement.marketplace", "aws-marketplace"),
+    ("env.airflow", "airflow"),
+    ("eventsv2", "events"),
+    ("featurestore-runtime.sagemaker", "sagemaker"),
+    ("forecastquery", "forecast"),
+    ("geofencing.geo", "geo"),
+    ("iam-toolbox", "iam"),
+    ("identity-chime", "chime"),
+    ("inferencerouter-runtime.sagemaker", "sagemaker"),
+    ("ingest.timestream", "timestream"),
+    ("ivsrealtime", "ivs"),
+    ("job-runtime.sagemaker", "sagemaker"),
+    ("kafka-api", "kafka"),
+    ("mail-manager", "ses"),
+    ("management.deadline", "deadline"),
+    ("media-pipelines-chime", "chime"),
+    ("meetings-chime", "chime"),
+    ("memory-db", "memorydb"),
+    ("messaging-chime", "chime"),
+    ("metadata.geo", "geo"),
+    ("metering-marketplace", "aws-marketplace"),
+    ("metering.marketplace", "aws-marketplace"),
+    ("metrics-fips.sagemaker", "sagemaker"),
+    ("metrics-sagemaker", "sagemaker"),
+    ("metrics.sagemaker", "sagemaker"),
+    ("migrationhub-config", "mgh"),
+    ("models-fips.lex", "lex"),
+    ("models-lex", "lex"),
+    ("models-v2-lex", "lex"),
+    ("models.lex", "lex"),
+    ("monitor.iotsitewise", "iotsitewise"),
+    ("oidc", "sso-oauth"),
+    ("ops.airflow", "airflow"),
+    ("participant.connect", "execute-api"),
+    ("personalize-events", "personalize"),
+    ("personalize-runtime", "personalize"),
+    ("pinpoint", "mobiletargeting"),
+    ("portal.sso", "awsssoportal"),
+    ("query-lakeformation", "lakeformation"),
+    ("query.timestream", "timestream"),
+    ("reporting-marketplace", "aws-marketplace"),
+    ("runtime-fips.lex", "lex"),
+    ("runtime-fips.sagemaker", "sagemaker"),
+    ("runtime-lex", "lex"),
+    ("runtime-medical-imaging", "medical-imaging"),
+    ("runtime-sagemaker", "sagemaker"),
+    ("runtime-v2-lex", "lex"),
+    ("runtime.health-agent", "health-agent"),
+    ("runtime.lex", "lex"),
+    ("runtime.sagemaker", "sagemaker"),
+    ("scheduling.deadline", "deadline"),
+    ("servicecatalog-appregistry", "servicecatalog"),
+    ("sms-voice.pinpoint", "sms-voice"),
+    ("storage-omics", "omics"),
+    ("stream-logs", "logs"),
+    ("streaming.health-agent", "health-agent"),
+    ("streams-dynamodb", "dynamodb"),
+    ("streams.dynamodb", "dynamodb"),
+    ("subscribe.mediaconvert", "mediaconvert"),
+    ("sync-states", "states"),
+    ("tags-omics", "omics"),
+    ("timestream-ingest", "timestream"),
+    ("timestream-query", "timestream"),
+    ("tracking.geo", "geo"),
+    ("training-session-runtime.sagemaker", "sagemaker"),
+    ("transcribestreaming", "transcribe"),
+    ("voice-chime", "chime"),
+    ("workflows-omics", "omics"),
+];
+
+/// Names that may have labels of a resource before them: `bucket.s3.eu-west-1.amazonaws.com` → `s3`.
+pub(super) const FAMILIES: &[(&str, &str)] = &[
+    ("aos", "es"),
+    ("aoss", "aoss"),
+    ("appsync-api", "appsync"),
+    ("appsync-realtime-api", "appsync"),
+    ("bedrock-agentcore", "bedrock-agentcore"),
+    ("control-kinesis", "kinesis"),
+    ("control-kinesis-queues", "kinesis"),
+    ("data-kinesis", "kinesis"),
+    ("data-kinesis-queues", "kinesis"),
+    ("data.mediastore", "mediastore"),
+    ("ddb", "dynamodb"),
+    ("emr-serverless-services", "emr-serverless"),
+    ("eventsv2", "events"),
+    ("execute-api", "execute-api"),
+    ("iot", "iotdata"),
+    ("jobs.iot", "iot-jobs-data"),
+    ("kinesisvideo", "kinesisvideo"),
+    ("lambda-url", "lambda"),
+    ("managedblockchain", "managedblockchain"),
+    ("mediaconvert", "mediaconvert"),
+    ("mediapackagev2", "mediapackagev2"),
+    ("neptune-graph", "neptune-graph"),
+    ("osm", "osm"),
+    ("s3", "s3"),
+    ("s3-accesspoint", "s3"),
+    ("s3-control", "s3"),
+    ("s3-object-lambda", "s3-object-lambda"),
+    ("s3-outposts", "s3-outposts"),
+    ("search-ddb", "dynamodb"),
+    ("streams-ddb", "dynamodb"),
+    ("timestream", "timestream"),
+    ("vpc-lattice-svcs", "vpc-lattice-svcs"),
+];
+
+/// Names that stand behind the region: `search-a.eu-west-1.es.amazonaws.com` → `es`.
+pub(super) const BEHIND_REGION: &[(&str, &str)] = &[
+    ("aoss", "aoss"),
+    ("cloudsearch", "cloudsearch"),
+    ("elasticmapreduce", "elasticmapreduce"),
+    ("es", "es"),
+    ("neptune", "neptune-db"),
+    ("neptune-graph", "neptune-graph"),
+    ("osis", "osis"),
+    ("queue", "sqs"),
+];
+
+/// Names without a region; they are signed for the global region of their partition.
+pub(super) const GLOBAL: &[(&str, &str)] = &[
+    ("budgets", "budgets"),
+    ("cloudfront", "cloudfront"),
+    ("global.health", "health"),
+    ("iam", "iam"),
+    ("organizations", "organizations"),
+    ("queue", "sqs"),
+    ("route53", "route53"),
+    ("s3", "s3"),
+    ("s3-external-1", "s3"),
+    ("savingsplans", "savingsplans"),
+    ("sts", "sts"),
+    ("waf", "waf"),
+];
+
+/// Names that answer for all regions at once and take SigV4A signatures alone, with or without labels of a
+/// resource before them: `m1.mrap.accesspoint.s3-global.amazonaws.com` → `s3`.
+pub(super) const MULTI_REGION: &[(&str, &str)] = &[
+    ("accesspoint.s3-global", "s3"),
+    ("cloudfront-kvs", "cloudfront-keyvaluestore"),
+    ("endpoint.events", "events"),
+    ("endpoints.email", "ses"),
+    ("partnercentral-channel", "partnercentral-channel"),
+    ("partnercentral-prm", "partnercentral"),
+    ("sustainability", "sustainability"),
+];
+
+/// Names from which nothing can be told, with or without labels before them.
+pub(super) const UNTOLD: &[&str] = &[
+    // Certificates, access tokens and bearer tokens, not signatures.
+    "credentials.iot",
+    "scim",
+    "tunneling.iot",
+    // SMTP, whose passwords are made from a signature.
+    "email-smtp",
+    "inbound-smtp",
+    // An older and a newer service share the host; the path tells which (`geo` or `geo-maps`, ...).
+    "maps.geo",
+    "places.geo",
+    "routes.geo",
+    // A website has no signed requests.
+    "s3-website",
+];
