@@ -1,0 +1,1 @@
+"""What the tests and the demo run the filter against: a real Envoy, upstreams that verify, AWS stand-ins."""

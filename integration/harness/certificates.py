@@ -1,0 +1,66 @@
+"""A certificate authority for one test run."""
+
+import datetime
+import ipaddress
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+class Authority:
+    """Issues server and client certificates; `certificate` is what has to be trusted."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sigv4-filter tests")])
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        self._certificate = self._builder(self._name, self._key).add_extension(constraints, critical=True)
+        self._certificate = self._certificate.sign(self._key, hashes.SHA256())
+        self.certificate = directory / "authority.pem"
+        self.certificate.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, *names: str) -> tuple[Path, Path]:
+        """A certificate for host names or IP addresses, and its key: paths of two PEM files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        certificate = self._builder(subject, key).add_extension(alternatives, critical=False)
+        certificate = certificate.sign(self._key, hashes.SHA256())
+        certificate_path, key_path = self._directory / f"{names[0]}.pem", self._directory / f"{names[0]}.key"
+        certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return certificate_path, key_path
+
+    def server_context(self, *names: str) -> ssl.SSLContext:
+        """For a TLS server that goes by these names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.issue(*names))
+        return context
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

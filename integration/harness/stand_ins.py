@@ -1,0 +1,133 @@
+"""Stand-ins for AWS that check who calls: ministack for S3 and STS, moto for STS, SQS and DynamoDB."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.credentials import Credentials
+
+from .process import Process, environment_without_aws, free_port
+
+REGION = "eu-west-1"
+ROLE_NAME = "orders-reader"
+
+_ALLOW_ALL = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
+
+
+class StandIn:
+    """A stand-in with one IAM user, `user`, who may do anything, and one role that the user may assume, `role_arn`."""
+
+    account: str
+    _root: Credentials
+
+    def __init__(self, directory: Path):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._directory = directory
+        self._process: Process
+
+    def __enter__(self):
+        self._process.start()
+        try:
+            self._process.wait_ready(self._is_ready)
+            self._create_principals()
+        except BaseException:
+            self._process.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._process.stop()
+
+    @property
+    def log(self) -> str:
+        return self._process.log
+
+    def client(self, service: str, credentials: Credentials | None = None, **config):
+        """A boto3 client that talks to the stand-in itself, as `user` unless told otherwise."""
+        signer = credentials or self.user
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=signer.access_key,
+            aws_secret_access_key=signer.secret_key,
+            aws_session_token=signer.token,
+            config=Config(retries={"total_max_attempts": 1}, **config),
+        )
+
+    def assume_role(self, session_name: str = "tests") -> Credentials:
+        """Temporary credentials of the role, from STS."""
+        answer = self.client("sts").assume_role(RoleArn=self.role_arn, RoleSessionName=session_name)
+        issued = answer["Credentials"]
+        return Credentials(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+
+    def _create_principals(self) -> None:
+        iam = self.client("iam", self._root)
+        user_arn = iam.create_user(UserName="workload")["User"]["Arn"]
+        iam.put_user_policy(UserName="workload", PolicyName="everything", PolicyDocument=_ALLOW_ALL)
+        key = iam.create_access_key(UserName="workload")["AccessKey"]
+        self.user = Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": {"AWS": user_arn}, "Action": "sts:AssumeRole"}],
+        }
+        role = iam.create_role(RoleName=ROLE_NAME, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+        iam.put_role_policy(RoleName=ROLE_NAME, PolicyName="everything", PolicyDocument=_ALLOW_ALL)
+        self.role_arn: str = role["Arn"]
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + self._health_path, timeout=2):
+                return True
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+
+
+class Ministack(StandIn):
+    """Verifies S3 and STS: secret, path, query, headers, date, session token, region and service."""
+
+    _health_path = "/_ministack/health"
+    # Its root key. It is let in whatever it signs, so nothing but the set-up may use it.
+    _root = Credentials("test", "test")
+
+    def __init__(self, directory: Path):
+        super().__init__(directory)
+        environment = environment_without_aws(
+            AUTH="true",
+            BIND_HOST="127.0.0.1",
+            GATEWAY_PORT=str(self.port),
+            # Its MQTT listener has a fixed port.
+            IOT_MTLS_ENABLED="0",
+            HOME=str(directory),
+        )
+        command = [sys.executable, "-m", "ministack"]
+        self._process = Process("ministack", command, directory / "ministack.log", environment)
+
+
+class Moto(StandIn):
+    """Verifies STS, SQS and DynamoDB: secret, path, query, headers, session token, body; it does not look at dates."""
+
+    _health_path = "/moto-api/"
+    # Not looked at: authentication is switched on once the principals are there.
+    _root = Credentials("root", "root")
+
+    def __init__(self, directory: Path):
+        super().__init__(directory)
+        command = [Path(sys.executable).with_name("moto_server"), "--host", "127.0.0.1", "--port", str(self.port)]
+        self._process = Process("moto", command, directory / "moto.log")
+
+    def _create_principals(self) -> None:
+        super()._create_principals()
+        # Any type but a form, which moto would parse: it wants the plain number of calls to let through unchecked.
+        switch_on = urllib.request.Request(
+            self.url + "/moto-api/reset-auth", data=b"0", headers={"content-type": "text/plain"}
+        )
+        with urllib.request.urlopen(switch_on, timeout=10):
+            pass

@@ -1,0 +1,173 @@
+"""An upstream that believes nothing: a small HTTP/1.1 server that verifies what it receives, and keeps a record."""
+
+import asyncio
+import hashlib
+import json
+import ssl
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import h11
+
+from .verifier import Refused, Verdict, Verifier, WireRequest
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request that reached the upstream, and what the verifier said of it."""
+
+    request: WireRequest
+    trailers: list[tuple[str, str]]
+    verdict: Verdict | None
+    refusal: str | None
+
+    @property
+    def accepted(self) -> bool:
+        return self.verdict is not None
+
+    def report(self) -> dict:
+        """What the upstream answers with: enough to see what went over the wire."""
+        return {
+            "method": self.request.method,
+            "target": self.request.target,
+            "headers": self.request.headers,
+            "bodySha256": hashlib.sha256(self.request.body).hexdigest(),
+            "bodyLength": len(self.request.body),
+            "refusal": self.refusal,
+            "verdict": vars(self.verdict) if self.verdict else None,
+        }
+
+
+@dataclass
+class Answer:
+    """What the upstream answers to a request that it accepts.
+
+    A part is bytes that go out at once, or an event that has to be set before the next part goes out.
+    """
+
+    status: int = 200
+    headers: Sequence[tuple[str, str]] = ()
+    parts: Sequence[bytes | threading.Event] = ()
+
+
+@dataclass
+class Upstream:
+    """Listens on a free port of 127.0.0.1, over TLS where `tls` is given. 200 for what `verifier` accepts, else 403."""
+
+    verifier: Verifier
+    tls: ssl.SSLContext | None = None
+    answer: Answer | None = None
+    """In place of the JSON report."""
+    received: list[Received] = field(default_factory=list)
+
+    def __enter__(self):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
+        self._thread.start()
+        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls))
+        return self
+
+    def __exit__(self, *_):
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def port(self) -> int:
+        return self._server.sockets[0].getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}" if self.tls else f"http://127.0.0.1:{self.port}"
+
+    @property
+    def last(self) -> Received:
+        """The latest request; an error that says so where none came."""
+        assert self.received, "no request reached the upstream"
+        return self.received[-1]
+
+    def _run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _close(self):
+        self._server.close()
+        connections = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        connection = h11.Connection(h11.SERVER)
+        try:
+            while (received := await self._receive(connection, reader, writer)) is not None:
+                self.received.append(received)
+                await self._respond(connection, writer, received)
+                if connection.our_state is h11.MUST_CLOSE:
+                    break
+                connection.start_next_cycle()
+        except (ConnectionError, h11.RemoteProtocolError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async def _receive(self, connection, reader, writer) -> Received | None:
+        head, body, trailers = None, bytearray(), []
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                if connection.they_are_waiting_for_100_continue:
+                    await _send(connection, writer, h11.InformationalResponse(status_code=100, headers=[]))
+                connection.receive_data(await reader.read(65536))
+            elif isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                trailers = _text(event.headers)
+                break
+            else:
+                return None
+        request = WireRequest(_decode(head.method), _decode(head.target), _text(head.headers), bytes(body))
+        try:
+            return Received(request, trailers, self.verifier.verify(request), None)
+        except Refused as refusal:
+            return Received(request, trailers, None, str(refusal))
+
+    async def _respond(self, connection, writer, received: Received):
+        if received.accepted and self.answer is not None:
+            answer = self.answer
+        else:
+            report = json.dumps(received.report()).encode()
+            answer = Answer(200 if received.accepted else 403, [("content-type", "application/json")], [report])
+        length = [("content-length", str(sum(map(len, answer.parts))))] if _is_whole(answer) else []
+        response = h11.Response(status_code=answer.status, headers=[*answer.headers, *length])
+        await _send(connection, writer, response)
+        for part in answer.parts:
+            if isinstance(part, threading.Event):
+                while not part.is_set():
+                    await asyncio.sleep(0.01)
+            elif received.request.method != "HEAD":
+                await _send(connection, writer, h11.Data(data=part))
+        await _send(connection, writer, h11.EndOfMessage())
+
+
+def _is_whole(answer: Answer) -> bool:
+    return all(isinstance(part, bytes) for part in answer.parts)
+
+
+async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, event):
+    writer.write(connection.send(event))
+    await writer.drain()
+
+
+def _text(headers) -> list[tuple[str, str]]:
+    return [(_decode(name), _decode(value)) for name, value in headers]
+
+
+def _decode(value: bytes) -> str:
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        return bytes(value).decode("latin-1")
