@@ -1,0 +1,40 @@
+# `make` prints what can be made. Everything that a target needs, it installs: system packages with apt-get, the rest
+# under .toolchain, .venv and target.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build test demo lint format clean system-packages
+
+help: ## Print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: system-packages ## Build dist/sigv4_filter.wasm and dist/credential-refresher
+	build/cargo-wasm build --locked --release --lib
+	cargo build --locked --release --bin credential-refresher
+	mkdir -p dist
+	install -m 644 target/wasm/wasm32-unknown-unknown/release/sigv4_filter.wasm dist/
+	install -m 755 target/release/credential-refresher dist/
+	build/check-wasm dist/sigv4_filter.wasm
+
+test: build ## Run all tests: unit, property, and integration in a real Envoy
+	cargo test --locked --workspace
+	integration/setup
+	.venv/bin/python -m pytest integration
+
+demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)
+	envoy/demo/run
+
+lint: system-packages ## Check formatting, lints and dependencies
+	build/lint
+
+format: system-packages ## Format the Rust and the Python
+	cargo fmt --all
+	build/lint-tools
+	.toolchain/lint/bin/ruff format .
+
+clean: ## Remove what was built (not the tools under .toolchain and .venv)
+	rm -rf dist target
+
+system-packages:
+	@build/system-packages
