@@ -7,5 +7,7 @@
 //! | module | its job |
 //! | --- | --- |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
+//! | [`path`] | the request's path checked, and put behind its target's |
 
 pub mod credentials;
+pub mod path;
