@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
 //! | [`path`] | the request's path checked, and put behind its target's |
+//! | [`signing`] | a checked request turned into a signed one |
 
 pub mod credentials;
 pub mod path;
+pub mod signing;
