@@ -8,8 +8,21 @@
 //! | --- | --- |
 //! | [`aws_endpoint`] | the signing name and region that a host name tells |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
+//! | `filter` | the proxy's callbacks and host calls, the only part that knows proxy-wasm |
+//! | [`intake`] | the private API through which credentials come in |
+//! | [`path`] | the request's path checked, and put behind its target's |
+//! | [`payload`] | when the hash of a body is known |
+//! | [`policy`] | the signing policy: checked, compiled, and matched |
+//! | [`refusal`] | the answers that the filter gives in place of an upstream's |
+//! | [`signing`] | a checked request turned into a signed one |
 
 pub mod aws_endpoint;
 pub mod credentials;
+#[cfg(target_arch = "wasm32")]
+mod filter;
 pub mod intake;
-mod refusal;
+pub mod path;
+pub mod payload;
+pub mod policy;
+pub mod refusal;
+pub mod signing;

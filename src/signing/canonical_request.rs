@@ -1,0 +1,192 @@
+//! The canonical request: the text of which a signature is made.
+
+use super::uri::{self, Parameter, UriStyle};
+
+/// Builds canonical requests, one after another, in the same buffers.
+#[derive(Debug, Default)]
+pub(super) struct CanonicalRequest {
+    text: Vec<u8>,
+    headers: CanonicalHeaders,
+    parameters: Vec<Parameter>,
+}
+
+impl CanonicalRequest {
+    /// Starts another request. Its headers are added next, in any order.
+    pub(super) fn start(&mut self) -> &mut CanonicalHeaders {
+        self.headers.clear();
+        &mut self.headers
+    }
+
+    /// The whole text, of the headers added before and the rest. `query` is in wire form.
+    pub(super) fn finish(
+        &mut self,
+        method: &[u8],
+        style: UriStyle,
+        path: &[u8],
+        query: &[u8],
+        payload_hash: &[u8],
+    ) -> &[u8] {
+        let text = &mut self.text;
+        text.clear();
+        text.extend_from_slice(method);
+        text.push(b'\n');
+        uri::write_canonical_path(style, path, text);
+        text.push(b'\n');
+        uri::write_canonical_query(query, &mut self.parameters, text);
+        text.push(b'\n');
+        self.headers.write_lines(text);
+        text.push(b'\n');
+        self.headers.write_names(text);
+        text.push(b'\n');
+        text.extend_from_slice(payload_hash);
+        text
+    }
+
+    /// The text that was finished last.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Writes the names of the signed headers, `host;x-amz-date`.
+    pub(super) fn write_signed_headers(&self, out: &mut Vec<u8>) {
+        self.headers.write_names(out);
+    }
+}
+
+/// The signed headers of one request, copied in canonical form: names in lower case, values without outer blanks and
+/// with inner runs of blanks made one.
+#[derive(Debug, Default)]
+pub(super) struct CanonicalHeaders {
+    bytes: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+/// Name and value, one behind the other in the buffer.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    start: usize,
+    name_end: usize,
+    end: usize,
+}
+
+impl Field {
+    fn name<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(self.start..self.name_end).unwrap_or_default()
+    }
+
+    fn value<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(self.name_end..self.end).unwrap_or_default()
+    }
+}
+
+impl CanonicalHeaders {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    /// Adds a header. Values of a name that comes again are joined in the order in which they were added.
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
+        let name_end = self.bytes.len();
+        write_trimmed(value, &mut self.bytes);
+        self.fields.push(Field { start, name_end, end: self.bytes.len() });
+    }
+
+    /// Sorts by name. Done once all are added.
+    pub(super) fn sort(&mut self) {
+        let bytes = &self.bytes;
+        // Stable, for the values of a name keep their order; few enough headers are sorted in place.
+        self.fields.sort_by(|a, b| a.name(bytes).cmp(b.name(bytes)));
+    }
+
+    fn write_lines(&self, out: &mut Vec<u8>) {
+        let mut previous: Option<&[u8]> = None;
+        for field in &self.fields {
+            let name = field.name(&self.bytes);
+            if previous == Some(name) {
+                out.push(b',');
+            } else {
+                if previous.is_some() {
+                    out.push(b'\n');
+                }
+                out.extend_from_slice(name);
+                out.push(b':');
+            }
+            out.extend_from_slice(field.value(&self.bytes));
+            previous = Some(name);
+        }
+        out.push(b'\n');
+    }
+
+    fn write_names(&self, out: &mut Vec<u8>) {
+        let mut previous: Option<&[u8]> = None;
+        for name in self.fields.iter().map(|field| field.name(&self.bytes)) {
+            if previous == Some(name) {
+                continue;
+            }
+            if previous.is_some() {
+                out.push(b';');
+            }
+            out.extend_from_slice(name);
+            previous = Some(name);
+        }
+    }
+}
+
+/// Only blanks are trimmed and joined; S3 leaves tabs alone.
+fn write_trimmed(value: &[u8], out: &mut Vec<u8>) {
+    let mut words = value.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    if let Some(first) = words.next() {
+        out.extend_from_slice(first);
+    }
+    for word in words {
+        out.push(b' ');
+        out.extend_from_slice(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(headers: &[(&str, &str)]) -> (String, String) {
+        let mut request = CanonicalRequest::default();
+        request.start().add(b"of-an-earlier", b"request");
+        let canonical = request.start();
+        for (name, value) in headers {
+            canonical.add(name.as_bytes(), value.as_bytes());
+        }
+        canonical.sort();
+        let (mut lines, mut names) = (Vec::new(), Vec::new());
+        canonical.write_lines(&mut lines);
+        canonical.write_names(&mut names);
+        (String::from_utf8(lines).unwrap(), String::from_utf8(names).unwrap())
+    }
+
+    #[test]
+    fn headers_are_sorted_and_joined_and_their_blanks_collapsed() {
+        let (lines, names) = lines(&[
+            ("X-B", "  \"a   b\"  "),
+            ("host", "h"),
+            ("x-a", "2"),
+            ("X-A", ""),
+            ("x-a", "1"),
+            ("x-empty", "   "),
+        ]);
+        assert_eq!(lines, "host:h\nx-a:2,,1\nx-b:\"a b\"\nx-empty:\n");
+        assert_eq!(names, "host;x-a;x-b;x-empty");
+    }
+
+    #[test]
+    fn the_parts_stand_in_their_order() {
+        let mut request = CanonicalRequest::default();
+        let headers = request.start();
+        headers.add(b"Host", b"h");
+        headers.sort();
+        let text = request.finish(b"GET", UriStyle::S3, b"/a", b"b&a=1", b"hash");
+        assert_eq!(text, b"GET\n/a\na=1&b=\nhost:h\n\nhost\nhash");
+    }
+}

@@ -1,0 +1,30 @@
+//! Hexadecimal digits by table.
+
+const LOWER: &[u8; 16] = b"0123456789abcdef";
+const UPPER: &[u8; 16] = b"0123456789ABCDEF";
+
+/// A SHA-256 digest or an HMAC-SHA-256 tag in lower-case hexadecimal.
+pub(super) type HexDigest = [u8; 64];
+
+pub(super) fn encode(digest: &[u8; 32]) -> HexDigest {
+    let mut text = [0; 64];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(digest) {
+        pair.copy_from_slice(&[LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]]);
+    }
+    text
+}
+
+/// The percent escape of a byte, in the upper-case digits that AWS asks for.
+pub(super) fn escape(byte: u8) -> [u8; 3] {
+    [b'%', UPPER[usize::from(byte >> 4)], UPPER[usize::from(byte & 15)]]
+}
+
+/// The value of a digit in either case.
+pub(super) fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}

@@ -1,0 +1,23 @@
+//! AWS Signature Version 4: a checked request is turned into a signed one.
+//!
+//! The modules carry the names that AWS's documents give to the parts of a signature. A request passes through them in
+//! this order: its path and query are put in wire form ([`WireUri`]), its body gets a [`PayloadHash`], and a [`Signer`]
+//! makes the canonical request, the string to sign and, with a cached signing key, the signature.
+//!
+//! Source: IAM User Guide, "AWS Signature Version 4 for API requests".
+
+mod canonical_request;
+mod hex;
+mod payload_hash;
+mod scope;
+mod signed_headers;
+mod signer;
+mod signing_key;
+mod timestamp;
+mod uri;
+
+pub use payload_hash::{PayloadHash, PayloadHasher};
+pub use scope::Scope;
+pub use signed_headers::{is_owned_by_signing, may_be_signed};
+pub use signer::{Algorithm, SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
+pub use uri::{UriStyle, WireUri};
