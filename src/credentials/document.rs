@@ -166,11 +166,7 @@ impl Serialize for ExposedDocument<'_> {
 
 /// An instant in the form that AWS documents carry, `2026-01-02T03:04:05Z`, cut to the second.
 pub(super) fn format_expiration(at: SystemTime) -> String {
-    OffsetDateTime::from(at)
-        .replace_nanosecond(0)
-        .ok()
-        .and_then(|at| at.format(&Rfc3339).ok())
-        .unwrap_or_default()
+    OffsetDateTime::from(at).replace_nanosecond(0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
@@ -244,8 +240,14 @@ mod tests {
             (br#"{"Version": 1, "AccessKeyId": "A"}"#, "SecretAccessKey: missing"),
             (br#"{"Version": 1, "AccessKeyId": "hush/b", "SecretAccessKey": "hush"}"#, "AccessKeyId: must be letters"),
             (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": ""}"#, "SecretAccessKey: must not be empty"),
-            (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "SessionToken": "hush\n"}"#, "SessionToken: "),
-            (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "hush"}"#, "Expiration: must be"),
+            (
+                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "SessionToken": "hush\n"}"#,
+                "SessionToken: ",
+            ),
+            (
+                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "hush"}"#,
+                "Expiration: must be",
+            ),
             (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush"} hush"#, "not a JSON document"),
         ];
         for (json, message) in cases {
