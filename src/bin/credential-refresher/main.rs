@@ -16,7 +16,6 @@ mod reconcile;
 mod sources;
 mod telemetry;
 
-use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -50,20 +49,22 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> ExitCode {
     let once = cli.once;
-    tokio::select! {
-        outcome = supply(cli) => outcome,
-        stopped = stop_signal() => match stopped {
-            Ok(signal) => {
-                info!(signal, "stopping");
-                // A push that was to be waited for has not been seen through.
-                if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-            }
-            Err(error) => {
-                error!(%error, "can't watch for signals");
-                ExitCode::FAILURE
-            }
-        },
-    }
+    // Before anything else, so that no signal is met unprepared.
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => {
+            error!(%error, "can't watch for signals");
+            return ExitCode::FAILURE;
+        }
+    };
+    let signal = tokio::select! {
+        outcome = supply(cli) => return outcome,
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!(signal, "stopping");
+    // A push that is waited for has not been seen through.
+    if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 async fn supply(cli: Cli) -> ExitCode {
@@ -89,14 +90,4 @@ async fn supply(cli: Cli) -> ExitCode {
         // Only a panic in every one of them leads here.
         ExitCode::FAILURE
     }
-}
-
-/// Waits for the signal that ends the process, and names it.
-async fn stop_signal() -> io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
 }
