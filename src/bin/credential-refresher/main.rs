@@ -1,3 +1,93 @@
-//! Gets credentials from AWS's provider chain and pushes them into the proxy.
+//! `credential-refresher` gets credentials from AWS's provider chain and pushes them into the proxy.
+//!
+//! | module | its job |
+//! | --- | --- |
+//! | [`cli`] | the command line |
+//! | [`sources`] | the provider chain, and STS on top of it |
+//! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
+//! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
+//! | [`proxy_client`] | the proxy's intake, over a Unix socket or a local port |
+//! | [`telemetry`] | the log |
 
-fn main() {}
+mod cli;
+mod keeper;
+mod proxy_client;
+mod reconcile;
+mod sources;
+mod telemetry;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::cli::Cli;
+use crate::keeper::Keeper;
+use crate::proxy_client::ProxyClient;
+use crate::reconcile::{AllowedRoles, Proxy};
+use crate::sources::AwsSource;
+
+fn main() -> ExitCode {
+    let cli = Cli::read();
+    telemetry::start_log(cli.log_format, cli.log_level);
+    // One thread is plenty: the work is waiting.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "can't start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(cli));
+    // A name lookup under way must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(cli: Cli) -> ExitCode {
+    let once = cli.once;
+    // Before anything else, so that no signal is met unprepared.
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => {
+            error!(%error, "can't watch for signals");
+            return ExitCode::FAILURE;
+        }
+    };
+    let signal = tokio::select! {
+        outcome = supply(cli) => return outcome,
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!(signal, "stopping");
+    // A push that is waited for has not been seen through.
+    if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+async fn supply(cli: Cli) -> ExitCode {
+    info!(version = env!("CARGO_PKG_VERSION"), proxies = cli.proxies.len(), once = cli.once, "starting");
+    let keeper = Arc::new(Keeper::new(AwsSource::new()));
+    let allowed_roles = AllowedRoles::new(cli.allowed_roles);
+    let proxies = cli.proxies.into_iter().map(|address| {
+        let client = ProxyClient::new(address, cli.token_file.clone());
+        Proxy::new(client, allowed_roles.clone())
+    });
+    if cli.once {
+        let deadline = Instant::now() + cli.timeout;
+        let supplied: JoinSet<_> =
+            proxies.map(|proxy| proxy.supply_once(keeper.clone(), cli.interval, deadline)).collect();
+        let missing: Vec<_> = supplied.join_all().await.into_iter().filter_map(Result::err).flatten().collect();
+        for what in &missing {
+            error!(what, "not supplied");
+        }
+        if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    } else {
+        let supplying: JoinSet<_> = proxies.map(|proxy| proxy.keep_supplied(keeper.clone(), cli.interval)).collect();
+        supplying.join_all().await;
+        // Only a panic in every one of them leads here.
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,247 @@
+//! Brings each proxy to hold what its policy wants.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::StatusCode;
+use sigv4_filter::credentials::{Credentials, HeldCredentials, Identity, IdentityStatus};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+use tracing::{debug, info, warn};
+use wildmatch::WildMatch;
+
+use crate::keeper::{Keeper, KeptIdentity};
+use crate::proxy_client::{ProxyClient, ProxyError};
+
+/// The roles that may be assumed, whatever a proxy asks for.
+#[derive(Debug, Clone)]
+pub struct AllowedRoles(Vec<WildMatch>);
+
+impl AllowedRoles {
+    /// Roles whose ARN matches a pattern; all of them where there is no pattern.
+    pub fn new(patterns: Vec<WildMatch>) -> Self {
+        Self(patterns)
+    }
+
+    fn allow(&self, identity: &Identity) -> bool {
+        let Some(role) = identity.role() else {
+            return true;
+        };
+        self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(&role.arn))
+    }
+}
+
+/// One proxy and what has been done for it.
+#[derive(Debug)]
+pub struct Proxy {
+    client: ProxyClient,
+    allowed_roles: AllowedRoles,
+    /// Held on to while the proxy is down, so that it is supplied as soon as it is back.
+    wanted: Vec<Arc<KeptIdentity>>,
+    refused: HashSet<Identity>,
+    pushed: HashMap<Identity, HeldCredentials>,
+    last_problem: Option<String>,
+}
+
+/// Why an identity that a proxy wants is not supplied.
+#[derive(Debug)]
+pub struct Unsupplied {
+    /// The identity's id.
+    pub identity: String,
+    /// Why it is not.
+    pub why: Lack,
+}
+
+/// Why there is nothing in the proxy yet.
+#[derive(Debug)]
+pub enum Lack {
+    /// `--allow-role` does not cover the role.
+    NotAllowed,
+    /// The source has not answered yet, or its last answer was this failure.
+    NoCredentials(Option<String>),
+    /// The proxy did not take them.
+    PushFailed(ProxyError),
+}
+
+impl fmt::Display for Unsupplied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.identity)?;
+        match &self.why {
+            Lack::NotAllowed => f.write_str("no --allow-role covers this role"),
+            Lack::NoCredentials(Some(failure)) => f.write_str(failure),
+            Lack::NoCredentials(None) => f.write_str("its source has not answered yet"),
+            Lack::PushFailed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Proxy {
+    /// A proxy that nothing is known of yet.
+    pub fn new(client: ProxyClient, allowed_roles: AllowedRoles) -> Self {
+        Self {
+            client,
+            allowed_roles,
+            wanted: Vec::new(),
+            refused: HashSet::new(),
+            pushed: HashMap::new(),
+            last_problem: None,
+        }
+    }
+
+    /// Supplies the proxy for ever: looks at it every `interval`, and as soon as there are new credentials.
+    pub async fn keep_supplied(mut self, keeper: Arc<Keeper>, interval: Duration) {
+        let mut renewals = keeper.renewals();
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // The keeper lives as long as this task: this can't fail.
+                _ = renewals.changed() => {}
+            }
+            renewals.mark_unchanged();
+            // What goes wrong has been logged, and is tried again at the next tick.
+            let _ = self.reconcile(&keeper).await;
+        }
+    }
+
+    /// Supplies the proxy once, with all that it wants, and waits until `deadline` for what is not ready yet.
+    ///
+    /// # Errors
+    /// What is missing at the deadline, one line each.
+    pub async fn supply_once(
+        mut self,
+        keeper: Arc<Keeper>,
+        interval: Duration,
+        deadline: Instant,
+    ) -> Result<(), Vec<String>> {
+        let mut renewals = keeper.renewals();
+        loop {
+            renewals.mark_unchanged();
+            let outcome = self.reconcile(&keeper).await;
+            let may_change = match &outcome {
+                Ok(unsupplied) => unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::NotAllowed)),
+                Err(_) => true,
+            };
+            if !may_change || Instant::now() >= deadline {
+                return self.verdict(outcome);
+            }
+            let next = deadline.min(Instant::now() + interval);
+            let _ = timeout_at(next, renewals.changed()).await;
+        }
+    }
+
+    fn verdict(&self, outcome: Result<Vec<Unsupplied>, ProxyError>) -> Result<(), Vec<String>> {
+        let proxy = self.client.address();
+        match outcome {
+            Ok(unsupplied) if unsupplied.is_empty() => Ok(()),
+            Ok(unsupplied) => Err(unsupplied.iter().map(|unsupplied| format!("{proxy}: {unsupplied}")).collect()),
+            Err(error) => Err(vec![format!("{proxy}: {error}")]),
+        }
+    }
+
+    /// Asks the proxy what it wants and holds, and pushes what it lacks.
+    ///
+    /// # Errors
+    /// A [`ProxyError`] where the proxy could not even be asked.
+    async fn reconcile(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
+        let listing = self.client.identities().await;
+        self.note_whether_reached(listing.as_ref().err());
+        let (allowed, refused): (Vec<_>, Vec<_>) =
+            listing?.identities.into_iter().partition(|status| self.allowed_roles.allow(&status.identity));
+        let mut unsupplied = self.note_refused(refused);
+        self.wanted = allowed.iter().map(|status| keeper.keep(&status.identity)).collect();
+        self.pushed.retain(|identity, _| allowed.iter().any(|status| status.identity == *identity));
+
+        for (kept, status) in self.wanted.iter().zip(&allowed) {
+            let why = match kept.credentials() {
+                None => Lack::NoCredentials(kept.failure()),
+                Some(credentials) if self.is_supplied(status, &credentials) => continue,
+                Some(credentials) => match self.push(kept.identity(), &credentials).await {
+                    Ok(()) => {
+                        self.pushed.insert(kept.identity().clone(), HeldCredentials::from(&*credentials));
+                        continue;
+                    }
+                    Err(error) => Lack::PushFailed(error),
+                },
+            };
+            unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
+        }
+        Ok(unsupplied)
+    }
+
+    /// Whether the proxy may go on with what it holds. New credentials are always pushed, once; where somebody else has
+    /// pushed since, theirs stay as long as they outlive ours. Two refreshers for one proxy thus don't take turns.
+    fn is_supplied(&self, status: &IdentityStatus, credentials: &Credentials) -> bool {
+        let Some(held) = &status.held else {
+            return false;
+        };
+        let pushed_before = self.pushed.get(&status.identity).is_some_and(|pushed| pushed.are(credentials));
+        held.are(credentials) || (pushed_before && outlives(held, credentials))
+    }
+
+    async fn push(&self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
+        let proxy = self.client.address();
+        let told = HeldCredentials::from(credentials);
+        match self.client.push(identity, credentials).await {
+            Ok(()) => {
+                info!(
+                    %proxy,
+                    identity = identity.id(),
+                    access_key_id = told.access_key_id,
+                    expires = told.expiration,
+                    "pushed credentials"
+                );
+                Ok(())
+            }
+            Err(ProxyError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
+                debug!(%proxy, identity = identity.id(), "no policy wants this identity any longer");
+                Ok(())
+            }
+            Err(error) => {
+                warn!(%proxy, identity = identity.id(), %error, "the proxy did not take the credentials");
+                Err(error)
+            }
+        }
+    }
+
+    /// A proxy that stays down is worth one line, not one each interval.
+    fn note_whether_reached(&mut self, problem: Option<&ProxyError>) {
+        let proxy = self.client.address();
+        let problem = problem.map(ToString::to_string);
+        match (&problem, &self.last_problem) {
+            (Some(now), Some(before)) if now == before => debug!(%proxy, error = now, "still can't ask the proxy"),
+            (Some(now), _) => {
+                warn!(%proxy, error = now, "can't ask the proxy what it wants; trying again each interval")
+            }
+            (None, Some(_)) => info!(%proxy, "the proxy answers again"),
+            (None, None) => {}
+        }
+        self.last_problem = problem;
+    }
+
+    fn note_refused(&mut self, refused: Vec<IdentityStatus>) -> Vec<Unsupplied> {
+        let refused: HashSet<_> = refused.into_iter().map(|status| status.identity).collect();
+        for identity in refused.difference(&self.refused) {
+            warn!(
+                proxy = %self.client.address(),
+                identity = identity.id(),
+                role = identity.role().map(|role| role.arn.as_str()),
+                "the proxy wants a role that no --allow-role covers; it is not assumed"
+            );
+        }
+        self.refused = refused;
+        let unsupplied = |identity: &Identity| Unsupplied { identity: identity.id().to_owned(), why: Lack::NotAllowed };
+        self.refused.iter().map(unsupplied).collect()
+    }
+}
+
+/// Whether what is held lasts longer than `credentials`. Long-lived ones of somebody else count for nothing: there is
+/// no telling whether they still hold.
+fn outlives(held: &HeldCredentials, credentials: &Credentials) -> bool {
+    match (held.expires_at(), credentials.expiration()) {
+        (Some(held), Some(ours)) => held >= ours && held > SystemTime::now(),
+        _ => false,
+    }
+}

@@ -1,0 +1,329 @@
+//! The refresher, run as a process against real HTTP peers: proxies' intakes and an STS.
+#![cfg(not(target_arch = "wasm32"))]
+
+mod intake;
+mod process;
+mod sts;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+use sigv4_filter::credentials::{Credentials, Identity, Role};
+use tempfile::TempDir;
+
+use intake::Running;
+use process::{Refresher, SECRET};
+use sts::{Answer, SESSION_SECRET, SESSION_TOKEN, Sts};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const READER: &str = "arn:aws:iam::123456789012:role/orders-reader";
+const WRITER: &str = "arn:aws:iam::123456789012:role/orders-writer";
+
+fn role(arn: &str) -> Identity {
+    Identity::assumed(Role {
+        arn: arn.to_owned(),
+        session_name: "orders".to_owned(),
+        external_id: Some("x-1".to_owned()),
+    })
+}
+
+fn socket(directory: &TempDir) -> PathBuf {
+    directory.path().join("credentials.sock")
+}
+
+#[tokio::test]
+async fn once_pushes_everything_that_the_policy_wants_and_exits_with_0() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain(), role(READER)]);
+
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&["--once"]).start();
+    let (status, _) = refresher.end().await;
+
+    assert!(status.success(), "{}", refresher.log());
+    let default = proxy.held(&Identity::default_chain()).unwrap();
+    assert_eq!((default.access_key_id(), default.secret_access_key()), ("AKIDLONGLIVED", SECRET));
+    let reader = proxy.held(&role(READER)).unwrap();
+    assert_eq!((reader.secret_access_key(), reader.session_token()), (SESSION_SECRET, Some(SESSION_TOKEN)));
+    let call = &sts.calls()[0];
+    assert_eq!((call["RoleSessionName"].as_str(), call["ExternalId"].as_str()), ("orders", "x-1"));
+}
+
+#[tokio::test]
+async fn once_names_the_role_that_failed_and_still_pushes_the_others() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    sts.set(WRITER, Answer::Denied);
+    let proxy = Running::on_socket(&socket(&directory), &[role(WRITER), role(READER)]);
+
+    let once = ["--once", "--timeout", "2s"];
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&once).start();
+    let (status, _) = refresher.end().await;
+
+    assert_eq!(status.code(), Some(1));
+    assert!(proxy.held(&role(READER)).is_some());
+    let log = refresher.log();
+    let verdict = log.lines().find(|line| line.contains("not supplied")).unwrap();
+    assert!(verdict.contains("orders-writer-"), "{verdict}");
+    assert!(verdict.contains("AccessDenied: you may not assume this role"), "{verdict}");
+}
+
+#[tokio::test]
+async fn once_waits_for_a_proxy_that_comes_up_late_and_names_one_that_does_not() {
+    let directory = TempDir::new().unwrap();
+    let path = socket(&directory);
+    let mut refresher = Refresher::new().socket(&path).args(&["--once"]).start();
+    refresher.until("the missing socket is told", || refresher.log().contains("is not there")).await;
+    let proxy = Running::on_socket(&path, &[Identity::default_chain()]);
+    assert!(refresher.end().await.0.success());
+    assert!(proxy.held(&Identity::default_chain()).is_some());
+
+    let nowhere = directory.path().join("nowhere.sock");
+    let mut refresher = Refresher::new().socket(&path).socket(&nowhere).args(&["--once", "--timeout", "500ms"]).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(refresher.log().contains("nowhere.sock is not there: is the proxy up"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn ten_proxies_cost_one_call_of_sts_and_a_dead_one_harms_nobody() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let path = |number: usize| directory.path().join(format!("{number}.sock"));
+    let proxies: Vec<_> = (0..10).map(|number| Running::on_socket(&path(number), &[role(READER)])).collect();
+    let mut refresher = Refresher::new().sts(sts.port).socket(&directory.path().join("dead.sock"));
+    for number in 0..10 {
+        refresher = refresher.socket(&path(number));
+    }
+    let refresher = refresher.start();
+    let all_held = || proxies.iter().all(|proxy| proxy.held(&role(READER)).is_some());
+    refresher.until("all ten hold credentials", all_held).await;
+    assert_eq!(sts.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_restarted_proxy_is_supplied_again_within_an_interval() {
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = Refresher::new().socket(&socket(&directory)).start();
+    refresher.until("the first push", || proxy.held(&Identity::default_chain()).is_some()).await;
+    drop(proxy);
+    refresher.until("the outage is told", || refresher.log().contains("can't ask the proxy")).await;
+
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let took = refresher.until("the second push", || proxy.held(&Identity::default_chain()).is_some()).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(refresher.log().contains("the proxy answers again"));
+}
+
+#[tokio::test]
+async fn an_identity_that_a_new_policy_wants_is_supplied() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first push", || proxy.held(&Identity::default_chain()).is_some()).await;
+    proxy.want(&[Identity::default_chain(), role(READER)]);
+    refresher.until("the new identity's push", || proxy.held(&role(READER)).is_some()).await;
+    assert_eq!(proxy.pushes().iter().filter(|id| *id == "default").count(), 1);
+}
+
+#[tokio::test]
+async fn new_credentials_arrive_before_the_old_ones_expire() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(Duration::from_secs(4)));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
+    let start = SystemTime::now();
+    while start.elapsed().unwrap() < Duration::from_secs(12) {
+        let held = proxy.held(&role(READER)).unwrap();
+        assert!(held.hold_at(SystemTime::now()), "expired credentials are held:\n{}", refresher.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!((4..15).contains(&sts.calls().len()), "{} calls", sts.calls().len());
+}
+
+#[tokio::test]
+async fn old_credentials_serve_while_sts_fails_and_new_ones_come_when_it_recovers() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(Duration::from_secs(20)));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
+    let first = proxy.held(&role(READER)).unwrap();
+    sts.set(READER, Answer::Denied);
+    refresher.until("the failure is told", || refresher.log().contains("can't get credentials")).await;
+    assert!(refresher.log().contains("serving_until"), "{}", refresher.log());
+    assert_eq!(proxy.held(&role(READER)).unwrap().access_key_id(), first.access_key_id());
+
+    sts.set(READER, Answer::Session(HOUR));
+    let renewed = || proxy.held(&role(READER)).unwrap().access_key_id() != first.access_key_id();
+    refresher.until("new credentials", renewed).await;
+    assert!(first.hold_at(SystemTime::now()), "they came too late:\n{}", refresher.log());
+}
+
+#[tokio::test]
+async fn a_role_whose_sts_never_answers_delays_no_other() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(WRITER, Answer::Silence);
+    sts.set(READER, Answer::Session(HOUR));
+    let proxy = Running::on_socket(&socket(&directory), &[role(WRITER), role(READER), Identity::default_chain()]);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    let others = || proxy.held(&role(READER)).is_some() && proxy.held(&Identity::default_chain()).is_some();
+    let took = refresher.until("the others' pushes", others).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_role_that_no_pattern_covers_is_never_assumed() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    let foreign = "arn:aws:iam::999999999999:role/orders-reader";
+    sts.set(READER, Answer::Session(HOUR));
+    sts.set(foreign, Answer::Session(HOUR));
+    let proxy = Running::on_socket(&socket(&directory), &[role(foreign), role(READER)]);
+    let allow = ["--allow-role", "arn:aws:iam::123456789012:role/*", "--once"];
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&allow).start();
+    let (status, took) = refresher.end().await;
+
+    assert_eq!(status.code(), Some(1));
+    assert!(took < Duration::from_secs(10), "a refusal is waited for: {took:?}");
+    assert!(proxy.held(&role(READER)).is_some());
+    assert!(sts.calls().iter().all(|call| call["RoleArn"] != foreign));
+    assert!(refresher.log().contains("no --allow-role covers"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn a_port_is_supplied_under_a_token_that_is_read_anew() {
+    let (proxy, port) = Running::on_port("t0k3n", &[Identity::default_chain()]).await;
+    let directory = TempDir::new().unwrap();
+    let token_file = directory.path().join("token");
+    std::fs::write(&token_file, "outdated\n").unwrap();
+    let args = ["--proxy", &format!("http://127.0.0.1:{port}"), "--token-file", token_file.to_str().unwrap()];
+    let refresher = Refresher::new().args(&args).start();
+    refresher.until("the refusal is told", || refresher.log().contains("401 Unauthorized: no listed token")).await;
+    std::fs::write(&token_file, "t0k3n\n").unwrap();
+    refresher.until("the push", || proxy.held(&Identity::default_chain()).is_some()).await;
+    assert!(!refresher.log().contains("outdated") && !refresher.log().contains("t0k3n"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn a_socket_that_others_can_open_or_replace_is_given_nothing() {
+    let directory = TempDir::new().unwrap();
+    let path = socket(&directory);
+    let proxy = Running::on_socket(&path, &[Identity::default_chain()]);
+    let run = async || {
+        let mut refresher = Refresher::new().socket(&path).args(&["--once", "--timeout", "300ms"]).start();
+        (refresher.end().await.0.code(), refresher.log())
+    };
+
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    let (code, log) = run().await;
+    assert!(code == Some(1) && log.contains("is open to every user (mode 0666): set mode 0600"), "{log}");
+
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let (code, log) = run().await;
+    assert!(code == Some(1) && log.contains("can be written to by every user (mode 0777)"), "{log}");
+
+    assert!(proxy.held(&Identity::default_chain()).is_none());
+}
+
+#[tokio::test]
+async fn two_refreshers_for_one_proxy_do_not_take_turns() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let first = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    first.until("the first push", || proxy.held(&role(READER)).is_some()).await;
+    let second = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    second.until("the second push", || proxy.pushes().len() >= 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(proxy.pushes().len(), 2);
+}
+
+#[tokio::test]
+async fn what_somebody_else_pushed_is_replaced_when_it_does_not_last() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
+    let soon = SystemTime::now() + Duration::from_secs(60);
+    proxy.put(&role(READER), Credentials::new("ASIAOTHER", "s", None, Some(soon)).unwrap());
+    let replaced = || proxy.held(&role(READER)).unwrap().access_key_id() != "ASIAOTHER";
+    refresher.until("the replacement", replaced).await;
+}
+
+#[tokio::test]
+async fn a_changed_credentials_file_is_noticed_without_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let script = directory.path().join("source");
+    let counter = directory.path().join("count");
+    let document =
+        r#"{\"Version\": 1, \"AccessKeyId\": \"AKID$n\", \"SecretAccessKey\": \"s\", \"Expiration\": \"$at\"}"#;
+    let text = format!(
+        "#!/bin/sh\necho x >> {0}\nn=$(wc -l < {0})\nat=$(date -u -d '+2 seconds' +%Y-%m-%dT%H:%M:%SZ)\necho \"{document}\"\n",
+        counter.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
+    let refresher = Refresher::new();
+    std::fs::create_dir(refresher.home.path().join(".aws")).unwrap();
+    let config = refresher.home.path().join(".aws/config");
+    std::fs::write(&config, format!("[default]\ncredential_process = {}\n", script.display())).unwrap();
+    let without_key = refresher.without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
+    let refresher = without_key.env("PATH", "/usr/bin:/bin").socket(&socket(&directory)).start();
+
+    let held = || proxy.held(&Identity::default_chain()).map(|held| held.access_key_id().to_owned());
+    refresher.until("the first push", || held().is_some()).await;
+    refresher.until("the third rotation", || held() >= Some("AKID3".to_owned())).await;
+
+    // No restart either where the source itself is another one from now on.
+    std::fs::write(&config, "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = s\n").unwrap();
+    refresher.until("the key of the changed file", || held().as_deref() == Some("AKIDFILE")).await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_at_once_and_cleanly() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(WRITER, Answer::Silence);
+    for signal in [Signal::TERM, Signal::INT] {
+        let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain(), role(WRITER)]);
+        let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+        refresher.until("a push", || proxy.held(&Identity::default_chain()).is_some()).await;
+        refresher.signal(signal);
+        let (status, took) = refresher.end().await;
+        assert!(status.success(), "{status}");
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_logged_at_any_level_whatever_goes_wrong() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    let broken = "arn:aws:iam::123456789012:role/broken";
+    sts.set(READER, Answer::Session(Duration::from_secs(2)));
+    sts.set(WRITER, Answer::Denied);
+    sts.set(broken, Answer::Garbage);
+    let wanted = [Identity::default_chain(), role(READER), role(WRITER), role(broken)];
+    let proxy = Running::on_socket(&socket(&directory), &wanted);
+    for format in ["text", "json"] {
+        let trace = ["--log-level", "trace", "--log-format", format];
+        let refresher =
+            Refresher::new().env("RUST_LOG", "trace").sts(sts.port).socket(&socket(&directory)).args(&trace).start();
+        let all_told = || {
+            let log = refresher.log();
+            ["pushed credentials", "AccessDenied", "broken-"].iter().all(|told| log.contains(told))
+                && log.matches("got credentials").count() >= 3
+        };
+        refresher.until("everything that can go wrong", all_told).await;
+        let log = refresher.log();
+        for secret in [SECRET, SESSION_SECRET, SESSION_TOKEN, "AWS4-HMAC"] {
+            assert!(!log.contains(secret), "{secret} in the log:\n{log}");
+        }
+    }
+    assert!(proxy.held(&role(broken)).is_none());
+}

@@ -1,0 +1,108 @@
+//! The program itself, started as an operator starts it, in an environment of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// The long-lived key's secret.
+pub const SECRET: &str = "LONG/lived+secret/that/no/log/may/show";
+
+/// A command line and environment that is about to be run.
+pub struct Refresher {
+    pub home: TempDir,
+    command: Command,
+}
+
+/// A running one; killed when dropped.
+pub struct Process {
+    pub home: TempDir,
+    child: Child,
+}
+
+impl Refresher {
+    pub fn new() -> Self {
+        let home = TempDir::new().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_credential-refresher"));
+        command
+            .env_clear()
+            .env("HOME", home.path())
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_ACCESS_KEY_ID", "AKIDLONGLIVED")
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .args(["--interval", "100ms"]);
+        Self { home, command }
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    pub fn sts(self, port: u16) -> Self {
+        self.env("AWS_ENDPOINT_URL_STS", format!("http://127.0.0.1:{port}"))
+    }
+
+    pub fn socket(self, path: &Path) -> Self {
+        self.args(&["--proxy", &format!("unix:{}", path.display())])
+    }
+
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub fn start(mut self) -> Process {
+        let log = std::fs::File::create(self.home.path().join("log")).unwrap();
+        let child = self.command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        Process { home: self.home, child }
+    }
+}
+
+impl Process {
+    /// All that it has written so far, to standard output and standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("log")).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, and how long that took.
+    pub async fn end(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, start.elapsed());
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it does not end:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until `happened`, and how long that took.
+    pub async fn until(&self, what: &str, happened: impl Fn() -> bool) -> Duration {
+        let start = Instant::now();
+        while !happened() {
+            assert!(start.elapsed() < Duration::from_secs(30), "not seen: {what}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        start.elapsed()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
