@@ -75,7 +75,10 @@ impl fmt::Display for Refusal {
                  listener's per_connection_buffer_limit_bytes, or set the route's payload to unsigned or client",
             ),
             Self::NoCredentials { identity } => {
-                write!(f, "the proxy holds no valid credentials for identity {identity}; is credential-refresher running?")
+                write!(
+                    f,
+                    "the proxy holds no valid credentials for identity {identity}; is credential-refresher running?"
+                )
             }
             Self::SigningFailed(why) => write!(f, "the request could not be signed: {why}"),
         }

@@ -1,0 +1,171 @@
+//! Refusals of a policy: one line that names the place and the cure.
+
+use std::fmt::{self, Write as _};
+
+use serde_path_to_error::Segment;
+
+/// Why a policy is refused. Its text is one line for the person who wrote the policy; it never repeats the value of
+/// a header that the policy sets, which may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The text is no JSON.
+    #[error("the policy is not valid JSON: {problem} (line {line}, column {column})")]
+    Syntax {
+        /// The parser's words.
+        problem: String,
+        /// 1-based.
+        line: usize,
+        /// 1-based.
+        column: usize,
+    },
+    /// Something in the policy can't be used as it stands.
+    #[error("{place}: {problem}")]
+    Refused {
+        /// Where it stands, such as `routes["/a"].target`.
+        place: String,
+        /// What is wrong and how to put it right.
+        problem: String,
+    },
+}
+
+/// A place in the document, written as a person would: `routes["/a"].target`, `routes[2].prefix`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place(String);
+
+impl Place {
+    /// The member `key` of this place.
+    pub(super) fn key(&self, key: &str) -> Self {
+        let mut place = self.clone();
+        let plain = key.bytes().all(|b| b.is_ascii_alphanumeric());
+        let written = match (plain && !key.is_empty(), place.0.is_empty()) {
+            (true, true) => write!(place.0, "{key}"),
+            (true, false) => write!(place.0, ".{key}"),
+            (false, _) => write!(place.0, "[{key:?}]"),
+        };
+        debug_assert!(written.is_ok(), "writing to a String does not fail");
+        place
+    }
+
+    /// The element `index` of this place.
+    pub(super) fn index(&self, index: usize) -> Self {
+        Self(format!("{self}[{index}]"))
+    }
+
+    /// Whether this is the policy as a whole.
+    pub(super) fn is_policy(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The refusal of what stands here.
+    pub(super) fn refuse(&self, problem: impl Into<String>) -> PolicyError {
+        let place = if self.is_policy() { "policy".to_owned() } else { self.0.clone() };
+        PolicyError::Refused { place, problem: problem.into() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&serde_path_to_error::Path> for Place {
+    fn from(path: &serde_path_to_error::Path) -> Self {
+        path.iter().fold(Self::default(), |place, segment| match segment {
+            Segment::Seq { index } => place.index(*index),
+            Segment::Map { key } | Segment::Enum { variant: key } => place.key(key),
+            Segment::Unknown => place,
+        })
+    }
+}
+
+impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
+    fn from(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let place = Place::from(error.path());
+        let error = error.into_inner();
+        let (line, column) = (error.line(), error.column());
+        let text = error.to_string();
+        let text = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+        if error.is_data() {
+            place.refuse(in_plain_words(text))
+        } else {
+            Self::Syntax { problem: text.to_owned(), line, column }
+        }
+    }
+}
+
+/// serde's words put into those of a policy's author. The value that serde repeats is dropped: the place tells where
+/// it stands, and it may be a secret.
+fn in_plain_words(text: &str) -> String {
+    if let Some((key, known)) = offending_name(text, "unknown field `") {
+        let hint = closest(key, &known).map(|name| format!("did you mean {name:?}? ")).unwrap_or_default();
+        return format!("unknown key {key:?}; {hint}Known here: {}", known.join(", "));
+    }
+    if let Some((value, known)) = offending_name(text, "unknown variant `") {
+        return format!("{value:?} is none of {}", known.join(", "));
+    }
+    if let Some(key) = text.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`')) {
+        return format!("{key:?} is written twice; keep one");
+    }
+    if let Some((found, expected)) =
+        text.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
+    {
+        return format!("must be {}, not {}", as_json_says(expected), as_json_says(kind(found)));
+    }
+    text.to_owned()
+}
+
+/// Splits "unknown … `name`, expected one of `a`, `b`" into the name and what is known.
+fn offending_name<'a>(text: &'a str, opening: &str) -> Option<(&'a str, Vec<&'a str>)> {
+    let (name, expected) = text.strip_prefix(opening)?.rsplit_once("`, expected ")?;
+    Some((name, expected.split('`').skip(1).step_by(2).collect()))
+}
+
+/// The kind of value in serde's "integer `5`" or "string \"x\"".
+fn kind(found: &str) -> &str {
+    found.split(['`', '"']).next().unwrap_or(found).trim_end()
+}
+
+fn as_json_says(kind: &str) -> &str {
+    match kind {
+        "map" | "a map" => "an object",
+        "sequence" | "a sequence" => "a list",
+        "string" | "character" => "a string",
+        "boolean" => "true or false",
+        "a boolean" => "true or false",
+        "integer" | "floating point" => "a number",
+        "unit value" | "null" => "null",
+        other => other,
+    }
+}
+
+/// The known name that `key` is most likely a slip of: at most two edits away, and less than half of it.
+fn closest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|name| (edits(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()), *name))
+        .filter(|(edits, name)| *edits <= 2 && edits * 2 < name.len())
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's distance. Names of a policy are short; a longer one is no slip of any.
+fn edits(a: &str, b: &str) -> usize {
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX / 2;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (above, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let here = (diagonal + usize::from(x != y)).min(left + 1).min(*above + 1);
+            diagonal = std::mem::replace(above, here);
+            left = here;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

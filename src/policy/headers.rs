@@ -1,0 +1,226 @@
+//! Header rules: which headers pass, which are dropped, and which are set.
+//!
+//! Names are compared in lower case, the form in which Envoy hands headers over.
+
+use std::fmt;
+
+use super::document::HeaderRulesDocument;
+use super::error::{Place, PolicyError};
+
+/// Which way the headers travel that a rule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Request,
+    Response,
+}
+
+/// What becomes of a message's headers: `allow`, then `remove`, then `set`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderRules {
+    /// `None` lets all pass.
+    allow: Option<Vec<NamePattern>>,
+    remove: Vec<NamePattern>,
+    set: Vec<SetHeader>,
+}
+
+/// A header that the policy sets. Its value may be a key to something: `Debug` shows the name alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SetHeader {
+    /// In lower case.
+    pub name: String,
+    /// Visible ASCII, blanks and tabs.
+    pub value: String,
+}
+
+impl fmt::Debug for SetHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetHeader").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NamePattern {
+    Name(String),
+    /// Written with a star behind it.
+    Beginning(String),
+}
+
+impl NamePattern {
+    fn matches(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Name(whole) => whole.as_bytes() == name,
+            Self::Beginning(beginning) => name.starts_with(beginning.as_bytes()),
+        }
+    }
+}
+
+impl HeaderRules {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.allow.is_none() && self.remove.is_empty() && self.set.is_empty()
+    }
+
+    /// Whether a header of this name (in lower case) that came with the message goes on. One that is to be set does
+    /// not: it gives way to the policy's.
+    pub fn keeps(&self, name: &[u8]) -> bool {
+        is_protected(name)
+            || (self.allow.as_ref().is_none_or(|allow| allow.iter().any(|pattern| pattern.matches(name)))
+                && !self.remove.iter().any(|pattern| pattern.matches(name))
+                && !self.set.iter().any(|header| header.name.as_bytes() == name))
+    }
+
+    /// The headers to set, after all that are not kept are gone.
+    pub fn set(&self) -> &[SetHeader] {
+        &self.set
+    }
+
+    pub(super) fn compile(
+        document: HeaderRulesDocument,
+        direction: Direction,
+        place: &Place,
+    ) -> Result<Self, PolicyError> {
+        let HeaderRulesDocument { allow, remove, set } = document;
+        let patterns = |names: Vec<String>, place: Place| {
+            let compiled = names.iter().enumerate().map(|(i, name)| pattern(name, &place.index(i)));
+            compiled.collect::<Result<Vec<_>, _>>()
+        };
+        let allow = allow.map(|names| patterns(names, place.key("allow"))).transpose()?;
+        let remove = patterns(remove.unwrap_or_default(), place.key("remove"))?;
+        for (i, pattern) in remove.iter().enumerate() {
+            if let NamePattern::Name(name) = pattern {
+                refuse_protected(name, "removed", direction, &place.key("remove").index(i))?;
+            }
+        }
+        let mut headers: Vec<SetHeader> = Vec::new();
+        for (name, value) in set.unwrap_or_default().0 {
+            let place = place.key("set").key(&name);
+            let name = header_name(&name, &place)?;
+            refuse_protected(&name, "set", direction, &place)?;
+            if headers.iter().any(|known| known.name == name) {
+                return Err(place.refuse(format!("{name:?} is set twice in different spellings; keep one")));
+            }
+            if http::HeaderValue::from_str(&value).is_err() {
+                return Err(place.refuse("the value may hold visible ASCII characters, blanks and tabs only"));
+            }
+            headers.push(SetHeader { name, value });
+        }
+        Ok(Self { allow, remove, set: headers })
+    }
+}
+
+fn pattern(written: &str, place: &Place) -> Result<NamePattern, PolicyError> {
+    match written.strip_suffix('*') {
+        Some("") => Err(place.refuse(
+            "\"*\" would be every header; to let all pass leave allow out, to let none pass write \"allow\": []",
+        )),
+        Some(beginning) => header_name(beginning, place).map(NamePattern::Beginning),
+        None => header_name(written, place).map(NamePattern::Name),
+    }
+}
+
+/// A header's name in lower case.
+pub(super) fn header_name(written: &str, place: &Place) -> Result<String, PolicyError> {
+    if written.starts_with(':') {
+        return Err(place.refuse(format!(
+            "{written:?} is a pseudo header, which always passes and comes from the target; leave it out"
+        )));
+    }
+    if written.contains('*') {
+        return Err(
+            place.refuse(format!("{written:?}: a * may only be the last character of a pattern, as in \"x-*\""))
+        );
+    }
+    match http::HeaderName::from_bytes(written.as_bytes()) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => Err(place.refuse(format!("{written:?} is no header name; letters, digits and - make one"))),
+    }
+}
+
+fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Place) -> Result<(), PolicyError> {
+    if !is_protected(name.as_bytes()) {
+        return Ok(());
+    }
+    let owner = match (name, direction) {
+        ("host", Direction::Request) => "comes from the target",
+        _ if is_signing_header(name.as_bytes()) => "belongs to signing",
+        _ => "belongs to the proxy",
+    };
+    Err(place.refuse(format!("{name:?} {owner} and can't be {verb}; leave it out")))
+}
+
+/// Headers that no rule touches.
+fn is_protected(name: &[u8]) -> bool {
+    name.starts_with(b":") || name == b"host" || is_signing_header(name) || is_framing_header(name)
+}
+
+/// What the signature is carried in, and the header by which the filter tells Envoy how to speak to the upstream.
+fn is_signing_header(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"authorization" | b"x-amz-date" | b"x-amz-security-token" | b"x-amz-content-sha256" | b"x-sigv4-upstream"
+    )
+}
+
+/// Headers of one hop (RFC 9110, 7.6.1) and those that say how long the message is.
+fn is_framing_header(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"content-length"
+            | b"expect"
+            | b"keep-alive"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}
+
+/// Compiles the names of headers that are signed beside the usual ones.
+pub(super) fn signed_headers(names: Vec<String>, place: &Place) -> Result<Vec<String>, PolicyError> {
+    let mut signed: Vec<String> = Vec::new();
+    for (i, written) in names.iter().enumerate() {
+        let place = place.index(i);
+        let name = header_name(written, &place)?;
+        if name == "host" || is_signing_header(name.as_bytes()) {
+            return Err(place.refuse(format!("{name:?} is signed wherever it is needed; leave it out")));
+        }
+        if changes_on_the_way(&name) {
+            return Err(place.refuse(format!(
+                "{name:?} may be changed on the way, after signing, and AWS would refuse the request; leave it out"
+            )));
+        }
+        if !signed.contains(&name) {
+            signed.push(name);
+        }
+    }
+    signed.sort_unstable();
+    Ok(signed)
+}
+
+/// Headers that Envoy or a later hop adds, changes or takes off behind the filter.
+fn changes_on_the_way(name: &str) -> bool {
+    is_framing_header(name.as_bytes())
+        || ["x-forwarded-", "x-envoy-", "x-b3-"].iter().any(|beginning| name.starts_with(beginning))
+        || matches!(
+            name,
+            "accept-encoding"
+                | "forwarded"
+                | "user-agent"
+                | "via"
+                | "x-request-id"
+                | "x-amzn-trace-id"
+                | "x-client-trace-id"
+                | "x-cloud-trace-context"
+                | "x-ot-span-context"
+                | "b3"
+                | "baggage"
+                | "grpc-trace-bin"
+                | "sw8"
+                | "traceparent"
+                | "tracestate"
+        )
+}

@@ -1,0 +1,205 @@
+//! Host names: those that a policy writes, and those of a request's authority.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+/// The longest host name of the DNS.
+pub(super) const NAME_MAX: usize = 253;
+
+/// The hosts that a route takes: one name, or all names below a domain. Lower case, without trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPattern {
+    /// Written `*.domain`: every name below `name`, but not `name` itself.
+    pub(super) wildcard: bool,
+    pub(super) name: String,
+    /// The only port that matches; `None` for every port.
+    pub(super) port: Option<u16>,
+}
+
+impl HostPattern {
+    pub(super) fn parse(written: &str) -> Result<Self, String> {
+        if written == "*" {
+            return Err("\"*\" matches every host; leave hosts out for that, and give the route a target".to_owned());
+        }
+        let (wildcard, rest) = match written.strip_prefix("*.") {
+            Some(domain) => (true, domain),
+            None => (false, written),
+        };
+        if rest.contains('*') {
+            return Err(format!("{written:?} has a * that is no first label; write a name, or *. and a domain"));
+        }
+        let HostAndPort { host, port } = parse_host_and_port(rest)?;
+        if wildcard && host.starts_with('[') {
+            return Err(format!("{written:?} has a * before an address; write the address alone"));
+        }
+        Ok(Self { wildcard, name: host, port })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let star = if self.wildcard { "*." } else { "" };
+        write!(f, "{star}{}", self.name)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// A host and port that a policy writes, checked; the host in lower case, an IPv6 address in brackets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HostAndPort {
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+}
+
+/// # Errors
+/// What is wrong with it and the cure, for the policy's author.
+pub(super) fn parse_host_and_port(written: &str) -> Result<HostAndPort, String> {
+    let (host, port) =
+        split_port(written).ok_or_else(|| format!("{written:?} is no host name with an optional port"))?;
+    let port = match port {
+        None => None,
+        Some(digits) => match parse_port(digits) {
+            Some(port) => Some(port),
+            None => return Err(format!("the port {digits:?} is no number from 1 to 65535")),
+        },
+    };
+    if host.is_empty() {
+        return Err("the host is missing".to_owned());
+    }
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: Ipv6Addr = address.parse().map_err(|_| format!("{host:?} is no IPv6 address"))?;
+        return Ok(HostAndPort { host: format!("[{address}]"), port });
+    }
+    if !host.is_ascii() {
+        return Err(format!("the host {host:?} has letters outside ASCII; write its punycode form (xn--…)"));
+    }
+    if let Some(name) = host.strip_suffix('.') {
+        return Err(format!("the host {host:?} ends in a dot; write {name:?}"));
+    }
+    let host = host.to_ascii_lowercase();
+    if !is_name(host.as_bytes()) {
+        return Err(format!(
+            "{host:?} is no host name: labels of 1 to 63 letters, digits, - and _, with dots between, {NAME_MAX} in all"
+        ));
+    }
+    Ok(HostAndPort { host, port })
+}
+
+/// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; `None` where the text is none of them.
+fn split_port(written: &str) -> Option<(&str, Option<&str>)> {
+    let port_at = match written.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None => written.find(':').unwrap_or(written.len()),
+    };
+    let (host, rest) = written.split_at_checked(port_at)?;
+    match rest.strip_prefix(':') {
+        Some(port) => Some((host, Some(port))),
+        None if rest.is_empty() => Some((host, None)),
+        None => None,
+    }
+}
+
+fn parse_port(digits: &str) -> Option<u16> {
+    let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|port| all_digits && *port != 0)
+}
+
+/// Whether this is a host name in lower case: labels of letters, digits, `-` and `_`, or an IPv4 address.
+fn is_name(host: &[u8]) -> bool {
+    host.len() <= NAME_MAX
+        && host.split(|b| *b == b'.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        })
+}
+
+/// The authority of a request, put in the form that patterns have: lower case, without trailing dot.
+pub(super) struct RequestHost<'a> {
+    pub(super) name: &'a str,
+    pub(super) port: Option<u16>,
+}
+
+/// Room for [`RequestHost::read`] to put a name in lower case.
+pub(super) type NameBuffer = [u8; NAME_MAX];
+
+impl<'a> RequestHost<'a> {
+    /// `None` for what is no host with an optional port. No pattern matches such an authority: a route that keeps the
+    /// request's own authority would send it, signed, to wherever a less careful reader takes it for.
+    pub(super) fn read(authority: &[u8], buffer: &'a mut NameBuffer) -> Option<Self> {
+        let (host, port) = split_port(std::str::from_utf8(authority).ok()?)?;
+        let port = match port {
+            None => None,
+            Some(digits) => Some(parse_port(digits)?),
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let lower = buffer.get_mut(..host.len())?;
+        lower.copy_from_slice(host.as_bytes());
+        lower.make_ascii_lowercase();
+        let lower: &'a [u8] = lower;
+        let name = std::str::from_utf8(lower).ok()?;
+        let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let valid = address.map_or_else(|| is_name(lower), |address| address.parse::<Ipv6Addr>().is_ok());
+        valid.then_some(Self { name, port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(authority: &str) -> Option<(String, Option<u16>)> {
+        let mut buffer = [0; NAME_MAX];
+        RequestHost::read(authority.as_bytes(), &mut buffer).map(|host| (host.name.to_owned(), host.port))
+    }
+
+    #[test]
+    fn an_authority_is_read_without_regard_to_case_and_trailing_dot() {
+        assert_eq!(read("API.Example.com."), Some(("api.example.com".to_owned(), None)));
+        assert_eq!(read("api.example.com.:8443"), Some(("api.example.com".to_owned(), Some(8443))));
+        assert_eq!(read("[::1]:80"), Some(("[::1]".to_owned(), Some(80))));
+        assert_eq!(read("10.0.0.1"), Some(("10.0.0.1".to_owned(), None)));
+    }
+
+    #[test]
+    fn what_is_no_authority_is_no_host() {
+        let label = "a".repeat(64);
+        let name = "a.".repeat(200);
+        for authority in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            "u@a.amazonaws.com",
+            "evil.com#.amazonaws.com",
+            "evil.com/.amazonaws.com",
+            "evil.com:80.amazonaws.com",
+            "a:",
+            "a:0",
+            "a:+80",
+            "a:65536",
+            "a:80:80",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[x]",
+            "a b.com",
+            "a\0.com",
+            "ü.com",
+            &label,
+            &name,
+        ] {
+            assert_eq!(read(authority), None, "{authority:?}");
+        }
+        let mut buffer = [0; NAME_MAX];
+        assert!(RequestHost::read(b"\xff.amazonaws.com", &mut buffer).is_none());
+    }
+
+    #[test]
+    fn a_pattern_is_shown_in_its_plain_form() {
+        for (written, shown) in
+            [("API.example.com", "api.example.com"), ("*.Example.com:8443", "*.example.com:8443"), ("[0::1]", "[::1]")]
+        {
+            assert_eq!(HostPattern::parse(written).unwrap().to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Where a route sends its requests.
+//!
+//! The text is cut up here rather than by a URL library, because the library's work is what must not happen: the `url`
+//! crate resolves dot segments and rewrites escapes and hosts (and brings the Unicode tables of IDNA with it), while
+//! `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
+
+use super::host::{HostAndPort, parse_host_and_port};
+use super::path_text;
+
+/// A URL scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+/// Where a route sends its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// How the upstream is spoken to.
+    pub scheme: Scheme,
+    /// Host and port, lower case, the scheme's default port left off: the `host` that is sent and signed.
+    pub authority: String,
+    /// The path as written; empty where the URL has none or only `/`.
+    pub path: String,
+    host: String,
+}
+
+impl Target {
+    /// The host without its port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// # Errors
+    /// What is wrong with the URL and the cure, for the policy's author.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = match url.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
+            _ => return Err(format!("{url:?} must begin with https:// or http://")),
+        };
+        if rest.contains('#') {
+            return Err("a fragment (#…) is never sent to a server; leave it out".to_owned());
+        }
+        if rest.contains('?') {
+            return Err("a query (?…) has no place in a target; leave it out, requests bring their own".to_owned());
+        }
+        let (authority, path) =
+            rest.split_at_checked(rest.find(['/', '\\']).unwrap_or(rest.len())).unwrap_or((rest, ""));
+        if authority.contains('@') {
+            return Err("user info (…@) has no place in a target; leave it out".to_owned());
+        }
+        let HostAndPort { host, port } = parse_host_and_port(authority)?;
+        path_text::check(path)?;
+        let default_port = match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        let authority = match port {
+            Some(port) if port != default_port => format!("{host}:{port}"),
+            _ => host.clone(),
+        };
+        let path = if path == "/" { String::new() } else { path.to_owned() };
+        Ok(Self { scheme, authority, path, host })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_taken_as_written() {
+        let cases = [
+            ("https://h", Scheme::Https, "h", ""),
+            ("https://h/", Scheme::Https, "h", ""),
+            ("HTTPS://H.Example.COM:443/v2", Scheme::Https, "h.example.com", "/v2"),
+            ("https://h:80/v2/", Scheme::Https, "h:80", "/v2/"),
+            ("http://h:80/a//b", Scheme::Http, "h", "/a//b"),
+            ("http://[0:0::1]:8080/x", Scheme::Http, "[::1]:8080", "/x"),
+            ("https://10.0.0.1/%C3%BC%2Fa:b@c", Scheme::Https, "10.0.0.1", "/%C3%BC%2Fa:b@c"),
+        ];
+        for (url, scheme, authority, path) in cases {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.scheme, &*target.authority, &*target.path), (scheme, authority, path), "{url}");
+        }
+        assert_eq!(Target::parse("https://h:8443").unwrap().host(), "h");
+    }
+}
