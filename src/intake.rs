@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::credentials::{CredentialStore, Credentials, HeldCredentials, Identities, IdentityStatus, SetError, SharedData};
+use crate::credentials::{
+    CredentialStore, Credentials, HeldCredentials, Identities, IdentityStatus, SetError, SharedData,
+};
 use crate::refusal::error_body;
 
 /// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
@@ -37,9 +39,7 @@ pub enum IntakePolicyError {
         problem: String,
     },
     /// A token's digest is no SHA-256 in hex.
-    #[error(
-        "intake.tokenSha256[{0}]: must be the token's SHA-256 as 64 hex digits: printf %s \"$TOKEN\" | sha256sum"
-    )]
+    #[error("intake.tokenSha256[{0}]: must be the token's SHA-256 as 64 hex digits: printf %s \"$TOKEN\" | sha256sum")]
     TokenDigest(usize),
 }
 
@@ -93,7 +93,8 @@ impl IntakePolicy {
     /// All digests are compared, each in constant time, so that the time tells nothing of a token.
     fn knows(&self, token: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(token).into();
-        let known = self.token_digests.iter().fold(subtle::Choice::from(0), |known, listed| known | listed.ct_eq(&digest));
+        let known =
+            self.token_digests.iter().fold(subtle::Choice::from(0), |known, listed| known | listed.ct_eq(&digest));
         known.into()
     }
 }
@@ -143,7 +144,11 @@ pub struct Reply {
 impl Reply {
     /// The answer to a caller that is not let in.
     pub fn unauthenticated() -> Self {
-        Self::error(401, "Unauthenticated", "call over the Unix socket, with a client certificate, or with a listed token")
+        Self::error(
+            401,
+            "Unauthenticated",
+            "call over the Unix socket, with a client certificate, or with a listed token",
+        )
     }
 
     /// The answer to a body over [`MAX_BODY`].
@@ -183,7 +188,11 @@ pub fn answer<D: SharedData>(
         (Some(Resource::Credentials { id }), b"PUT" | b"DELETE") => {
             let wanted = store.wanted(now);
             let Some(identity) = wanted.iter().find(|identity| identity.id().as_bytes() == id) else {
-                return Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities");
+                return Reply::error(
+                    404,
+                    "UnknownIdentity",
+                    "no loaded policy wants this identity; see GET /v1/identities",
+                );
             };
             if method == b"DELETE" {
                 return Reply::done(store.forget(identity.id()));
@@ -197,9 +206,11 @@ pub fn answer<D: SharedData>(
             allow: Some(resource.methods()),
             ..Reply::error(405, "MethodNotAllowed", "this resource does not know the method")
         },
-        (None, _) => {
-            Reply::error(404, "NotFound", "the intake has /v1/identities, /v1/identities/{id}/credentials and /v1/status")
-        }
+        (None, _) => Reply::error(
+            404,
+            "NotFound",
+            "the intake has /v1/identities, /v1/identities/{id}/credentials and /v1/status",
+        ),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-type PathError = String;
+use crate::path::PathError;
 
 /// Why a request is not sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]

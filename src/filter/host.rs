@@ -167,9 +167,7 @@ pub(super) fn replace_header(map: Map, name: &[u8], value: &[u8]) -> Result<(), 
 /// Takes off all headers of a name.
 pub(super) fn remove_header(map: Map, name: &[u8]) -> Result<(), HostError> {
     // SAFETY: see the module's head.
-    check("remove_header_map_value", unsafe {
-        proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len())
-    })
+    check("remove_header_map_value", unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
 }
 
 /// The proxy's wall clock; the epoch where it gives none, which no credentials and no verifier accept.
@@ -209,9 +207,7 @@ pub(super) fn property(path: &[u8]) -> Option<Vec<u8>> {
 /// Keeps a property in the current stream's filter state, under `wasm.` and its path.
 pub(super) fn set_property(path: &[u8], value: &[u8]) -> Result<(), HostError> {
     // SAFETY: see the module's head.
-    check("set_property", unsafe {
-        proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len())
-    })
+    check("set_property", unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
 }
 
 /// The shared data of all virtual machines with this one's `vm_id`.

@@ -63,7 +63,11 @@ impl HttpContext for IntakeCall {
                 _ => {}
             }
         }
-        let caller = Caller { over_unix_socket: over_unix_socket(), client_certificate: has_client_certificate(), authorization };
+        let caller = Caller {
+            over_unix_socket: over_unix_socket(),
+            client_certificate: has_client_certificate(),
+            authorization,
+        };
         if !self.policy.admits(&caller) {
             return self.send(&Reply::unauthenticated());
         }

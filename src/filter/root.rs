@@ -30,7 +30,8 @@ enum Role {
 
 impl Root {
     fn configure(&mut self) -> Result<(), String> {
-        let configuration = host::buffer(Buffer::PluginConfiguration, 0, usize::MAX).map_err(|error| error.to_string())?;
+        let configuration =
+            host::buffer(Buffer::PluginConfiguration, 0, usize::MAX).map_err(|error| error.to_string())?;
         self.role = if IntakePolicy::is_meant(&configuration) {
             let policy = IntakePolicy::from_json(&configuration).map_err(|error| error.to_string())?;
             Role::Intake(Rc::new(policy))

@@ -48,6 +48,7 @@ struct HeldCredentials {
 #[derive(Default)]
 struct Signing {
     signer: signing::Signer,
+    host: String,
     path: Vec<u8>,
     uri: WireUri,
 }
@@ -172,11 +173,12 @@ impl Signer {
             Some(Some(held)) if held.hold_at(now) => held,
             _ => return Err(self.no_credentials(route)),
         };
-        let scope = scope(route, head)?;
         let signing = &mut *self.signing.borrow_mut();
+        let scope = scope(route, head, &mut signing.host)?;
         let authority = match &route.target {
             Some(target) => {
-                path::join(target.path.as_bytes(), route.prefix.as_bytes(), &head.path, &mut signing.path);
+                let prefix = route.prefix_in(head.path.path()).unwrap_or_default();
+                path::join(target.path.as_bytes(), prefix, &head.path, &mut signing.path);
                 target.authority.as_bytes()
             }
             None => {
@@ -231,18 +233,20 @@ impl Signer {
     }
 }
 
-/// The scope of a request: the policy's, else the client's where the route says so, else what the host's name tells.
-fn scope<'a>(route: &'a Route, head: &RequestHead<'a>) -> Result<Scope<&'a str>, Refusal> {
+/// The scope of a request: the policy's, else what the host's name tells, else the client's where the route says so.
+/// `host` is scratch space.
+fn scope<'a>(route: &'a Route, head: &RequestHead<'a>, host: &'a mut String) -> Result<Scope<&'a str>, Refusal> {
     if let Some(scope) = &route.scope {
-        return Ok(scope.as_deref());
+        return Ok(Scope { region: &scope.region, service: &scope.service });
     }
-    let host = std::str::from_utf8(head.host()).unwrap_or_default();
-    let inferred = aws_endpoint::infer(host).map(|endpoint| Scope { region: endpoint.region, service: endpoint.signing_name });
-    let clients = || match route.scope_source {
+    host.clear();
+    host.push_str(std::str::from_utf8(head.host()).unwrap_or_default().trim_end_matches('.'));
+    host.make_ascii_lowercase();
+    let inferred = aws_endpoint::infer(host).map(|found| Scope { region: found.region, service: found.signing_name });
+    let found = inferred.or_else(|| match route.scope_source {
         ScopeSource::Client => head.authorization.and_then(Scope::of_authorization),
         ScopeSource::Infer => None,
-    };
-    let found = inferred.or_else(clients);
+    });
     let region = route.region.as_deref().or(found.map(|scope| scope.region));
     let service = route.service.as_deref().or(found.map(|scope| scope.service));
     match (region, service) {
