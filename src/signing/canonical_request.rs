@@ -1,6 +1,7 @@
 //! The canonical request: the text of which a signature is made.
 
-use super::uri::{self, Parameter, UriStyle};
+use super::uri::{self, Parameter};
+use super::{UnsignedRequest, signed_headers};
 
 /// Builds canonical requests, one after another, in the same buffers.
 #[derive(Debug, Default)]
@@ -11,26 +12,30 @@ pub(super) struct CanonicalRequest {
 }
 
 impl CanonicalRequest {
-    /// Starts another request. Its headers are added next, in any order.
-    pub(super) fn start(&mut self) -> &mut CanonicalHeaders {
+    /// Starts another request: its authority and those of `headers` that are signed. Others may be added; then they are
+    /// to be sorted.
+    pub(super) fn start<'h>(
+        &mut self,
+        request: &UnsignedRequest<'_>,
+        headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> &mut CanonicalHeaders {
         self.headers.clear();
+        self.headers.add(b"host", request.authority);
+        for (name, value) in headers {
+            if signed_headers::is_signed(name, request.signed_headers) {
+                self.headers.add(name, value);
+            }
+        }
         &mut self.headers
     }
 
-    /// The whole text, of the headers added before and the rest. `query` is in wire form.
-    pub(super) fn finish(
-        &mut self,
-        method: &[u8],
-        style: UriStyle,
-        path: &[u8],
-        query: &[u8],
-        payload_hash: &[u8],
-    ) -> &[u8] {
+    /// Writes the whole text. `query`, which is in wire form, may hold more than the request's own.
+    pub(super) fn finish(&mut self, request: &UnsignedRequest<'_>, query: &[u8]) {
         let text = &mut self.text;
         text.clear();
-        text.extend_from_slice(method);
+        text.extend_from_slice(request.method);
         text.push(b'\n');
-        uri::write_canonical_path(style, path, text);
+        uri::write_canonical_path(request.uri.style(), request.uri.path(), text);
         text.push(b'\n');
         uri::write_canonical_query(query, &mut self.parameters, text);
         text.push(b'\n');
@@ -38,12 +43,10 @@ impl CanonicalRequest {
         text.push(b'\n');
         self.headers.write_names(text);
         text.push(b'\n');
-        text.extend_from_slice(payload_hash);
-        text
+        text.extend_from_slice(request.payload.as_bytes());
     }
 
     /// The text that was finished last.
-    #[cfg(test)]
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
@@ -153,9 +156,9 @@ mod tests {
     use super::*;
 
     fn lines(headers: &[(&str, &str)]) -> (String, String) {
-        let mut request = CanonicalRequest::default();
-        request.start().add(b"of-an-earlier", b"request");
-        let canonical = request.start();
+        let mut canonical = CanonicalHeaders::default();
+        canonical.add(b"of-an-earlier", b"request");
+        canonical.clear();
         for (name, value) in headers {
             canonical.add(name.as_bytes(), value.as_bytes());
         }
@@ -178,15 +181,5 @@ mod tests {
         ]);
         assert_eq!(lines, "host:h\nx-a:2,,1\nx-b:\"a b\"\nx-empty:\n");
         assert_eq!(names, "host;x-a;x-b;x-empty");
-    }
-
-    #[test]
-    fn the_parts_stand_in_their_order() {
-        let mut request = CanonicalRequest::default();
-        let headers = request.start();
-        headers.add(b"Host", b"h");
-        headers.sort();
-        let text = request.finish(b"GET", UriStyle::S3, b"/a", b"b&a=1", b"hash");
-        assert_eq!(text, b"GET\n/a\na=1&b=\nhost:h\n\nhost\nhash");
     }
 }

@@ -14,6 +14,11 @@ pub(super) fn encode(digest: &[u8; 32]) -> HexDigest {
     text
 }
 
+/// Writes bytes as lower-case digits.
+pub(super) fn write(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend(bytes.iter().flat_map(|byte| [LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]]));
+}
+
 /// The percent escape of a byte, in the upper-case digits that AWS asks for.
 pub(super) fn escape(byte: u8) -> [u8; 3] {
     [b'%', UPPER[usize::from(byte >> 4)], UPPER[usize::from(byte & 15)]]

@@ -13,6 +13,7 @@ mod scope;
 mod signed_headers;
 mod signer;
 mod signing_key;
+mod sigv4a;
 mod timestamp;
 mod uri;
 

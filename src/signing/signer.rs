@@ -1,13 +1,14 @@
 //! From a checked request to its signature.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
 use super::canonical_request::CanonicalRequest;
-use super::signing_key::SigningKeyCache;
+use super::signing_key::{KeyCache, KeyScope, SigningKey};
+use super::sigv4a::{self, AsymmetricKey};
 use super::timestamp::{Clock, Timestamp};
-use super::{PayloadHash, Scope, WireUri, hex, signed_headers};
+use super::{PayloadHash, Scope, WireUri, hex, uri};
 use crate::credentials::Credentials;
 
 /// What is to be signed. The headers are given apart, as whoever holds them has them.
@@ -25,7 +26,7 @@ pub struct UnsignedRequest<'a> {
     pub signed_headers: &'a [String],
 }
 
-/// As whom, for what and when a request is signed.
+/// As whom, for what, how and when a request is signed.
 #[derive(Debug, Clone, Copy)]
 pub struct SigningContext<'a> {
     /// As whom.
@@ -33,22 +34,35 @@ pub struct SigningContext<'a> {
     /// For which region and service.
     pub scope: Scope<&'a str>,
     /// With which algorithm.
-    pub algorithm: Algorithm,
+    pub algorithm: Algorithm<'a>,
     /// When. AWS refuses a signature more than some minutes off its own clock.
     pub at: SystemTime,
 }
 
 /// The signing algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// `AWS4-HMAC-SHA256`.
+pub enum Algorithm<'a> {
+    /// `AWS4-HMAC-SHA256`, which holds in the scope's region.
     SigV4,
+    /// `AWS4-ECDSA-P256-SHA256`, which holds in a set of regions. The scope's region is passed over.
+    SigV4a {
+        /// Regions with `,` between them; `*` stands for any run of characters.
+        region_set: &'a str,
+    },
 }
 
-impl Algorithm {
+impl<'a> Algorithm<'a> {
     fn name(self) -> &'static [u8] {
         match self {
             Self::SigV4 => b"AWS4-HMAC-SHA256",
+            Self::SigV4a { .. } => sigv4a::ALGORITHM,
+        }
+    }
+
+    fn region_set(self) -> Option<&'a [u8]> {
+        match self {
+            Self::SigV4 => None,
+            Self::SigV4a { region_set } => Some(region_set.as_bytes()),
         }
     }
 }
@@ -59,6 +73,9 @@ pub enum SigningError {
     /// The time of the signature lies before 1970 or after 9999.
     #[error("the clock is off: a signature's year lies between 1970 and 9999; set the proxy's clock")]
     Clock,
+    /// SigV4A found no key or nonce. Of all secrets and messages, next to none see this.
+    #[error("no SigV4A signature can be made with these credentials; have them renewed")]
+    Asymmetric,
 }
 
 /// The headers that carry a signature. They take the place of whatever the client sent under these names.
@@ -72,6 +89,8 @@ pub struct SignedHeaders<'a> {
     pub security_token: Option<&'a [u8]>,
     /// `x-amz-content-sha256`, for the services that need it.
     pub content_sha256: Option<&'a [u8]>,
+    /// `x-amz-region-set`, of SigV4A.
+    pub region_set: Option<&'a [u8]>,
 }
 
 impl<'a> SignedHeaders<'a> {
@@ -82,6 +101,7 @@ impl<'a> SignedHeaders<'a> {
             ("x-amz-date", Some(self.date)),
             ("x-amz-security-token", self.security_token),
             ("x-amz-content-sha256", self.content_sha256),
+            ("x-amz-region-set", self.region_set),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
@@ -93,13 +113,16 @@ impl<'a> SignedHeaders<'a> {
 #[derive(Debug, Default)]
 pub struct Signer {
     clock: Clock,
-    keys: SigningKeyCache,
+    keys: KeyCache<SigningKey>,
+    asymmetric_keys: KeyCache<AsymmetricKey>,
     canonical_request: CanonicalRequest,
     credential_scope: Vec<u8>,
     string_to_sign: Vec<u8>,
+    signature: Vec<u8>,
     date: Vec<u8>,
     authorization: Vec<u8>,
     payload_hash: Vec<u8>,
+    presigned_uri: Vec<u8>,
 }
 
 impl Signer {
@@ -107,7 +130,7 @@ impl Signer {
     /// pseudo headers, and what the client sent under the names that signing owns, may stand among them.
     ///
     /// # Errors
-    /// [`SigningError::Clock`] where `context.at` is no time to sign at.
+    /// [`SigningError`] says which part can't be used.
     pub fn sign<'s, 'h>(
         &'s mut self,
         request: &UnsignedRequest<'_>,
@@ -124,54 +147,31 @@ impl Signer {
         context: &SigningContext<'s>,
         sends_payload_hash: bool,
     ) -> Result<SignedHeaders<'s>, SigningError> {
-        let SigningContext { credentials, scope, algorithm, at } = *context;
-        let timestamp = self.clock.timestamp(at).ok_or(SigningError::Clock)?;
-        let security_token = credentials.session_token().map(str::as_bytes);
+        let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
+        let security_token = context.credentials.session_token().map(str::as_bytes);
+        let region_set = context.algorithm.region_set();
 
-        let canonical_headers = self.canonical_request.start();
-        canonical_headers.add(b"host", request.authority);
-        for (name, value) in headers {
-            if signed_headers::is_signed(name, request.signed_headers) {
-                canonical_headers.add(name, value);
-            }
-        }
+        let canonical_headers = self.canonical_request.start(request, headers);
         if sends_payload_hash {
             canonical_headers.add(b"x-amz-content-sha256", request.payload.as_bytes());
         }
         canonical_headers.add(b"x-amz-date", timestamp.as_bytes());
+        if let Some(region_set) = region_set {
+            canonical_headers.add(b"x-amz-region-set", region_set);
+        }
         if let Some(token) = security_token {
             canonical_headers.add(b"x-amz-security-token", token);
         }
         canonical_headers.sort();
-
-        write_credential_scope(timestamp, scope, &mut self.credential_scope);
-        let canonical_request = self.canonical_request.finish(
-            request.method,
-            request.uri.style(),
-            request.uri.path(),
-            request.uri.query(),
-            request.payload.as_bytes(),
-        );
-        write_parts(
-            &[
-                algorithm.name(),
-                b"\n",
-                timestamp.as_bytes(),
-                b"\n",
-                &self.credential_scope,
-                b"\n",
-                &hex::encode(&Sha256::digest(canonical_request).into()),
-            ],
-            &mut self.string_to_sign,
-        );
-        let key = self.keys.key(credentials, at, timestamp.day(), scope);
-        let signature = key.sign(&self.string_to_sign);
+        self.write_credential_scope(context, timestamp);
+        self.canonical_request.finish(request, request.uri.query());
+        self.calculate_signature(context, timestamp)?;
 
         write_parts(
             &[
-                algorithm.name(),
+                context.algorithm.name(),
                 b" Credential=",
-                credentials.access_key_id().as_bytes(),
+                context.credentials.access_key_id().as_bytes(),
                 b"/",
                 &self.credential_scope,
                 b", SignedHeaders=",
@@ -180,8 +180,7 @@ impl Signer {
         );
         self.canonical_request.write_signed_headers(&mut self.authorization);
         self.authorization.extend_from_slice(b", Signature=");
-        self.authorization.extend_from_slice(&signature);
-
+        self.authorization.extend_from_slice(&self.signature);
         write_parts(&[timestamp.as_bytes()], &mut self.date);
         write_parts(&[request.payload.as_bytes()], &mut self.payload_hash);
         Ok(SignedHeaders {
@@ -189,14 +188,127 @@ impl Signer {
             date: &self.date,
             security_token,
             content_sha256: sends_payload_hash.then_some(&self.payload_hash),
+            region_set,
         })
+    }
+
+    /// Signs a request in its query, and gives the path and query to send. No header is added; those of `headers` that
+    /// signing covers are signed as [`Signer::sign`] does, and whoever sends the request must send them as they are.
+    ///
+    /// S3 does not read the body's hash from a presigned request: what is said of the body is `UNSIGNED-PAYLOAD` there.
+    ///
+    /// AWS takes an expiry of up to seven days; it is written in whole seconds.
+    ///
+    /// # Errors
+    /// [`SigningError`] says which part can't be used.
+    pub fn presign<'s, 'h>(
+        &'s mut self,
+        request: &UnsignedRequest<'_>,
+        headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
+        context: &SigningContext<'_>,
+        expires: Duration,
+    ) -> Result<&'s [u8], SigningError> {
+        let payload = if uri::is_s3(context.scope.service) { PayloadHash::Unsigned } else { request.payload };
+        // AWS IoT Core Developer Guide, "MQTT over the WebSocket protocol": the token is added once all else is signed.
+        let signs_token = context.scope.service != "iotdevicegateway";
+        self.sign_in_query(&UnsignedRequest { payload, ..*request }, headers, context, expires, signs_token)
+    }
+
+    fn sign_in_query<'s, 'h>(
+        &'s mut self,
+        request: &UnsignedRequest<'_>,
+        headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
+        context: &SigningContext<'_>,
+        expires: Duration,
+        signs_token: bool,
+    ) -> Result<&'s [u8], SigningError> {
+        let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
+        self.canonical_request.start(request, headers).sort();
+        self.write_credential_scope(context, timestamp);
+
+        let out = &mut self.presigned_uri;
+        write_parts(&[request.uri.as_bytes(), if request.uri.query().is_empty() { b"?" } else { b"&" }], out);
+        out.extend_from_slice(b"X-Amz-Algorithm=");
+        out.extend_from_slice(context.algorithm.name());
+        out.extend_from_slice(b"&X-Amz-Credential=");
+        uri::write_encoded(context.credentials.access_key_id().as_bytes(), out);
+        out.extend_from_slice(b"%2F");
+        uri::write_encoded(&self.credential_scope, out);
+        out.extend_from_slice(b"&X-Amz-Date=");
+        out.extend_from_slice(timestamp.as_bytes());
+        out.extend_from_slice(b"&X-Amz-SignedHeaders=");
+        self.signature.clear();
+        self.canonical_request.write_signed_headers(&mut self.signature);
+        uri::write_encoded(&self.signature, out);
+        out.extend_from_slice(b"&X-Amz-Expires=");
+        out.extend_from_slice(expires.as_secs().to_string().as_bytes());
+        if let Some(token) = context.credentials.session_token().filter(|_| signs_token) {
+            write_security_token(token, out);
+        }
+        if let Some(region_set) = context.algorithm.region_set() {
+            out.extend_from_slice(b"&X-Amz-Region-Set=");
+            uri::write_encoded(region_set, out);
+        }
+
+        let query = out.get(request.uri.path().len() + 1..).unwrap_or_default();
+        self.canonical_request.finish(request, query);
+        self.calculate_signature(context, timestamp)?;
+        let out = &mut self.presigned_uri;
+        if let Some(token) = context.credentials.session_token().filter(|_| !signs_token) {
+            write_security_token(token, out);
+        }
+        out.extend_from_slice(b"&X-Amz-Signature=");
+        out.extend_from_slice(&self.signature);
+        Ok(out)
+    }
+
+    /// `20150830/us-east-1/iam/aws4_request`; SigV4A names no region.
+    fn write_credential_scope(&mut self, context: &SigningContext<'_>, timestamp: Timestamp) {
+        let day = timestamp.day();
+        let Scope { region, service } = context.scope;
+        let (region, slash): (&str, &str) = match context.algorithm {
+            Algorithm::SigV4 => (region, "/"),
+            Algorithm::SigV4a { .. } => ("", ""),
+        };
+        let parts = [&day[..], b"/", region.as_bytes(), slash.as_bytes(), service.as_bytes(), b"/aws4_request"];
+        write_parts(&parts, &mut self.credential_scope);
+    }
+
+    /// Signs the canonical request that was finished last, in the credential scope that was written last.
+    fn calculate_signature(&mut self, context: &SigningContext<'_>, timestamp: Timestamp) -> Result<(), SigningError> {
+        let SigningContext { credentials, scope, algorithm, at } = *context;
+        write_parts(
+            &[
+                algorithm.name(),
+                b"\n",
+                timestamp.as_bytes(),
+                b"\n",
+                &self.credential_scope,
+                b"\n",
+                &hex::encode(&Sha256::digest(self.canonical_request.text()).into()),
+            ],
+            &mut self.string_to_sign,
+        );
+        self.signature.clear();
+        match algorithm {
+            Algorithm::SigV4 => {
+                let derive = || Ok(SigningKey::derive(credentials.secret_access_key(), at, scope));
+                let key = self.keys.key(credentials, KeyScope { day: timestamp.day(), scope }, derive)?;
+                self.signature.extend_from_slice(&key.sign(&self.string_to_sign));
+            }
+            Algorithm::SigV4a { .. } => {
+                let derive = || AsymmetricKey::derive(credentials).ok_or(SigningError::Asymmetric);
+                let key = self.asymmetric_keys.key(credentials, KeyScope::ANY, derive)?;
+                key.sign(&self.string_to_sign, &mut self.signature).ok_or(SigningError::Asymmetric)?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// `20150830/us-east-1/iam/aws4_request`
-fn write_credential_scope(timestamp: Timestamp, scope: Scope<&str>, out: &mut Vec<u8>) {
-    let parts = [&timestamp.day()[..], b"/", scope.region.as_bytes(), b"/", scope.service.as_bytes(), b"/aws4_request"];
-    write_parts(&parts, out);
+fn write_security_token(token: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"&X-Amz-Security-Token=");
+    uri::write_encoded(token.as_bytes(), out);
 }
 
 /// Writes parts one behind the other in place of what `out` held.

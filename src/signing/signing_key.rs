@@ -1,6 +1,6 @@
 //! Signing keys, derived once for a credential, day, region and service.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ pub(super) struct SigningKey(Hmac<Sha256>);
 
 impl SigningKey {
     /// Derives the key for the day of `at`, which must lie in a year that a timestamp can hold.
-    fn derive(secret_access_key: &str, at: SystemTime, scope: Scope<&str>) -> Self {
+    pub(super) fn derive(secret_access_key: &str, at: SystemTime, scope: Scope<&str>) -> Self {
         let key = generate_signing_key(secret_access_key, at, scope.region, scope.service);
         // HMAC pads its key with zeros to a block; a key that is a block long already can't be refused.
         let mut block = [0; 64];
@@ -42,66 +42,85 @@ impl SigningKey {
     }
 }
 
-/// The signing keys of the requests seen lately.
-#[derive(Default)]
-pub(super) struct SigningKeyCache {
+/// What a key is derived from, beside the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct KeyScope<'a> {
+    /// `20150830`
+    pub(super) day: [u8; 8],
+    pub(super) scope: Scope<&'a str>,
+}
+
+impl KeyScope<'static> {
+    /// Of a key that serves on every day, for every region and service.
+    pub(super) const ANY: Self = Self { day: [0; 8], scope: Scope { region: "", service: "" } };
+}
+
+/// The keys of the requests seen lately.
+pub(super) struct KeyCache<K> {
     /// By a hash of what the key was derived from. Two that fall on one hash take turns; each is checked in full before
     /// it is used, so a collision costs a derivation and never gives a wrong key.
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, Entry<K>>,
     uses: u64,
 }
 
-struct Entry {
+struct Entry<K> {
     access_key_id: String,
     secret_access_key: SecretString,
     day: [u8; 8],
     scope: Scope,
-    key: SigningKey,
+    key: K,
     last_use: u64,
 }
 
-impl Entry {
-    fn is_of(&self, credentials: &Credentials, day: [u8; 8], scope: Scope<&str>) -> bool {
-        self.day == day
+impl<K> Entry<K> {
+    fn is_of(&self, credentials: &Credentials, scope: KeyScope<'_>) -> bool {
+        self.day == scope.day
             && self.access_key_id == credentials.access_key_id()
             && self.secret_access_key.expose_secret() == credentials.secret_access_key()
-            && self.scope.as_deref() == scope
+            && self.scope.as_deref() == scope.scope
     }
 }
 
-impl SigningKeyCache {
-    /// The key for `scope` on the day of `at`, which `day` writes out.
-    pub(super) fn key(
+impl<K> KeyCache<K> {
+    /// The key of `credentials` for `scope`; where it is not held, the one that `derive` gives.
+    pub(super) fn key<E>(
         &mut self,
         credentials: &Credentials,
-        at: SystemTime,
-        day: [u8; 8],
-        scope: Scope<&str>,
-    ) -> &SigningKey {
+        scope: KeyScope<'_>,
+        derive: impl FnOnce() -> Result<K, E>,
+    ) -> Result<&K, E> {
         self.uses += 1;
+        let uses = self.uses;
         let hash = {
             let mut hasher = DefaultHasher::new();
-            (credentials.access_key_id(), day, scope).hash(&mut hasher);
+            (credentials.access_key_id(), scope).hash(&mut hasher);
             hasher.finish()
         };
         if self.entries.len() >= CAPACITY && !self.entries.contains_key(&hash) {
-            self.evict(day);
+            self.evict(scope.day);
         }
-        let uses = self.uses;
-        let new = || Entry {
-            access_key_id: credentials.access_key_id().to_owned(),
-            secret_access_key: credentials.secret_access_key().into(),
-            day,
-            scope: Scope { region: scope.region.to_owned(), service: scope.service.to_owned() },
-            key: SigningKey::derive(credentials.secret_access_key(), at, scope),
-            last_use: uses,
+        let new = || {
+            Ok(Entry {
+                access_key_id: credentials.access_key_id().to_owned(),
+                secret_access_key: credentials.secret_access_key().into(),
+                day: scope.day,
+                scope: Scope { region: scope.scope.region.to_owned(), service: scope.scope.service.to_owned() },
+                key: derive()?,
+                last_use: uses,
+            })
         };
-        let entry = self.entries.entry(hash).or_insert_with(new);
-        if !entry.is_of(credentials, day, scope) {
-            *entry = new();
-        }
+        let entry = match self.entries.entry(hash) {
+            hash_map::Entry::Vacant(vacant) => vacant.insert(new()?),
+            hash_map::Entry::Occupied(occupied) => {
+                let entry = occupied.into_mut();
+                if !entry.is_of(credentials, scope) {
+                    *entry = new()?;
+                }
+                entry
+            }
+        };
         entry.last_use = uses;
-        &entry.key
+        Ok(&entry.key)
     }
 
     /// Makes room: keys of other days go first, then the half that was not used for longest.
@@ -111,15 +130,21 @@ impl SigningKeyCache {
             return;
         }
         let mut uses: Vec<u64> = self.entries.values().map(|entry| entry.last_use).collect();
-        let (_, median, _) = uses.select_nth_unstable(CAPACITY / 2);
-        let median = *median;
+        let (_, &mut median, _) = uses.select_nth_unstable(CAPACITY / 2);
         self.entries.retain(|_, entry| entry.last_use >= median);
     }
 }
 
-impl fmt::Debug for SigningKeyCache {
+// By hand, for a derived one would ask for `K: Default`.
+impl<K> Default for KeyCache<K> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), uses: 0 }
+    }
+}
+
+impl<K> fmt::Debug for KeyCache<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKeyCache").field("len", &self.entries.len()).finish_non_exhaustive()
+        f.debug_struct("KeyCache").field("len", &self.entries.len()).finish_non_exhaustive()
     }
 }
 
@@ -129,7 +154,20 @@ mod tests {
 
     use super::*;
 
+    type Cache = KeyCache<SigningKey>;
+
     const DAY: [u8; 8] = *b"20150830";
+
+    fn key<'c>(
+        cache: &'c mut Cache,
+        credentials: &Credentials,
+        at: SystemTime,
+        day: [u8; 8],
+        scope: Scope<&str>,
+    ) -> &'c SigningKey {
+        let derive = || Ok::<_, ()>(SigningKey::derive(credentials.secret_access_key(), at, scope));
+        cache.key(credentials, KeyScope { day, scope }, derive).unwrap()
+    }
 
     fn at() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_440_938_160)
@@ -147,9 +185,9 @@ mod tests {
     #[test]
     fn a_cached_key_signs_as_a_fresh_one() {
         let scope = Scope { region: "us-east-1", service: "iam" };
-        let mut cache = SigningKeyCache::default();
+        let mut cache = Cache::default();
         for _ in 0..2 {
-            let key = cache.key(&credentials("secret"), at(), DAY, scope);
+            let key = key(&mut cache, &credentials("secret"), at(), DAY, scope);
             assert_eq!(key.sign(b"message"), expected("secret", scope));
         }
         assert_eq!(cache.entries.len(), 1);
@@ -158,20 +196,20 @@ mod tests {
     #[test]
     fn a_rotated_secret_under_the_same_id_gets_its_own_key() {
         let scope = Scope { region: "us-east-1", service: "iam" };
-        let mut cache = SigningKeyCache::default();
+        let mut cache = Cache::default();
         for secret in ["old", "new", "old"] {
-            let key = cache.key(&credentials(secret), at(), DAY, scope);
+            let key = key(&mut cache, &credentials(secret), at(), DAY, scope);
             assert_eq!(key.sign(b"message"), expected(secret, scope));
         }
     }
 
     #[test]
     fn day_region_and_service_each_have_their_own_key() {
-        let mut cache = SigningKeyCache::default();
+        let mut cache = Cache::default();
         let mut signatures = std::collections::HashSet::new();
         for (day, at) in [(DAY, at()), (*b"20150831", at() + Duration::from_secs(86_400))] {
             for (region, service) in [("r", "s"), ("rs", ""), ("r", "t"), ("q", "s")] {
-                let key = cache.key(&credentials("secret"), at, day, Scope { region, service });
+                let key = key(&mut cache, &credentials("secret"), at, day, Scope { region, service });
                 signatures.insert(key.sign(b"message"));
             }
         }
@@ -180,12 +218,12 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_and_keeps_what_is_used() {
-        let mut cache = SigningKeyCache::default();
+        let mut cache = Cache::default();
         let credentials = credentials("secret");
         let hot = Scope { region: "us-east-1", service: "hot" };
         for index in 0..3 * CAPACITY {
-            cache.key(&credentials, at(), DAY, hot);
-            cache.key(&credentials, at(), DAY, Scope { region: "us-east-1", service: &index.to_string() });
+            key(&mut cache, &credentials, at(), DAY, hot);
+            key(&mut cache, &credentials, at(), DAY, Scope { region: "us-east-1", service: &index.to_string() });
             assert!(cache.entries.len() <= CAPACITY);
         }
         assert!(cache.entries.values().any(|entry| entry.scope.as_deref() == hot));
@@ -193,8 +231,8 @@ mod tests {
 
     #[test]
     fn debug_output_shows_no_key() {
-        let mut cache = SigningKeyCache::default();
-        cache.key(&credentials("hush"), at(), DAY, Scope { region: "r", service: "s" });
-        assert_eq!(format!("{cache:?}"), "SigningKeyCache { len: 1, .. }");
+        let mut cache = Cache::default();
+        key(&mut cache, &credentials("hush"), at(), DAY, Scope { region: "r", service: "s" });
+        assert_eq!(format!("{cache:?}"), "KeyCache { len: 1, .. }");
     }
 }

@@ -111,7 +111,6 @@ enum Treatment {
 
 type Treatments = [Treatment; 256];
 
-/// AWS's own encoding, which leaves RFC 3986's unreserved characters alone.
 const ENCODED: Treatments = treatments(b"", &[]);
 const S3_PATH: Treatments = treatments(b"/", &[(b'%', Treatment::Reencode)]);
 /// RFC 3986's `pchar` and `/`.
@@ -251,7 +250,7 @@ fn write_normalized(path: &[u8], out: &mut Vec<u8>) {
             }
             _ => {
                 out.push(b'/');
-                write(segment, &ENCODED, out);
+                write_encoded(segment, out);
             }
         }
     }
@@ -259,6 +258,11 @@ fn write_normalized(path: &[u8], out: &mut Vec<u8>) {
     if is_directory || out.len() == start {
         out.push(b'/');
     }
+}
+
+/// Writes bytes in AWS's encoding: all but RFC 3986's unreserved characters are escaped.
+pub(super) fn write_encoded(bytes: &[u8], out: &mut Vec<u8>) {
+    write(bytes, &ENCODED, out);
 }
 
 /// Where a parameter stands in a wire query: its name up to `name_end`, its value behind the `=`, if it has one.
