@@ -166,6 +166,7 @@ fn is_region(label: &str) -> bool {
     let (Some(partition), Some(number)) = (parts.next(), parts.next_back()) else { return false };
     let mut words = parts.peekable();
     (2..=4).contains(&partition.len())
+        && partition != "fips"
         && words.peek().is_some()
         && std::iter::once(partition)
             .chain(words)

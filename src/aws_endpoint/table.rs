@@ -56,6 +56,7 @@ pub(super) const GOVCLOUD_GLOBAL_REGION: &str = "us-gov-west-1";
 pub(super) const NAMES: &[(&str, &str)] = &[
     ("a2i-runtime.sagemaker", "sagemaker"),
     ("account-access-runtime", "account-access"),
+    ("acm-acme", "acm"),
     ("admin.wickr", "wickr"),
     ("agent-registry-control", "agent-registry"),
     ("agreement-marketplace", "aws-marketplace"),
@@ -83,6 +84,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("appstream2", "appstream"),
     ("aps-workspaces", "aps"),
     ("arc-recovery-control-config", "route53-recovery-control-config"),
+    ("arc-region-switch-control-plane", "arc-region-switch"),
     ("bedrock-agent", "bedrock"),
     ("bedrock-agent-runtime", "bedrock"),
     ("bedrock-agentcore-control", "bedrock-agentcore"),
@@ -133,13 +135,16 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("featurestore-runtime.sagemaker", "sagemaker"),
     ("forecastquery", "forecast"),
     ("geofencing.geo", "geo"),
+    ("greengrass-ats.iot", "greengrass"),
     ("iam-toolbox", "iam"),
     ("identity-chime", "chime"),
     ("inferencerouter-runtime.sagemaker", "sagemaker"),
     ("ingest.timestream", "timestream"),
+    ("iot", "iot"),
     ("ivsrealtime", "ivs"),
     ("job-runtime.sagemaker", "sagemaker"),
     ("kafka-api", "kafka"),
+    ("kinesis-queues", "kinesis"),
     ("mail-manager", "ses"),
     ("management.deadline", "deadline"),
     ("media-pipelines-chime", "chime"),
@@ -158,9 +163,11 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("models-v2-lex", "lex"),
     ("models.lex", "lex"),
     ("monitor.iotsitewise", "iotsitewise"),
+    ("mturk-requester-sandbox", "mturk-requester"),
     ("oidc", "sso-oauth"),
     ("ops.airflow", "airflow"),
     ("participant.connect", "execute-api"),
+    ("partnercentral-prm", "partnercentral"),
     ("personalize-events", "personalize"),
     ("personalize-runtime", "personalize"),
     ("pinpoint", "mobiletargeting"),
@@ -178,6 +185,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("runtime.lex", "lex"),
     ("runtime.sagemaker", "sagemaker"),
     ("scheduling.deadline", "deadline"),
+    ("search-dynamodb", "dynamodb"),
     ("servicecatalog-appregistry", "servicecatalog"),
     ("sms-voice.pinpoint", "sms-voice"),
     ("storage-omics", "omics"),
@@ -193,7 +201,9 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("tracking.geo", "geo"),
     ("training-session-runtime.sagemaker", "sagemaker"),
     ("transcribestreaming", "transcribe"),
+    ("verification.signer", "signer"),
     ("voice-chime", "chime"),
+    ("wellarchitected-agent", "wellarchitected"),
     ("workflows-omics", "omics"),
 ];
 
@@ -252,12 +262,17 @@ pub(super) const GLOBAL: &[(&str, &str)] = &[
     ("global.health", "health"),
     ("iam", "iam"),
     ("organizations", "organizations"),
+    ("partnercentral-channel", "partnercentral-channel"),
+    ("partnercentral-prm", "partnercentral"),
     ("queue", "sqs"),
+    ("rds", "rds"),
     ("route53", "route53"),
     ("s3", "s3"),
     ("s3-external-1", "s3"),
     ("savingsplans", "savingsplans"),
+    ("sdb", "sdb"),
     ("sts", "sts"),
+    ("sustainability", "sustainability"),
     ("waf", "waf"),
 ];
 
@@ -268,9 +283,6 @@ pub(super) const MULTI_REGION: &[(&str, &str)] = &[
     ("cloudfront-kvs", "cloudfront-keyvaluestore"),
     ("endpoint.events", "events"),
     ("endpoints.email", "ses"),
-    ("partnercentral-channel", "partnercentral-channel"),
-    ("partnercentral-prm", "partnercentral"),
-    ("sustainability", "sustainability"),
 ];
 
 /// Names from which nothing can be told, with or without labels before them.
@@ -286,6 +298,8 @@ pub(super) const UNTOLD: &[&str] = &[
     "maps.geo",
     "places.geo",
     "routes.geo",
+    // Signed for us-east-1, whatever region the host names.
+    "api.sustainability",
     // A website has no signed requests.
     "s3-website",
 ];

@@ -1,0 +1,83 @@
+"""The endpoint data that the Rust tests walk is what botocore gives, and what its clients really sign for."""
+
+import re
+
+import botocore.session
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from generate import OUTPUT, Endpoints, render
+
+
+def read_data():
+    """(host, signing name, signing region) of every line."""
+    section, partitions, rows = None, {}, set()
+    for line in OUTPUT.read_text().splitlines():
+        fields = line.split("\t")
+        if line.startswith("#"):
+            continue
+        if line.startswith("["):
+            section = line
+        elif section == "[partitions]":
+            partitions[fields[0]] = fields[1].split(" ")
+        elif section == "[forms]":
+            for group in fields[2].split(" "):
+                partition, suffix = group.split(":")
+                for region in partitions[partition]:
+                    rows.add((fields[0].replace("{region}", region) + "." + suffix, fields[1], region))
+        else:
+            rows.add(tuple(fields))
+    return rows
+
+
+def test_the_data_is_what_botocore_gives():
+    if botocore.__version__ not in OUTPUT.read_text().splitlines()[0]:
+        pytest.skip(f"written by another botocore than {botocore.__version__}")
+    assert list(render(Endpoints())) == OUTPUT.read_text().splitlines(), "run integration/endpoints/generate.py"
+
+
+class Sent(Exception):
+    def __init__(self, request):
+        self.request = request
+
+
+def stop(request, **_):
+    raise Sent(request)
+
+
+def signed_by_clients(partition, region, **variant):
+    """Where each service's client sends an operation that needs no input, and what it signs it for."""
+    endpoints = Endpoints()
+    session = endpoints.session
+    session.set_credentials("AKIAIOSFODNN7EXAMPLE", "secret")
+    for name in session.get_available_services():
+        service = session.get_service_model(name)
+        if region not in endpoints.regions_of(service, partition):
+            continue
+        operations = [service.operation_model(operation) for operation in service.operation_names]
+        without_input = [o for o in operations if o.input_shape is None or not o.input_shape.required_members]
+        client = session.create_client(name, region, config=Config(retries={"max_attempts": 0}, **variant))
+        client.meta.events.register_first("before-send", stop)
+        for operation in without_input[:3]:
+            try:
+                client._make_api_call(operation.name, {})
+            except Sent as sent:
+                authorization = sent.request.headers.get("Authorization", b"")
+                scope = re.search(rb"AWS4-HMAC-SHA256 Credential=[^/]*/\d{8}/([^/]*)/([^/]*)/aws4_request", authorization)
+                if scope:
+                    host = re.sub(r"^https://([^/:]*).*$", r"\1", sent.request.url)
+                    yield host, scope[2].decode(), scope[1].decode()
+            except BotoCoreError:
+                # The service has no such variant, or wants input after all.
+                continue
+
+
+@pytest.mark.parametrize(
+    ("partition", "region", "variant"),
+    [("aws", "eu-west-1", {}), ("aws-us-gov", "us-gov-west-1", {"use_fips_endpoint": True})],
+)
+def test_clients_sign_for_what_the_data_says(partition, region, variant):
+    signed = set(signed_by_clients(partition, region, **variant))
+    assert len(signed) > 300
+    assert sorted(signed - read_data()) == []
