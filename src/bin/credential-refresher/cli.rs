@@ -17,7 +17,7 @@ use crate::proxy_client::ProxyAddress;
 /// pushes them, and renews them well before they expire. What to sign and which roles to assume is written in the
 /// proxy's policy alone.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_long_help = AFTER_HELP)]
+#[command(name = "credential-refresher", version, max_term_width = 100, after_long_help = AFTER_HELP)]
 pub struct Cli {
     /// A proxy's credential intake: `unix:PATH`, or `http://HOST:PORT` on this machine. May be given several times.
     #[arg(long = "proxy", value_name = "ADDRESS", required = true)]
@@ -46,7 +46,7 @@ pub struct Cli {
     pub timeout: Duration,
 
     /// The form of the log lines on standard error.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
     /// The least severe events that are logged: error, warn, info, debug, trace or off.
