@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ pub struct Cli {
     /// How long `--once` waits for proxies and sources that are not ready yet.
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "once", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+
+    /// Serve `/healthz`, `/readyz` and `/metrics` (Prometheus) on this address.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "once")]
+    pub listen: Option<SocketAddr>,
 
     /// The form of the log lines on standard error.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]

@@ -13,6 +13,7 @@ use wildmatch::WildMatch;
 
 use crate::keeper::{Keeper, KeptIdentity};
 use crate::proxy_client::{ProxyClient, ProxyError};
+use crate::status::Status;
 
 /// The roles that may be assumed, whatever a proxy asks for.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ impl AllowedRoles {
 pub struct Proxy {
     client: ProxyClient,
     allowed_roles: AllowedRoles,
+    status: Arc<Status>,
     /// Held on to while the proxy is down, so that it is supplied as soon as it is back.
     wanted: Vec<Arc<KeptIdentity>>,
     refused: HashSet<Identity>,
@@ -78,10 +80,11 @@ impl fmt::Display for Unsupplied {
 
 impl Proxy {
     /// A proxy that nothing is known of yet.
-    pub fn new(client: ProxyClient, allowed_roles: AllowedRoles) -> Self {
+    pub fn new(client: ProxyClient, allowed_roles: AllowedRoles, status: Arc<Status>) -> Self {
         Self {
             client,
             allowed_roles,
+            status,
             wanted: Vec::new(),
             refused: HashSet::new(),
             pushed: HashMap::new(),
@@ -146,6 +149,12 @@ impl Proxy {
     /// # Errors
     /// A [`ProxyError`] where the proxy could not even be asked.
     async fn reconcile(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
+        let outcome = self.supply(keeper).await;
+        self.status.reconciled(self.client.address(), &outcome);
+        outcome
+    }
+
+    async fn supply(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
         let listing = self.client.identities().await;
         self.note_whether_reached(listing.as_ref().err());
         let (allowed, refused): (Vec<_>, Vec<_>) =
@@ -186,6 +195,7 @@ impl Proxy {
         let told = HeldCredentials::from(credentials);
         match self.client.push(identity, credentials).await {
             Ok(()) => {
+                self.status.pushed(proxy, true);
                 info!(
                     %proxy,
                     identity = identity.id(),
@@ -200,6 +210,7 @@ impl Proxy {
                 Ok(())
             }
             Err(error) => {
+                self.status.pushed(proxy, false);
                 warn!(%proxy, identity = identity.id(), %error, "the proxy did not take the credentials");
                 Err(error)
             }

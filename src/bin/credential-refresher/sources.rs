@@ -56,6 +56,21 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// All that [`SourceError::reason`] may say.
+    pub const REASONS: [&str; 4] = ["chain", "sts", "timeout", "unusable"];
+
+    /// Its kind in one word, for a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Chain(_) => "chain",
+            Self::Sts(_) => "sts",
+            Self::Timeout { .. } => "timeout",
+            Self::Unusable { .. } => "unusable",
+        }
+    }
+}
+
 const CHAIN: &str = "the AWS provider chain";
 const STS: &str = "STS";
 
