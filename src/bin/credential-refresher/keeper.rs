@@ -2,12 +2,13 @@
 //! no other, and ten proxies that want the same one cost one call.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sigv4_filter::credentials::{Credentials, HeldCredentials, Identity};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::locked;
@@ -21,6 +22,9 @@ const LONG_LIVED_RECHECK: Duration = Duration::from_secs(60);
 /// No source is asked more often than this about one identity.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 
+/// How long an identity is kept that nobody wants. A proxy that has just started may say so before its policy is loaded.
+const UNWANTED_GRACE: Duration = Duration::from_secs(60);
+
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
@@ -29,11 +33,17 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 pub struct Keeper {
     source: Arc<AwsSource>,
     status: Arc<Status>,
-    kept: Mutex<HashMap<Identity, Weak<KeptIdentity>>>,
+    kept: Mutex<HashMap<Identity, Kept>>,
     renewals: watch::Sender<()>,
 }
 
-/// One identity whose credentials are kept fresh for as long as somebody holds this.
+#[derive(Debug)]
+struct Kept {
+    identity: Arc<KeptIdentity>,
+    last_wanted: Instant,
+}
+
+/// One identity whose credentials are kept fresh.
 #[derive(Debug)]
 pub struct KeptIdentity {
     identity: Identity,
@@ -54,13 +64,25 @@ impl Keeper {
         Self { source: Arc::new(source), status, kept: Mutex::default(), renewals: watch::Sender::new(()) }
     }
 
-    /// Keeps `identity` fresh from now on, or joins those who have it kept already.
+    /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
+    /// holds it, and [`UNWANTED_GRACE`] longer.
     pub fn keep(&self, identity: &Identity) -> Arc<KeptIdentity> {
         let mut all = locked(&self.kept);
-        if let Some(kept) = all.get(identity).and_then(Weak::upgrade) {
-            return kept;
-        }
-        all.retain(|_, kept| kept.strong_count() > 0);
+        let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Kept {
+            identity: Arc::new(self.start(identity)),
+            last_wanted: Instant::now(),
+        });
+        kept.last_wanted = Instant::now();
+        kept.identity.clone()
+    }
+
+    /// Forgets the identities that nobody has wanted for a while.
+    pub fn forget_unwanted(&self) {
+        locked(&self.kept)
+            .retain(|_, kept| Arc::strong_count(&kept.identity) > 1 || kept.last_wanted.elapsed() < UNWANTED_GRACE);
+    }
+
+    fn start(&self, identity: &Identity) -> KeptIdentity {
         let state = Arc::<Mutex<State>>::default();
         let renewal = Renewal {
             identity: identity.clone(),
@@ -70,9 +92,7 @@ impl Keeper {
             renewals: self.renewals.clone(),
         };
         let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
-        let kept = Arc::new(KeptIdentity { identity: identity.clone(), state, status: self.status.clone(), task });
-        all.insert(identity.clone(), Arc::downgrade(&kept));
-        kept
+        KeptIdentity { identity: identity.clone(), state, status: self.status.clone(), task }
     }
 
     /// Changes whenever an identity has new credentials.
