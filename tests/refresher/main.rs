@@ -2,7 +2,9 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 mod intake;
+mod peer;
 mod process;
+mod sources;
 mod sts;
 
 use std::os::unix::fs::PermissionsExt;
@@ -114,7 +116,7 @@ async fn a_restarted_proxy_is_supplied_again_at_once_however_long_the_interval()
 
     let proxy = Running::on_socket(&socket(&directory), std::slice::from_ref(&default));
     let took = refresher.until("the second push", || proxy.held(&default).is_some()).await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(refresher.log().contains("the proxy answers again"));
 }
 
@@ -147,17 +149,17 @@ async fn a_proxy_that_wants_nothing_for_a_moment_costs_no_new_call_of_sts() {
 #[tokio::test]
 async fn new_credentials_arrive_before_the_old_ones_expire() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
-    sts.set(READER, Answer::Session(Duration::from_secs(4)));
+    sts.set(READER, Answer::Session(Duration::from_secs(8)));
     let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
     let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
     refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
     let start = SystemTime::now();
-    while start.elapsed().unwrap() < Duration::from_secs(12) {
+    while start.elapsed().unwrap() < Duration::from_secs(20) {
         let held = proxy.held(&role(READER)).unwrap();
         assert!(held.hold_at(SystemTime::now()), "expired credentials are held:\n{}", refresher.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!((4..15).contains(&sts.calls().len()), "{} calls", sts.calls().len());
+    assert!((4..12).contains(&sts.calls().len()), "{} calls", sts.calls().len());
 }
 
 #[tokio::test]
@@ -189,6 +191,19 @@ async fn a_role_whose_sts_never_answers_delays_no_other() {
     let others = || proxy.held(&role(READER)).is_some() && proxy.held(&Identity::default_chain()).is_some();
     let took = refresher.until("the others' pushes", others).await;
     assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_never_answers_delays_no_other() {
+    let directory = TempDir::new().unwrap();
+    let silent_path = directory.path().join("silent.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&silent_path).unwrap();
+    std::fs::set_permissions(&silent_path, PermissionsExt::from_mode(0o600)).unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = Refresher::new().socket(&silent_path).socket(&socket(&directory)).start();
+    let took = refresher.until("the other's push", || proxy.held(&Identity::default_chain()).is_some()).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    refresher.until("the silence is told", || refresher.log().contains("no answer within 5 s")).await;
 }
 
 #[tokio::test]
@@ -275,36 +290,6 @@ async fn what_somebody_else_pushed_is_replaced_when_it_does_not_last() {
 }
 
 #[tokio::test]
-async fn a_changed_credentials_file_is_noticed_without_a_restart() {
-    let directory = TempDir::new().unwrap();
-    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
-    let script = directory.path().join("source");
-    let counter = directory.path().join("count");
-    let document =
-        r#"{\"Version\": 1, \"AccessKeyId\": \"AKID$n\", \"SecretAccessKey\": \"s\", \"Expiration\": \"$at\"}"#;
-    let text = format!(
-        "#!/bin/sh\necho x >> {0}\nn=$(wc -l < {0})\nat=$(date -u -d '+2 seconds' +%Y-%m-%dT%H:%M:%SZ)\necho \"{document}\"\n",
-        counter.display()
-    );
-    std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
-    let refresher = Refresher::new();
-    std::fs::create_dir(refresher.home.path().join(".aws")).unwrap();
-    let config = refresher.home.path().join(".aws/config");
-    std::fs::write(&config, format!("[default]\ncredential_process = {}\n", script.display())).unwrap();
-    let without_key = refresher.without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
-    let refresher = without_key.env("PATH", "/usr/bin:/bin").socket(&socket(&directory)).start();
-
-    let held = || proxy.held(&Identity::default_chain()).map(|held| held.access_key_id().to_owned());
-    refresher.until("the first push", || held().is_some()).await;
-    refresher.until("the third rotation", || held() >= Some("AKID3".to_owned())).await;
-
-    // No restart either where the source itself is another one from now on.
-    std::fs::write(&config, "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = s\n").unwrap();
-    refresher.until("the key of the changed file", || held().as_deref() == Some("AKIDFILE")).await;
-}
-
-#[tokio::test]
 async fn probes_and_prometheus_are_told_how_it_goes() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
     let nowhere = directory.path().join("nowhere.sock");
@@ -358,7 +343,7 @@ async fn sigterm_ends_it_at_once_and_cleanly() {
         refresher.signal(signal);
         let (status, took) = refresher.end().await;
         assert!(status.success(), "{status}");
-        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 }
 

@@ -49,6 +49,14 @@ impl Refresher {
         self
     }
 
+    /// Writes a file into its home directory.
+    pub fn home_file(self, name: &str, text: &str) -> Self {
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        self
+    }
+
     pub fn sts(self, port: u16) -> Self {
         self.env("AWS_ENDPOINT_URL_STS", format!("http://127.0.0.1:{port}"))
     }
