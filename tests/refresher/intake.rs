@@ -1,10 +1,11 @@
-//! A proxy's intake, as design and contract have it: real HTTP over a Unix socket or a local port.
+//! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket or a local port.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -12,30 +13,46 @@ use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sigv4_filter::credentials::{Credentials, HeldCredentials, Identities, Identity, IdentityStatus};
+use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
+use sigv4_filter::intake::{self, Caller, IntakePolicy, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
+
+/// A proxy's shared data.
+#[derive(Default)]
+struct Memory(Mutex<HashMap<String, (Vec<u8>, u32)>>);
+
+impl SharedData for &Memory {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.lock().unwrap().get(key).cloned()
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError> {
+        let mut map = self.0.lock().unwrap();
+        let current = map.get(key).map_or(0, |(_, cas)| *cas);
+        if cas != 0 && cas != current {
+            return Err(SetError::Raced);
+        }
+        map.insert(key.to_owned(), (value.to_vec(), current + 1));
+        Ok(())
+    }
+}
 
 /// What the proxy wants, holds and has seen.
 #[derive(Default)]
 pub struct Intake {
+    memory: Memory,
     wanted: Mutex<Vec<Identity>>,
-    held: Mutex<BTreeMap<String, Credentials>>,
     pushes: Mutex<Vec<String>>,
-    token: Option<&'static str>,
+    port_policy: Option<IntakePolicy>,
 }
 
 /// A running intake; it ends, and forgets all it held, when this is dropped.
 pub struct Running {
     pub intake: Arc<Intake>,
-    serving: JoinHandle<()>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    /// Ends with its connections when dropped.
+    _serving: JoinSet<()>,
 }
 
 impl Running {
@@ -44,34 +61,41 @@ impl Running {
         let listener = UnixListener::bind(path).unwrap();
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
         let intake = Arc::new(Intake { wanted: Mutex::new(wanted.to_vec()), ..Intake::default() });
-        let serving = tokio::spawn({
+        let mut serving = JoinSet::new();
+        serving.spawn({
             let intake = intake.clone();
             async move {
+                let mut connections = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, intake.clone()));
+                    connections.spawn(serve(stream, intake.clone()));
                 }
             }
         });
-        Self { intake, serving }
+        Self { intake, _serving: serving }
     }
 
-    pub async fn on_port(token: &'static str, wanted: &[Identity]) -> (Self, u16) {
+    /// Lets nobody in without the token whose SHA-256 is this.
+    pub async fn on_port(token_sha256: &str, wanted: &[Identity]) -> (Self, u16) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let intake = Arc::new(Intake { wanted: Mutex::new(wanted.to_vec()), token: Some(token), ..Intake::default() });
-        let serving = tokio::spawn({
+        let policy = serde_json::json!({"intake": {"tokenSha256": [token_sha256]}}).to_string();
+        let port_policy = Some(IntakePolicy::from_json(policy.as_bytes()).unwrap());
+        let intake = Arc::new(Intake { wanted: Mutex::new(wanted.to_vec()), port_policy, ..Intake::default() });
+        let mut serving = JoinSet::new();
+        serving.spawn({
             let intake = intake.clone();
             async move {
+                let mut connections = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, intake.clone()));
+                    connections.spawn(serve(stream, intake.clone()));
                 }
             }
         });
-        (Self { intake, serving }, port)
+        (Self { intake, _serving: serving }, port)
     }
 
     pub fn held(&self, identity: &Identity) -> Option<Credentials> {
-        self.intake.held.lock().unwrap().get(identity.id()).cloned()
+        CredentialStore(&self.intake.memory).get(identity.id())
     }
 
     /// Ids of the identities in the order of their pushes.
@@ -85,7 +109,7 @@ impl Running {
 
     /// As if another refresher had pushed.
     pub fn put(&self, identity: &Identity, credentials: Credentials) {
-        self.intake.held.lock().unwrap().insert(identity.id().to_owned(), credentials);
+        CredentialStore(&self.intake.memory).put(identity.id(), &credentials).unwrap();
     }
 }
 
@@ -99,49 +123,26 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, intake: Arc<Intake>
 
 impl Intake {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if let Some(token) = self.token
-            && request.headers().get(AUTHORIZATION).is_none_or(|value| *value != format!("Bearer {token}"))
-        {
-            return refusal(StatusCode::UNAUTHORIZED, "no listed token");
-        }
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let path = parts.uri.path();
-        if parts.method == Method::GET && path == "/v1/identities" {
-            return Response::new(Full::from(serde_json::to_vec(&self.listing()).unwrap()));
-        }
-        let id = path.strip_prefix("/v1/identities/").and_then(|rest| rest.strip_suffix("/credentials"));
-        let (Some(id), Method::PUT) = (id, parts.method) else {
-            return refusal(StatusCode::NOT_FOUND, "no such resource");
+        let caller = Caller {
+            over_unix_socket: self.port_policy.is_none(),
+            authorization: parts.headers.get(AUTHORIZATION).map(|value| value.as_bytes()),
+            ..Caller::default()
         };
-        if !self.wanted.lock().unwrap().iter().any(|identity| identity.id() == id) {
-            return refusal(StatusCode::NOT_FOUND, "no policy wants this identity");
-        }
-        match Credentials::from_document(&body) {
-            Ok(credentials) => {
-                self.held.lock().unwrap().insert(id.to_owned(), credentials);
-                self.pushes.lock().unwrap().push(id.to_owned());
-                let mut done = Response::new(Full::default());
-                *done.status_mut() = StatusCode::NO_CONTENT;
-                done
-            }
-            Err(error) => refusal(StatusCode::BAD_REQUEST, &error.to_string()),
-        }
-    }
-
-    fn listing(&self) -> Identities {
-        let held = self.held.lock().unwrap();
-        let status = |identity: &Identity| IdentityStatus {
-            identity: identity.clone(),
-            held: held.get(identity.id()).map(HeldCredentials::from),
+        let reply = if self.port_policy.clone().unwrap_or_default().admits(&caller) {
+            let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
+            store.want("policy", &self.wanted.lock().unwrap(), now).unwrap();
+            intake::answer(&store, parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &body, now)
+        } else {
+            Reply::unauthenticated()
         };
-        Identities { identities: self.wanted.lock().unwrap().iter().map(status).collect() }
+        if parts.method == Method::PUT && reply.changed {
+            let id = parts.uri.path().split('/').nth(3).unwrap();
+            self.pushes.lock().unwrap().push(id.to_owned());
+        }
+        let mut response = Response::new(Full::from(reply.body));
+        *response.status_mut() = StatusCode::from_u16(reply.status).unwrap();
+        response
     }
-}
-
-fn refusal(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({"error": {"code": "Refused", "message": message}});
-    let mut response = Response::new(Full::from(body.to_string()));
-    *response.status_mut() = status;
-    response
 }

@@ -1,5 +1,7 @@
 //! The program itself, started as an operator starts it, in an environment of its own.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ pub const SECRET: &str = "LONG/lived+secret/that/no/log/may/show";
 pub struct Refresher {
     pub home: TempDir,
     command: Command,
+    interval: &'static str,
 }
 
 /// A running one; killed when dropped.
@@ -32,9 +35,8 @@ impl Refresher {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ACCESS_KEY_ID", "AKIDLONGLIVED")
-            .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .args(["--interval", "100ms"]);
-        Self { home, command }
+            .env("AWS_SECRET_ACCESS_KEY", SECRET);
+        Self { home, command, interval: "100ms" }
     }
 
     pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
@@ -44,6 +46,14 @@ impl Refresher {
 
     pub fn without_env(mut self, name: &str) -> Self {
         self.command.env_remove(name);
+        self
+    }
+
+    /// Writes a file into its home directory.
+    pub fn home_file(self, name: &str, text: &str) -> Self {
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
         self
     }
 
@@ -60,8 +70,14 @@ impl Refresher {
         self
     }
 
+    pub fn interval(mut self, interval: &'static str) -> Self {
+        self.interval = interval;
+        self
+    }
+
     pub fn start(mut self) -> Process {
         let log = std::fs::File::create(self.home.path().join("log")).unwrap();
+        self.command.args(["--interval", self.interval]);
         let child = self.command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Process { home: self.home, child }
     }
@@ -71,6 +87,14 @@ impl Process {
     /// All that it has written so far, to standard output and standard error.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("log")).unwrap()
+    }
+
+    /// Where `--listen 127.0.0.1:0` came to listen.
+    pub async fn status_address(&self) -> String {
+        self.until("the status address", || self.log().contains("listening for probes")).await;
+        let log = self.log();
+        let address = log.split("address=").nth(1).unwrap();
+        address.split_whitespace().next().unwrap().to_owned()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -105,4 +129,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A plain GET: the status line and the body.
+pub fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
 }

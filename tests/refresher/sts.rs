@@ -1,16 +1,12 @@
-//! STS, as far as `AssumeRole` goes: every role can be made to answer in its own way.
+//! STS, as far as assuming roles goes: every role can be made to answer in its own way.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use hyper::{Response, StatusCode};
+
+use crate::peer;
 
 /// The secret of every session that is handed out.
 pub const SESSION_SECRET: &str = "SESSION/secret+that/no/log/may/show";
@@ -30,84 +26,77 @@ pub enum Answer {
     Silence,
 }
 
-/// What was asked for: the parameters of one `AssumeRole` call.
+/// What was asked for: the parameters of one call.
 pub type Call = HashMap<String, String>;
 
+/// A running STS.
 pub struct Sts {
     pub port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
     answers: Mutex<BTreeMap<String, Answer>>,
     calls: Mutex<Vec<Call>>,
 }
 
 impl Sts {
     pub async fn start() -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let sts = Arc::new(Self { port, answers: Mutex::default(), calls: Mutex::default() });
-        tokio::spawn({
-            let sts = sts.clone();
-            async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    let sts = sts.clone();
-                    tokio::spawn(async move {
-                        let service = service_fn(|request| {
-                            let sts = sts.clone();
-                            async move { Ok::<_, Infallible>(sts.answer(request).await) }
-                        });
-                        let builder = hyper::server::conn::http1::Builder::new();
-                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                    });
-                }
-            }
+        let state = Arc::<State>::default();
+        let port = peer::start({
+            let state = state.clone();
+            move |request| state.answer(request.body())
         });
-        sts
+        Arc::new(Self { port: port.await, state })
     }
 
+    /// From now on, calls for this role are answered so; before, they are denied.
     pub fn set(&self, role_arn: &str, answer: Answer) {
-        self.answers.lock().unwrap().insert(role_arn.to_owned(), answer);
+        self.state.answers.lock().unwrap().insert(role_arn.to_owned(), answer);
     }
 
     pub fn calls(&self) -> Vec<Call> {
-        self.calls.lock().unwrap().clone()
+        self.state.calls.lock().unwrap().clone()
     }
+}
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let body = request.into_body().collect().await.unwrap().to_bytes();
-        let call: Call = url::form_urlencoded::parse(&body).into_owned().collect();
+impl State {
+    fn answer(&self, body: &[u8]) -> Option<Response<String>> {
+        let call: Call = url::form_urlencoded::parse(body).into_owned().collect();
+        let answer = self.answers.lock().unwrap().get(&call["RoleArn"]).copied().unwrap_or(Answer::Denied);
         let number = {
             let mut calls = self.calls.lock().unwrap();
             calls.push(call.clone());
             calls.len()
         };
-        let answer = self.answers.lock().unwrap().get(&call["RoleArn"]).copied().unwrap_or(Answer::Denied);
-        let (status, body) = match answer {
+        match answer {
             Answer::Session(life) => {
-                let expiration = humantime::format_rfc3339_seconds(SystemTime::now() + life);
-                (StatusCode::OK, session(&format!("ASIASESSION{number}"), &expiration.to_string()))
+                let expiration = humantime::format_rfc3339_seconds(SystemTime::now() + life).to_string();
+                Some(peer::answer(
+                    StatusCode::OK,
+                    session(&call["Action"], &format!("ASIASESSION{number}"), &expiration),
+                ))
             }
             Answer::Garbage => {
-                let whole = session("ASIAGARBAGE", "tomorrow");
-                (StatusCode::OK, whole[..whole.len() - 60].to_owned())
+                let whole = session(&call["Action"], "ASIAGARBAGE", "tomorrow");
+                Some(peer::answer(StatusCode::OK, &whole[..whole.len() - 60]))
             }
-            Answer::Silence => std::future::pending().await,
-            Answer::Denied => (
+            Answer::Silence => None,
+            Answer::Denied => Some(peer::answer(
                 StatusCode::FORBIDDEN,
                 "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
-                 <Message>you may not assume this role</Message></Error></ErrorResponse>"
-                    .to_owned(),
-            ),
-        };
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = status;
-        response
+                 <Message>you may not assume this role</Message></Error></ErrorResponse>",
+            )),
+        }
     }
 }
 
-fn session(access_key_id: &str, expiration: &str) -> String {
+fn session(action: &str, access_key_id: &str, expiration: &str) -> String {
     format!(
-        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><Credentials>\
          <AccessKeyId>{access_key_id}</AccessKeyId><SecretAccessKey>{SESSION_SECRET}</SecretAccessKey>\
          <SessionToken>{SESSION_TOKEN}</SessionToken><Expiration>{expiration}</Expiration>\
-         </Credentials></AssumeRoleResult></AssumeRoleResponse>"
+         </Credentials></{action}Result></{action}Response>"
     )
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::proxy_client::ProxyAddress;
 /// pushes them, and renews them well before they expire. What to sign and which roles to assume is written in the
 /// proxy's policy alone.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_long_help = AFTER_HELP)]
+#[command(name = "credential-refresher", version, max_term_width = 100, after_long_help = AFTER_HELP)]
 pub struct Cli {
     /// A proxy's credential intake: `unix:PATH`, or `http://HOST:PORT` on this machine. May be given several times.
     #[arg(long = "proxy", value_name = "ADDRESS", required = true)]
@@ -45,8 +46,12 @@ pub struct Cli {
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "once", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
 
+    /// Serve `/healthz`, `/readyz` and `/metrics` (Prometheus) on this address.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "once")]
+    pub listen: Option<SocketAddr>,
+
     /// The form of the log lines on standard error.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
     /// The least severe events that are logged: error, warn, info, debug, trace or off.

@@ -2,15 +2,18 @@
 //! no other, and ten proxies that want the same one cost one call.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sigv4_filter::credentials::{Credentials, HeldCredentials, Identity};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::sources::AwsSource;
+use crate::locked;
+use crate::sources::{AwsSource, SourceError};
+use crate::status::Status;
 use crate::telemetry::instant;
 
 /// Credentials without an expiry may be replaced at their source at any time: so often it is looked at again.
@@ -19,6 +22,9 @@ const LONG_LIVED_RECHECK: Duration = Duration::from_secs(60);
 /// No source is asked more often than this about one identity.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 
+/// How long an identity is kept that nobody wants. A proxy that has just started may say so before its policy is loaded.
+const UNWANTED_GRACE: Duration = Duration::from_secs(60);
+
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
@@ -26,15 +32,23 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Keeper {
     source: Arc<AwsSource>,
-    kept: Mutex<HashMap<Identity, Weak<KeptIdentity>>>,
+    status: Arc<Status>,
+    kept: Mutex<HashMap<Identity, Kept>>,
     renewals: watch::Sender<()>,
 }
 
-/// One identity whose credentials are kept fresh for as long as somebody holds this.
+#[derive(Debug)]
+struct Kept {
+    identity: Arc<KeptIdentity>,
+    last_wanted: Instant,
+}
+
+/// One identity whose credentials are kept fresh.
 #[derive(Debug)]
 pub struct KeptIdentity {
     identity: Identity,
     state: Arc<Mutex<State>>,
+    status: Arc<Status>,
     task: AbortHandle,
 }
 
@@ -46,23 +60,39 @@ struct State {
 
 impl Keeper {
     /// Keeps nothing yet.
-    pub fn new(source: AwsSource) -> Self {
-        Self { source: Arc::new(source), kept: Mutex::default(), renewals: watch::Sender::new(()) }
+    pub fn new(source: AwsSource, status: Arc<Status>) -> Self {
+        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals: watch::Sender::new(()) }
     }
 
-    /// Keeps `identity` fresh from now on, or joins those who have it kept already.
+    /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
+    /// holds it, and [`UNWANTED_GRACE`] longer.
     pub fn keep(&self, identity: &Identity) -> Arc<KeptIdentity> {
         let mut all = locked(&self.kept);
-        if let Some(kept) = all.get(identity).and_then(Weak::upgrade) {
-            return kept;
-        }
-        all.retain(|_, kept| kept.strong_count() > 0);
+        let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Kept {
+            identity: Arc::new(self.start(identity)),
+            last_wanted: Instant::now(),
+        });
+        kept.last_wanted = Instant::now();
+        kept.identity.clone()
+    }
+
+    /// Forgets the identities that nobody has wanted for a while.
+    pub fn forget_unwanted(&self) {
+        locked(&self.kept)
+            .retain(|_, kept| Arc::strong_count(&kept.identity) > 1 || kept.last_wanted.elapsed() < UNWANTED_GRACE);
+    }
+
+    fn start(&self, identity: &Identity) -> KeptIdentity {
         let state = Arc::<Mutex<State>>::default();
-        let renewing = keep_fresh(identity.clone(), self.source.clone(), state.clone(), self.renewals.clone());
-        let task = tokio::spawn(renewing).abort_handle();
-        let kept = Arc::new(KeptIdentity { identity: identity.clone(), state, task });
-        all.insert(identity.clone(), Arc::downgrade(&kept));
-        kept
+        let renewal = Renewal {
+            identity: identity.clone(),
+            state: state.clone(),
+            source: self.source.clone(),
+            status: self.status.clone(),
+            renewals: self.renewals.clone(),
+        };
+        let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
+        KeptIdentity { identity: identity.clone(), state, status: self.status.clone(), task }
     }
 
     /// Changes whenever an identity has new credentials.
@@ -91,66 +121,76 @@ impl KeptIdentity {
 impl Drop for KeptIdentity {
     fn drop(&mut self) {
         self.task.abort();
+        self.status.no_longer_wanted(&self.identity);
     }
 }
 
-/// Nothing that holds the lock can leave the value half changed.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// The task behind one [`KeptIdentity`].
+struct Renewal {
+    identity: Identity,
+    state: Arc<Mutex<State>>,
+    source: Arc<AwsSource>,
+    status: Arc<Status>,
+    renewals: watch::Sender<()>,
 }
 
-async fn keep_fresh(identity: Identity, source: Arc<AwsSource>, state: Arc<Mutex<State>>, renewals: watch::Sender<()>) {
-    let mut failures = 0;
-    loop {
-        let wait = match source.credentials_of(&identity).await {
-            Ok(credentials) => {
-                failures = 0;
-                let wait = renewal_wait(credentials.remaining(SystemTime::now()));
-                if take_in(&state, credentials, &identity, wait) {
-                    renewals.send_replace(());
+impl Renewal {
+    async fn keep_fresh(self) {
+        let mut failures = 0;
+        loop {
+            let wait = match self.source.credentials_of(&self.identity).await {
+                Ok(credentials) => {
+                    failures = 0;
+                    let wait = renewal_wait(credentials.remaining(SystemTime::now()));
+                    self.take_in(credentials, wait);
+                    wait
                 }
-                wait
-            }
-            Err(error) => {
-                failures += 1;
-                let wait = retry_wait(failures);
-                let mut state = locked(&state);
-                state.failure = Some(error.to_string());
-                let held = state.credentials.as_ref().filter(|credentials| credentials.hold_at(SystemTime::now()));
-                warn!(
-                    identity = identity.id(),
-                    role = identity.role().map(|role| role.arn.as_str()),
-                    %error,
-                    retry_in = %rounded(wait),
-                    serving_until = held.and_then(|credentials| credentials.expiration()).map(instant),
-                    "can't get credentials"
-                );
-                wait
-            }
-        };
-        sleep_until(SystemTime::now() + wait).await;
+                Err(error) => {
+                    failures += 1;
+                    let wait = retry_wait(failures);
+                    self.note_failure(&error, wait);
+                    wait
+                }
+            };
+            sleep_until(SystemTime::now() + wait).await;
+        }
     }
-}
 
-/// Takes what the source gave; whether it is new.
-fn take_in(state: &Mutex<State>, credentials: Credentials, identity: &Identity, next: Duration) -> bool {
-    let told = HeldCredentials::from(&credentials);
-    let mut state = locked(state);
-    state.failure = None;
-    if state.credentials.as_ref().is_some_and(|held| told.are(held)) {
-        debug!(identity = identity.id(), next_look_in = %rounded(next), "the source still gives the same credentials");
-        return false;
+    fn take_in(&self, credentials: Credentials, next: Duration) {
+        let told = HeldCredentials::from(&credentials);
+        let mut state = locked(&self.state);
+        state.failure = None;
+        if state.credentials.as_ref().is_some_and(|held| told.are(held)) {
+            debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source still gives the same ones");
+            return;
+        }
+        info!(
+            identity = self.identity.id(),
+            role = self.identity.role().map(|role| role.arn.as_str()),
+            access_key_id = told.access_key_id,
+            expires = told.expiration,
+            renewal_in = %rounded(next),
+            "got credentials"
+        );
+        self.status.renewed(&self.identity, &credentials);
+        state.credentials = Some(Arc::new(credentials));
+        self.renewals.send_replace(());
     }
-    info!(
-        identity = identity.id(),
-        role = identity.role().map(|role| role.arn.as_str()),
-        access_key_id = told.access_key_id,
-        expires = told.expiration,
-        renewal_in = %rounded(next),
-        "got credentials"
-    );
-    state.credentials = Some(Arc::new(credentials));
-    true
+
+    fn note_failure(&self, error: &SourceError, retry: Duration) {
+        let mut state = locked(&self.state);
+        state.failure = Some(error.to_string());
+        let held = state.credentials.as_ref().filter(|credentials| credentials.hold_at(SystemTime::now()));
+        warn!(
+            identity = self.identity.id(),
+            role = self.identity.role().map(|role| role.arn.as_str()),
+            %error,
+            retry_in = %rounded(retry),
+            serving_until = held.and_then(|credentials| credentials.expiration()).map(instant),
+            "can't get credentials"
+        );
+        self.status.source_failed(&self.identity, error);
+    }
 }
 
 /// When to ask again for credentials that live on for `remaining`: after half of it or a little more, at random, so

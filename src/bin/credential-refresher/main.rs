@@ -7,6 +7,7 @@
 //! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
 //! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
 //! | [`proxy_client`] | the proxy's intake, over a Unix socket or a local port |
+//! | [`status`] | what the probes and Prometheus are told, served by [`status_server`] |
 //! | [`telemetry`] | the log |
 
 mod cli;
@@ -14,10 +15,12 @@ mod keeper;
 mod proxy_client;
 mod reconcile;
 mod sources;
+mod status;
+mod status_server;
 mod telemetry;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -29,6 +32,8 @@ use crate::keeper::Keeper;
 use crate::proxy_client::ProxyClient;
 use crate::reconcile::{AllowedRoles, Proxy};
 use crate::sources::AwsSource;
+use crate::status::Status;
+use crate::status_server::StatusServer;
 
 fn main() -> ExitCode {
     let cli = Cli::read();
@@ -69,11 +74,27 @@ async fn run(cli: Cli) -> ExitCode {
 
 async fn supply(cli: Cli) -> ExitCode {
     info!(version = env!("CARGO_PKG_VERSION"), proxies = cli.proxies.len(), once = cli.once, "starting");
-    let keeper = Arc::new(Keeper::new(AwsSource::new()));
+    let status = Arc::new(Status::new(&cli.proxies));
+    if let Some(address) = cli.listen {
+        match StatusServer::bind(address, status.clone()).await {
+            Ok(server) => {
+                info!(
+                    address = server.address().ok().map(tracing::field::display),
+                    "listening for probes and Prometheus"
+                );
+                tokio::spawn(server.serve());
+            }
+            Err(error) => {
+                error!(%address, %error, "can't listen: free the address, or give another with --listen");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let keeper = Arc::new(Keeper::new(AwsSource::new(), status.clone()));
     let allowed_roles = AllowedRoles::new(cli.allowed_roles);
     let proxies = cli.proxies.into_iter().map(|address| {
         let client = ProxyClient::new(address, cli.token_file.clone());
-        Proxy::new(client, allowed_roles.clone())
+        Proxy::new(client, allowed_roles.clone(), status.clone())
     });
     if cli.once {
         let deadline = Instant::now() + cli.timeout;
@@ -90,4 +111,9 @@ async fn supply(cli: Cli) -> ExitCode {
         // Only a panic in every one of them leads here.
         ExitCode::FAILURE
     }
+}
+
+/// Locks, whatever became of an earlier holder: none of them leaves a value half changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

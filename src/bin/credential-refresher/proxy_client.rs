@@ -19,6 +19,7 @@ use serde::Deserialize;
 use sigv4_filter::credentials::{Credentials, Identities, Identity};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 
 /// How long one exchange with a proxy may take. It is on the same machine: a healthy one answers in milliseconds.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,12 +148,40 @@ pub enum ProxyError {
     Listing(serde_json::Error),
 }
 
-/// The client of one proxy's intake. Each exchange has a connection of its own, so that a restarted proxy is met at
-/// the next one.
+/// The client of one proxy's intake.
+///
+/// Each exchange has a connection of its own: while one Envoy takes over from another, an older connection would still
+/// lead to the one that goes. The last connection is left open, as its end tells at once that the proxy has ended.
 #[derive(Debug)]
 pub struct ProxyClient {
     address: ProxyAddress,
     token_file: Option<PathBuf>,
+    last_connection: Option<Connection>,
+}
+
+/// A connection that is open until it is dropped, or the proxy closes it.
+#[derive(Debug)]
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Connection {
+    async fn over<S>(stream: S) -> Result<Self, ProxyError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Why it ends is told to whoever waits for an answer on it.
+        let driver = tokio::spawn(async { drop(connection.await) });
+        Ok(Self { sender, driver })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 impl ProxyClient {
@@ -160,7 +189,7 @@ impl ProxyClient {
     /// Unix socket.
     pub fn new(address: ProxyAddress, token_file: Option<PathBuf>) -> Self {
         let token_file = token_file.filter(|_| matches!(address, ProxyAddress::Loopback { .. }));
-        Self { address, token_file }
+        Self { address, token_file, last_connection: None }
     }
 
     /// Where the proxy's intake is.
@@ -172,7 +201,7 @@ impl ProxyClient {
     ///
     /// # Errors
     /// Any [`ProxyError`].
-    pub async fn identities(&self) -> Result<Identities, ProxyError> {
+    pub async fn identities(&mut self) -> Result<Identities, ProxyError> {
         let answer = self.exchange(Method::GET, "/v1/identities", Bytes::new()).await?;
         serde_json::from_slice(&answer).map_err(ProxyError::Listing)
     }
@@ -181,35 +210,40 @@ impl ProxyClient {
     ///
     /// # Errors
     /// Any [`ProxyError`]; [`ProxyError::Refused`] with 404 where no policy wants the identity any longer.
-    pub async fn push(&self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
+    pub async fn push(&mut self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
         let path = format!("/v1/identities/{}/credentials", identity.id());
         let document = Bytes::from_owner(Zeroizing::new(credentials.to_document()));
         self.exchange(Method::PUT, &path, document).await.map(drop)
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ProxyError> {
-        let exchange = async {
-            match &self.address {
-                ProxyAddress::Unix(path_of_socket) => {
-                    check_socket(path_of_socket)?;
-                    let stream = UnixStream::connect(path_of_socket).await.map_err(ProxyError::Connect)?;
-                    let listener = stream.peer_cred().map_err(ProxyError::Connect)?;
-                    check_owner(path_of_socket, listener.uid())?;
-                    self.send(stream, method, path, body).await
-                }
-                ProxyAddress::Loopback { host, port } => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(ProxyError::Connect)?;
-                    self.send(stream, method, path, body).await
-                }
-            }
-        };
-        tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(|_| ProxyError::Timeout)?
+    /// Waits until the proxy closes the connection of the last exchange, as it does when it ends; for ever where there
+    /// is none.
+    pub async fn disconnected(&mut self) {
+        match &mut self.last_connection {
+            Some(connection) => drop((&mut connection.driver).await),
+            None => std::future::pending().await,
+        }
+        self.last_connection = None;
     }
 
-    async fn send<S>(&self, stream: S, method: Method, path: &str, body: Bytes) -> Result<Bytes, ProxyError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn exchange(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ProxyError> {
+        self.last_connection = None;
+        let exchange = async {
+            let request = self.request(method, path, body)?;
+            let mut connection = self.connect().await?;
+            let response = connection.sender.send_request(request).await.map_err(broken)?;
+            let status = response.status();
+            let body =
+                Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(ProxyError::Exchange)?;
+            Ok((connection, status, body.to_bytes()))
+        };
+        let (connection, status, body) =
+            tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(|_| ProxyError::Timeout)??;
+        self.last_connection = Some(connection);
+        if status.is_success() { Ok(body) } else { Err(ProxyError::Refused { status, reason: reason(&body) }) }
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, ProxyError> {
         let mut request = Request::builder().method(method).uri(path).header(HOST, self.host());
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -217,26 +251,23 @@ impl ProxyClient {
         if let Some(token_file) = &self.token_file {
             request = request.header(AUTHORIZATION, bearer(token_file)?);
         }
-        let request = request.body(Full::new(body)).map_err(broken)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(broken)?;
-            let status = response.status();
-            let body =
-                Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(ProxyError::Exchange)?;
-            Ok((status, body.to_bytes()))
-        };
-        // The answer only comes while the connection is driven, and the connection ends with this exchange.
-        tokio::pin!(answer, connection);
-        let (status, body) = tokio::select! {
-            biased;
-            answer = &mut answer => answer?,
-            ended = &mut connection => match ended {
-                Ok(()) => answer.await?,
-                Err(error) => return Err(broken(error)),
-            },
-        };
-        if status.is_success() { Ok(body) } else { Err(ProxyError::Refused { status, reason: reason(&body) }) }
+        request.body(Full::new(body)).map_err(broken)
+    }
+
+    async fn connect(&self) -> Result<Connection, ProxyError> {
+        match &self.address {
+            ProxyAddress::Unix(path) => {
+                check_socket(path)?;
+                let stream = UnixStream::connect(path).await.map_err(ProxyError::Connect)?;
+                // The socket may have been replaced since it was looked at: what counts is who answers.
+                check_owner(path, stream.peer_cred().map_err(ProxyError::Connect)?.uid())?;
+                Connection::over(stream).await
+            }
+            ProxyAddress::Loopback { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(ProxyError::Connect)?;
+                Connection::over(stream).await
+            }
+        }
     }
 
     fn host(&self) -> String {

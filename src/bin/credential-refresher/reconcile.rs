@@ -7,12 +7,16 @@ use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use sigv4_filter::credentials::{Credentials, HeldCredentials, Identity, IdentityStatus};
-use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
 
 use crate::keeper::{Keeper, KeptIdentity};
 use crate::proxy_client::{ProxyClient, ProxyError};
+use crate::status::Status;
+
+/// How often a proxy is looked at that does not answer, or that wants nothing yet.
+const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The roles that may be assumed, whatever a proxy asks for.
 #[derive(Debug, Clone)]
@@ -37,6 +41,7 @@ impl AllowedRoles {
 pub struct Proxy {
     client: ProxyClient,
     allowed_roles: AllowedRoles,
+    status: Arc<Status>,
     /// Held on to while the proxy is down, so that it is supplied as soon as it is back.
     wanted: Vec<Arc<KeptIdentity>>,
     refused: HashSet<Identity>,
@@ -78,10 +83,11 @@ impl fmt::Display for Unsupplied {
 
 impl Proxy {
     /// A proxy that nothing is known of yet.
-    pub fn new(client: ProxyClient, allowed_roles: AllowedRoles) -> Self {
+    pub fn new(client: ProxyClient, allowed_roles: AllowedRoles, status: Arc<Status>) -> Self {
         Self {
             client,
             allowed_roles,
+            status,
             wanted: Vec::new(),
             refused: HashSet::new(),
             pushed: HashMap::new(),
@@ -89,20 +95,24 @@ impl Proxy {
         }
     }
 
-    /// Supplies the proxy for ever: looks at it every `interval`, and as soon as there are new credentials.
+    /// Supplies the proxy for ever: looks at it every `interval`, as soon as there are new credentials, and at once when
+    /// it has ended, so that it is supplied as soon as it is back.
     pub async fn keep_supplied(mut self, keeper: Arc<Keeper>, interval: Duration) {
         let mut renewals = keeper.renewals();
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let soon = interval.min(UNSETTLED_INTERVAL);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                // The keeper lives as long as this task: this can't fail.
-                _ = renewals.changed() => {}
-            }
             renewals.mark_unchanged();
-            // What goes wrong has been logged, and is tried again at the next tick.
-            let _ = self.reconcile(&keeper).await;
+            let last_look = Instant::now();
+            // What goes wrong has been logged, and is tried again at the next look.
+            let reached = self.reconcile(&keeper).await.is_ok();
+            // A proxy that has just started may be asked before its policy is loaded.
+            let settled = reached && !self.wanted.is_empty();
+            tokio::select! {
+                () = sleep_until(last_look + if settled { interval } else { soon }) => {}
+                // The keeper, and with it the sender, lives as long as this task.
+                _ = renewals.changed() => {}
+                () = self.client.disconnected() => sleep_until(last_look + soon).await,
+            }
         }
     }
 
@@ -146,15 +156,22 @@ impl Proxy {
     /// # Errors
     /// A [`ProxyError`] where the proxy could not even be asked.
     async fn reconcile(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
+        let outcome = self.supply(keeper).await;
+        self.status.reconciled(self.client.address(), &outcome);
+        outcome
+    }
+
+    async fn supply(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
         let listing = self.client.identities().await;
         self.note_whether_reached(listing.as_ref().err());
         let (allowed, refused): (Vec<_>, Vec<_>) =
             listing?.identities.into_iter().partition(|status| self.allowed_roles.allow(&status.identity));
         let mut unsupplied = self.note_refused(refused);
         self.wanted = allowed.iter().map(|status| keeper.keep(&status.identity)).collect();
+        keeper.forget_unwanted();
         self.pushed.retain(|identity, _| allowed.iter().any(|status| status.identity == *identity));
 
-        for (kept, status) in self.wanted.iter().zip(&allowed) {
+        for (kept, status) in self.wanted.clone().iter().zip(&allowed) {
             let why = match kept.credentials() {
                 None => Lack::NoCredentials(kept.failure()),
                 Some(credentials) if self.is_supplied(status, &credentials) => continue,
@@ -181,11 +198,13 @@ impl Proxy {
         held.are(credentials) || (pushed_before && outlives(held, credentials))
     }
 
-    async fn push(&self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
-        let proxy = self.client.address();
+    async fn push(&mut self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
         let told = HeldCredentials::from(credentials);
-        match self.client.push(identity, credentials).await {
+        let outcome = self.client.push(identity, credentials).await;
+        let proxy = self.client.address();
+        match outcome {
             Ok(()) => {
+                self.status.pushed(proxy, true);
                 info!(
                     %proxy,
                     identity = identity.id(),
@@ -200,6 +219,7 @@ impl Proxy {
                 Ok(())
             }
             Err(error) => {
+                self.status.pushed(proxy, false);
                 warn!(%proxy, identity = identity.id(), %error, "the proxy did not take the credentials");
                 Err(error)
             }
@@ -213,7 +233,7 @@ impl Proxy {
         match (&problem, &self.last_problem) {
             (Some(now), Some(before)) if now == before => debug!(%proxy, error = now, "still can't ask the proxy"),
             (Some(now), _) => {
-                warn!(%proxy, error = now, "can't ask the proxy what it wants; trying again each interval")
+                warn!(%proxy, error = now, "can't ask the proxy what it wants; trying again until it answers")
             }
             (None, Some(_)) => info!(%proxy, "the proxy answers again"),
             (None, None) => {}

@@ -56,6 +56,21 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// All that [`SourceError::reason`] may say.
+    pub const REASONS: [&str; 4] = ["chain", "sts", "timeout", "unusable"];
+
+    /// Its kind in one word, for a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Chain(_) => "chain",
+            Self::Sts(_) => "sts",
+            Self::Timeout { .. } => "timeout",
+            Self::Unusable { .. } => "unusable",
+        }
+    }
+}
+
 const CHAIN: &str = "the AWS provider chain";
 const STS: &str = "STS";
 
@@ -200,8 +215,8 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     SourceError::Sts(match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
-        (Some(code), None) => code.to_owned(),
+        (Some(code), Some(message)) => one_line(&format!("{code}: {message}")),
+        (Some(code), None) => one_line(code),
         _ => in_words(&error),
     })
 }
@@ -218,5 +233,34 @@ fn in_words(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    words
+    one_line(&words)
+}
+
+/// What others wrote, such as STS or a credential process, must not break a log's lines or a terminal.
+fn one_line(text: &str) -> String {
+    text.split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_becomes_one_harmless_line() {
+        assert_eq!(
+            one_line("Attempted:\n  Environment: no\r\n\u{1b}[31m red\t"),
+            "Attempted: Environment: no [31m red"
+        );
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_nothing_twice() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(in_words(&Outer(std::io::Error::other("inner"))), "outer: inner");
+    }
 }

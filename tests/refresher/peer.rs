@@ -1,0 +1,44 @@
+//! HTTP peers on loopback whose answers a test decides.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// An answer with a status and a body.
+pub fn answer(status: StatusCode, body: impl Into<String>) -> Response<String> {
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Serves HTTP on a port of its own until the test ends. Where `answer` gives `None`, the caller waits for ever.
+pub async fn start(answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            let service = service_fn(move |request: Request<_>| {
+                let answer = answer.clone();
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = BodyExt::collect(body).await.unwrap().to_bytes();
+                    match answer(Request::from_parts(parts, body)) {
+                        Some(answer) => Ok::<_, Infallible>(answer.map(Full::<Bytes>::from)),
+                        None => std::future::pending().await,
+                    }
+                }
+            });
+            let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(serving);
+        }
+    });
+    port
+}
