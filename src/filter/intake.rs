@@ -78,11 +78,12 @@ impl HttpContext for IntakeCall {
         if self.answered {
             return Action::Pause;
         }
-        if self.body.len().saturating_add(size) > MAX_BODY {
+        // While the stream is paused, Envoy keeps the body and shows all of it so far.
+        if size > MAX_BODY {
             return self.send(&Reply::too_large());
         }
         match host::buffer(Buffer::RequestBody, 0, size) {
-            Ok(chunk) => self.body.extend(chunk),
+            Ok(body) => self.body = body,
             Err(error) => log::error!("{error}"),
         }
         if end_of_stream { self.answer() } else { Action::Pause }
