@@ -1,4 +1,4 @@
-//! Sends a refusal to the client.
+//! Answers the client in place of the upstream.
 
 use super::host;
 use crate::refusal::Refusal;
@@ -11,6 +11,15 @@ pub(super) fn send(refusal: &Refusal, route: Option<&str>) {
     headers.extend(refusal.retry_after().map(|seconds| ("retry-after", seconds)));
     if let Err(error) = host::send_local_reply(refusal.status(), refusal.code(), &headers, &body) {
         // The stream stays paused and ends with the client's or the route's timeout; it is never sent on.
+        log::error!("{error}");
+    }
+}
+
+/// Sends the client to a URL, with the same method and body (307). The stream must be paused after that.
+pub(super) fn redirect(url: &str) {
+    // A presigned URL is a key for as long as it holds.
+    let headers = [("location", url), ("cache-control", "no-store")];
+    if let Err(error) = host::send_local_reply(307, "Presigned", &headers, b"") {
         log::error!("{error}");
     }
 }

@@ -10,10 +10,10 @@ use proxy_wasm::types::Action;
 use super::host::{self, Buffer, HeaderMap, HostError, Map};
 use super::intake::has_client_certificate;
 use super::local_reply;
-use super::signer::{Signer, UPSTREAM_SCHEME};
+use super::signer::{Signed, Signer, UPSTREAM_SCHEME};
 use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan};
-use crate::policy::{Route, Scheme, Unmatched};
+use crate::policy::{HeaderRules, Policy, Route, Scheme, Unmatched};
 use crate::refusal::Refusal;
 use crate::signing::{PayloadHash, PayloadHasher};
 
@@ -24,6 +24,8 @@ const BODY_CHECK: Duration = Duration::from_secs(1);
 pub(super) struct SignedRequest {
     context: u32,
     signer: Rc<Signer>,
+    /// The place of its route in the policy; `None` where no route takes it.
+    route: Option<usize>,
     state: State,
 }
 
@@ -33,7 +35,8 @@ enum State {
     Passes,
     /// Shared with the signer, whose clock may sign or refuse it.
     Held(Rc<RefCell<Held>>),
-    Refused,
+    /// The client has its answer.
+    Answered,
 }
 
 /// What the filter reads of a request's headers, in one pass.
@@ -43,8 +46,6 @@ pub(super) struct RequestHead<'a> {
     pub(super) path: SafePath<'a>,
     pub(super) authorization: Option<&'a [u8]>,
     pub(super) content_sha256: Option<&'a [u8]>,
-    pub(super) sent_security_token: bool,
-    pub(super) sent_region_set: bool,
     pub(super) sent_upstream_scheme: bool,
     is_upgrade: bool,
 }
@@ -53,8 +54,7 @@ impl<'a> RequestHead<'a> {
     fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256) = (None, None);
-        let (mut sent_security_token, mut sent_region_set, mut sent_upstream_scheme) = (false, false, false);
-        let mut is_upgrade = false;
+        let (mut sent_upstream_scheme, mut is_upgrade) = (false, false);
         for (name, value) in headers.iter() {
             match name {
                 b":method" => method = value,
@@ -62,8 +62,6 @@ impl<'a> RequestHead<'a> {
                 b":path" => path = value,
                 b"authorization" => authorization = Some(value),
                 b"x-amz-content-sha256" => content_sha256 = Some(value),
-                b"x-amz-security-token" => sent_security_token = true,
-                b"x-amz-region-set" => sent_region_set = true,
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
                 _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
                 _ => {}
@@ -75,8 +73,6 @@ impl<'a> RequestHead<'a> {
             path: SafePath::check(path).map_err(Refusal::InvalidPath)?,
             authorization,
             content_sha256,
-            sent_security_token,
-            sent_region_set,
             sent_upstream_scheme,
             is_upgrade,
         })
@@ -112,8 +108,10 @@ enum HeldPayload {
 #[derive(Clone, Copy, PartialEq)]
 enum Progress {
     Waits,
+    /// It goes on.
     Signed,
-    Refused,
+    /// The client has its answer.
+    Answered,
 }
 
 impl Held {
@@ -160,14 +158,19 @@ impl Held {
         }
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waits) };
         let headers = HeaderMap::read(Map::Request).map_err(failed)?;
-        signer.sign(route, &headers, &RequestHead::of(&headers)?, payload, now)?;
-        Ok(Progress::Signed)
+        Ok(match signer.sign(route, &headers, &RequestHead::of(&headers)?, payload, now)? {
+            Signed::Here => Progress::Signed,
+            Signed::Elsewhere(url) => {
+                local_reply::redirect(&url);
+                Progress::Answered
+            }
+        })
     }
 
     fn refuse(&self, signer: &Signer, refusal: &Refusal) -> Progress {
         let route = signer.policy.routes().get(self.route).map(|route| route.name.as_str());
         local_reply::send(refusal, route);
-        Progress::Refused
+        Progress::Answered
     }
 
     /// The clock's look at it, outside a callback of its stream. Whether it is still to be looked after.
@@ -201,17 +204,17 @@ impl Held {
 
 impl SignedRequest {
     pub(super) fn new(context: u32, signer: Rc<Signer>) -> Self {
-        Self { context, signer, state: State::Passes }
+        Self { context, signer, route: None, state: State::Passes }
     }
 
     /// Signs the request, or holds it, or lets it pass where no route wants it.
-    fn begin<'s>(&self, signer: &'s Signer, ends: bool) -> Result<State, (Refusal, Option<&'s Route>)> {
-        let headers = HeaderMap::read(Map::Request).map_err(|error| (failed(error), None))?;
+    fn begin(&mut self, ends: bool) -> Result<State, Refusal> {
+        let signer = Rc::clone(&self.signer);
+        let headers = HeaderMap::read(Map::Request).map_err(failed)?;
         let head = RequestHead::of(&headers);
-        let route = choose_route(signer, &headers, &head).map_err(|refusal| (refusal, None))?;
-        let Some(route) = route else { return Ok(State::Passes) };
-        head.and_then(|head| self.begin_on(signer, route, &headers, &head, ends))
-            .map_err(|refusal| (refusal, Some(route)))
+        let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
+        self.route = Some(route.index);
+        self.begin_on(&signer, route, &headers, &head?, ends)
     }
 
     fn begin_on(
@@ -242,8 +245,13 @@ impl SignedRequest {
         };
         let payload = match (plan, credentials_by) {
             (PayloadPlan::Known(payload), None) => {
-                signer.sign(route, headers, head, payload, now)?;
-                return Ok(State::Passes);
+                return Ok(match signer.sign(route, headers, head, payload, now)? {
+                    Signed::Here => State::Passes,
+                    Signed::Elsewhere(url) => {
+                        local_reply::redirect(&url);
+                        State::Answered
+                    }
+                });
             }
             (PayloadPlan::Known(payload), Some(_)) => HeldPayload::Known(payload),
             (PayloadPlan::HashBody, _) => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
@@ -260,11 +268,15 @@ impl SignedRequest {
         Ok(State::Held(held))
     }
 
+    fn route(&self) -> Option<&Route> {
+        self.signer.policy.routes().get(self.route?)
+    }
+
     /// Takes what has come of the body, and goes on if that was what the request waited for.
     fn on_body(&self, part: impl FnOnce(&mut Held) -> Result<(), Refusal>) -> Action {
         match &self.state {
             State::Passes => Action::Continue,
-            State::Refused => Action::Pause,
+            State::Answered => Action::Pause,
             State::Held(held) => {
                 let held = &mut *held.borrow_mut();
                 if held.progress == Progress::Waits
@@ -274,7 +286,7 @@ impl SignedRequest {
                 }
                 match held.advance(&self.signer, host::now()) {
                     Progress::Signed => Action::Continue,
-                    Progress::Waits | Progress::Refused => Action::Pause,
+                    Progress::Waits | Progress::Answered => Action::Pause,
                 }
             }
         }
@@ -285,13 +297,13 @@ impl Context for SignedRequest {}
 
 impl HttpContext for SignedRequest {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        self.state = self.begin(&self.signer, end_of_stream).unwrap_or_else(|(refusal, route)| {
-            local_reply::send(&refusal, route.map(|route| route.name.as_str()));
-            State::Refused
+        self.state = self.begin(end_of_stream).unwrap_or_else(|refusal| {
+            local_reply::send(&refusal, self.route().map(|route| route.name.as_str()));
+            State::Answered
         });
         match self.state {
             State::Passes => Action::Continue,
-            State::Held(_) | State::Refused => Action::Pause,
+            State::Held(_) | State::Answered => Action::Pause,
         }
     }
 
@@ -312,22 +324,56 @@ impl HttpContext for SignedRequest {
             Ok(())
         })
     }
+
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if matches!(self.state, State::Answered) {
+            return Action::Continue;
+        }
+        if let Some(rules) = self.route().map(|route| &route.response_headers).filter(|rules| !rules.is_empty())
+            && let Err(error) = apply_response_rules(rules)
+        {
+            log::error!("{error}; the response's headers pass as they are");
+        }
+        Action::Continue
+    }
 }
 
-/// The route that signs this request; `None` where the request passes untouched.
-fn choose_route<'s>(
-    signer: &'s Signer,
+fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {
+    for (name, _) in HeaderMap::read(Map::Response)?.iter().filter(|(name, _)| !rules.keeps(name)) {
+        host::remove_header(Map::Response, name)?;
+    }
+    rules.set().iter().try_for_each(|header| {
+        host::replace_header(Map::Response, header.name.as_bytes(), header.value.as_bytes())
+    })
+}
+
+/// The route that signs this request; `None` where the request passes untouched. What Envoy's own route says in its
+/// metadata comes before the policy's matching.
+fn choose_route<'p>(
+    policy: &'p Policy,
     headers: &HeaderMap,
     head: &Result<RequestHead<'_>, Refusal>,
-) -> Result<Option<&'s Route>, Refusal> {
-    let policy = &signer.policy;
+) -> Result<Option<&'p Route>, Refusal> {
+    if host::property(b"xds\0route_metadata\0filter_metadata\0sigv4").is_some() {
+        if host::property(b"xds\0route_metadata\0filter_metadata\0sigv4\0disabled").is_some_and(|value| value == [1]) {
+            return Ok(None);
+        }
+        if let Some(name) = host::property(b"xds\0route_metadata\0filter_metadata\0sigv4\0route") {
+            let named = policy.route_named(&name).ok_or_else(|| {
+                let name = String::from_utf8_lossy(&name);
+                Refusal::SigningFailed(format!("Envoy's route metadata names {name:?}, which is no route of the policy"))
+            })?;
+            return Ok(Some(named));
+        }
+    }
     let found = match head {
         Ok(head) => policy.find(head.authority, head.path.path()),
         Err(refusal) if policy.unmatched == Unmatched::Deny => return Err(refusal.clone()),
         // A path that can't be trusted passes only where no route would take it.
         Err(_) => {
             let value = |wanted: &[u8]| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
-            policy.find(value(b":authority").unwrap_or_default(), value(b":path").unwrap_or_default())
+            let path = value(b":path").unwrap_or_default().split(|byte| *byte == b'?').next();
+            policy.find(value(b":authority").unwrap_or_default(), path.unwrap_or_default())
         }
     };
     match found {

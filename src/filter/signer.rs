@@ -12,9 +12,12 @@ use super::root::watcher_queue;
 use crate::aws_endpoint;
 use crate::credentials::{CredentialStore, Credentials, SetError};
 use crate::path;
-use crate::policy::{Policy, Route, Scheme, ScopeSource};
+use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource};
 use crate::refusal::Refusal;
-use crate::signing::{self, Algorithm, PayloadHash, Scope, SigningContext, UnsignedRequest, UriStyle, WireUri};
+use crate::signing::{
+    self, Algorithm, PayloadHash, Scope, SignedHeaders, SigningContext, SigningError, UnsignedRequest, UriStyle,
+    WireUri, is_owned_by_signing,
+};
 
 /// How often leases are renewed, and the generation of the shared data compared should a wake-up have been lost.
 const TICK: Duration = Duration::from_secs(1);
@@ -167,54 +170,67 @@ impl Signer {
         head: &RequestHead<'_>,
         payload: PayloadHash,
         now: SystemTime,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Signed, Refusal> {
         let credentials = self.credentials.borrow();
         let credentials = match credentials.by_identity.get(route.identity) {
             Some(Some(held)) if held.hold_at(now) => held,
             _ => return Err(self.no_credentials(route)),
         };
-        let signing = &mut *self.signing.borrow_mut();
-        let scope = scope(route, head, &mut signing.host)?;
+        let Signing { signer, host, path, uri } = &mut *self.signing.borrow_mut();
+        let scope = scope(route, head, host)?;
         let authority = match &route.target {
             Some(target) => {
                 let prefix = route.prefix_in(head.path.path()).unwrap_or_default();
-                path::join(target.path.as_bytes(), prefix, &head.path, &mut signing.path);
+                path::join(target.path.as_bytes(), prefix, &head.path, path);
                 target.authority.as_bytes()
             }
             None => {
-                signing.path.clear();
-                signing.path.extend_from_slice(head.path.path());
+                path.clear();
+                path.extend_from_slice(head.path.path());
                 head.authority
             }
         };
-        signing.uri.set(UriStyle::of_service(scope.service), &signing.path, head.path.query());
-        let request = UnsignedRequest {
-            method: head.method,
-            authority,
-            uri: &signing.uri,
-            payload,
-            signed_headers: &route.signed_headers,
+        uri.set(UriStyle::of_service(scope.service), path, head.path.query());
+        let request =
+            UnsignedRequest { method: head.method, authority, uri, payload, signed_headers: &route.signed_headers };
+        let algorithm = match &route.algorithm {
+            policy::Algorithm::SigV4 => Algorithm::SigV4,
+            policy::Algorithm::SigV4a { region_set } => Algorithm::SigV4a { region_set },
         };
-        let context = SigningContext { credentials, scope, algorithm: Algorithm::SigV4, at: now };
-        let signed = signing
-            .signer
-            .sign(&request, headers.iter(), &context)
-            .map_err(|error| Refusal::SigningFailed(error.to_string()))?;
-
+        let context = SigningContext { credentials, scope, algorithm, at: now };
+        let rules = &route.request_headers;
+        let set = rules.set().iter().map(|header| (header.name.as_bytes(), header.value.as_bytes()));
+        let sent = headers.iter().filter(|(name, _)| rules.keeps(name)).chain(set.clone());
+        let failed = |error: SigningError| Refusal::SigningFailed(error.to_string());
+        let signature = match route.location {
+            Location::Header => Signature::Headers(signer.sign(&request, sent, &context).map_err(failed)?),
+            // Whoever follows a redirect sends headers of its own: none but the host can be signed.
+            Location::Query { expires } if route.redirect => {
+                let uri = signer.presign(&request, [], &context, expires).map_err(failed)?;
+                return Ok(Signed::Elsewhere(location(route, authority, uri)));
+            }
+            Location::Query { expires } => {
+                Signature::Uri(signer.presign(&request, sent, &context, expires).map_err(failed)?)
+            }
+        };
         let write = || -> Result<(), HostError> {
+            for (name, _) in headers.iter() {
+                if !rules.keeps(name) || (is_owned_by_signing(name) && !signature.replaces(name)) {
+                    host::remove_header(Map::Request, name)?;
+                }
+            }
+            for (name, value) in set {
+                host::replace_header(Map::Request, name, value)?;
+            }
             host::replace_header(Map::Request, b":authority", authority)?;
-            host::replace_header(Map::Request, b":path", signing.uri.as_bytes())?;
-            for (name, value) in signed.iter() {
-                host::replace_header(Map::Request, name.as_bytes(), value)?;
-            }
-            if signed.security_token.is_none() && head.sent_security_token {
-                host::remove_header(Map::Request, b"x-amz-security-token")?;
-            }
-            if signed.content_sha256.is_none() && head.content_sha256.is_some() {
-                host::remove_header(Map::Request, b"x-amz-content-sha256")?;
-            }
-            if head.sent_region_set {
-                host::remove_header(Map::Request, b"x-amz-region-set")?;
+            match &signature {
+                Signature::Headers(signed) => {
+                    host::replace_header(Map::Request, b":path", uri.as_bytes())?;
+                    for (name, value) in signed.iter() {
+                        host::replace_header(Map::Request, name.as_bytes(), value)?;
+                    }
+                }
+                Signature::Uri(presigned) => host::replace_header(Map::Request, b":path", presigned)?,
             }
             match route.target.as_ref().map(|target| target.scheme) {
                 Some(Scheme::Http) => host::replace_header(Map::Request, UPSTREAM_SCHEME, b"http")?,
@@ -223,7 +239,8 @@ impl Signer {
             }
             host::clear_route_cache()
         };
-        write().map_err(|error| Refusal::SigningFailed(error.to_string()))
+        write().map_err(|error| Refusal::SigningFailed(error.to_string()))?;
+        Ok(Signed::Here)
     }
 
     /// The refusal of a request for whose identity nothing is held.
@@ -231,6 +248,39 @@ impl Signer {
         let identity = self.policy.identities().get(route.identity).map(|identity| identity.id().to_owned());
         Refusal::NoCredentials { identity: identity.unwrap_or_default() }
     }
+}
+
+/// Where a signed request goes.
+pub(super) enum Signed {
+    /// On through the proxy.
+    Here,
+    /// To this URL, by the client itself.
+    Elsewhere(String),
+}
+
+/// What carries the signature.
+enum Signature<'a> {
+    Headers(SignedHeaders<'a>),
+    Uri(&'a [u8]),
+}
+
+impl Signature<'_> {
+    /// Whether a header of the client gives way to one of the signature.
+    fn replaces(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Headers(signed) => signed.iter().any(|(ours, _)| ours.as_bytes() == name),
+            Self::Uri(_) => false,
+        }
+    }
+}
+
+/// The URL of a presigned request.
+fn location(route: &Route, authority: &[u8], uri: &[u8]) -> String {
+    let scheme = match route.target.as_ref().map(|target| target.scheme) {
+        Some(Scheme::Http) => "http",
+        Some(Scheme::Https) | None => "https",
+    };
+    format!("{scheme}://{}{}", String::from_utf8_lossy(authority), String::from_utf8_lossy(uri))
 }
 
 /// The scope of a request: the policy's, else what the host's name tells, else the client's where the route says so.
