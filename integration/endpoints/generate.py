@@ -1,7 +1,8 @@
 """Writes tests/data/botocore-endpoints.tsv: every endpoint that botocore knows, with what it is signed for.
 
-    python integration/endpoints/generate.py            write the file
-    python integration/endpoints/generate.py --check    say whether the file is what this botocore gives
+    .venv/bin/python integration/endpoints/generate.py
+
+`integration/tests/test_endpoint_data.py` fails when the file is not what the botocore of `requirements.txt` gives.
 
 Two sources inside botocore are asked, for every service, region and variant (plain, FIPS, dual-stack):
 
@@ -10,16 +11,14 @@ Two sources inside botocore are asked, for every service, region and variant (pl
 - `endpoints.json`, which older SDKs resolve, for the regions that it lists, its `sslCommonName`s included.
 
 Left out, since nothing signed with SigV4 is sent there: services that sign otherwise, operations without
-authentication, regional hosts of a service that `endpoints.json` calls global, and pseudo regions
-(`aws-global`) in the place of a region, and DynamoDB Local.
+authentication, regional hosts of a service that `endpoints.json` calls global, pseudo regions (`aws-global`) in
+the place of a region, and DynamoDB Local.
 """
 
-import argparse
 import collections
 import itertools
 import pathlib
 import re
-import sys
 from urllib.parse import urlsplit
 
 import botocore
@@ -77,7 +76,9 @@ class Endpoints:
         self.loader = self.session.get_component("data_loader")
         self.resolver = self.session.get_component("endpoint_resolver")
         self.partitions = self.loader.load_data("partitions")
-        self.listed = {partition["partition"]: partition for partition in self.loader.load_data("endpoints")["partitions"]}
+        self.listed = {
+            partition["partition"]: partition for partition in self.loader.load_data("endpoints")["partitions"]
+        }
         self.regions = {
             partition["id"]: sorted(region for region in partition["regions"] if not region.endswith("-global"))
             for partition in self.partitions["partitions"]
@@ -225,7 +226,7 @@ def render(endpoints):
         if whole:
             lines.append("\t".join((head, name, " ".join(whole))))
 
-    yield f"# The endpoints of botocore {botocore.__version__}, written by integration/endpoints/generate.py. One a line:"
+    yield f"# The endpoints of botocore {botocore.__version__}, written by integration/endpoints/generate.py. Lines:"
     yield "# partition, its regions"
     yield "# form of the host without its suffix, signing name, partition:suffix that have it for every region"
     yield "# host, signing name, signing region"
@@ -238,16 +239,5 @@ def render(endpoints):
     yield from ("\t".join(row) for row in sorted(hosts))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    check = parser.parse_args().check
-    text = "".join(line + "\n" for line in render(Endpoints()))
-    if not check:
-        OUTPUT.write_text(text)
-    elif not OUTPUT.exists() or OUTPUT.read_text() != text:
-        sys.exit(f"{OUTPUT} is not what botocore {botocore.__version__} gives: run {__file__} and look at the change")
-
-
 if __name__ == "__main__":
-    main()
+    OUTPUT.write_text("".join(line + "\n" for line in render(Endpoints())))
