@@ -40,7 +40,7 @@ impl Target {
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
-            _ => return Err(format!("{url:?} must begin with https:// or http://")),
+            _ => return Err("must begin with https:// or http://".to_owned()),
         };
         if rest.contains('#') {
             return Err("a fragment (#…) is never sent to a server; leave it out".to_owned());
