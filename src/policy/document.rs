@@ -47,7 +47,7 @@ pub(super) struct Settings {
     /// A section of a Backstage `app-config.yaml`, pasted with its key. Its content is a policy in itself, so that
     /// nothing may stand beside it.
     #[serde(default, deserialize_with = "not_null")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Option<std::collections::BTreeMap<String, RouteEntry>>"))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(schema_with = "super::schema::policy_itself"))]
     pub(super) proxysigv4: Option<Box<PolicyDocument>>,
 }
 
@@ -354,8 +354,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutRoutes<'_, A> {
     }
 }
 
-/// A whole number. A proxy may hand the policy over as a protobuf `Struct`, whose numbers are all floating point, so
-/// that 2000 may arrive as 2000.0.
+/// A whole number. On its way from a protobuf `Struct` (such as the `pluginConfig` of Istio's `WasmPlugin`), where all
+/// numbers are floating point, 2000 may turn into 2000.0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WholeNumber(pub(super) u64);
 

@@ -70,6 +70,11 @@ impl HeaderRules {
                 && !self.set.iter().any(|header| header.name.as_bytes() == name))
     }
 
+    /// Those of a message's header names (in lower case) that do not go on. A name that comes twice is told twice.
+    pub fn dropped<'h>(&self, names: impl Iterator<Item = &'h [u8]>) -> impl Iterator<Item = &'h [u8]> {
+        names.filter(|name| !self.keeps(name))
+    }
+
     /// The headers to set, after all that are not kept are gone.
     pub fn set(&self) -> &[SetHeader] {
         &self.set
