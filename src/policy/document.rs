@@ -379,11 +379,13 @@ impl<'de> Deserialize<'de> for WholeNumber {
             }
 
             fn visit_f64<E: de::Error>(self, number: f64) -> Result<WholeNumber, E> {
-                // Up to 2^53 a double holds every whole number.
-                if number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number) {
-                    Ok(WholeNumber(number as u64))
-                } else {
+                if number.fract() != 0.0 {
                     Err(E::custom("must be a whole number"))
+                } else if number < 0.0 {
+                    Err(E::custom("must not be negative"))
+                } else {
+                    // What is beyond u64 becomes its largest value, which no range takes.
+                    Ok(WholeNumber(number as u64))
                 }
             }
         }

@@ -167,9 +167,4 @@ proptest! {
             prop_assert!(route.prefix_in(&path).is_some());
         }
     }
-
-    #[test]
-    fn no_document_makes_reading_panic(json: Vec<u8>) {
-        prop_assert!(Policy::from_json(&json).is_err());
-    }
 }

@@ -1,5 +1,7 @@
 //! Broken policies, and word for word what their authors are told.
 
+use proptest::prelude::*;
+
 use crate::policy::Policy;
 
 /// A policy whose route `/a` has a target on AWS and these more members.
@@ -81,6 +83,11 @@ fn keys_and_values_of_the_policy() {
         (policy(r#"{"credentialsWaitMs": "2s"}"#), "credentialsWaitMs: must be a whole number, not a string"),
         (policy(r#"{"credentialsWaitMs": -1}"#), "credentialsWaitMs: must not be negative"),
         (policy(r#"{"credentialsWaitMs": 0.5}"#), "credentialsWaitMs: must be a whole number"),
+        (policy(r#"{"credentialsWaitMs": -1.0}"#), "credentialsWaitMs: must not be negative"),
+        (
+            policy(r#"{"credentialsWaitMs": 1e300, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
+            "credentialsWaitMs: 18446744073709551615 ms is too long: Envoy's stream idle timeout ends a request before; write at most 300000",
+        ),
         (
             policy(r#"{"credentialsWaitMs": 300001, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
             "credentialsWaitMs: 300001 ms is too long: Envoy's stream idle timeout ends a request before; write at most 300000",
@@ -598,4 +605,23 @@ fn signed_headers() {
         ),
         (route(r#""signedHeaders": "x-team""#), r#"routes["/a"].signedHeaders: must be a list, not a string"#),
     ]);
+}
+
+proptest! {
+    /// A valid policy that has been damaged is refused in one line, or still loads; it never panics.
+    #[test]
+    fn damage(at in 0usize..500, length in 0usize..20, by in "[\\PC\n]{0,8}|[{}\\[\\]\",:/%*.0-9-]{0,8}") {
+        let whole = route(
+            r#""roleArn": "arn:aws:iam::123456789012:role/x", "hosts": ["*.a.example:80"], "signing": {"location": "query",
+            "expiresSeconds": 60, "algorithm": "sigv4a", "regionSet": ["us-*"]}, "requestHeaders": {"allow": ["x-*"],
+            "set": {"x-team": "a"}}, "signedHeaders": ["x-team"], "allowUnauthenticatedRequests": false"#,
+        );
+        prop_assert!(Policy::from_json(whole.as_bytes()).is_ok());
+        let characters: Vec<char> = whole.chars().collect();
+        let (before, rest) = characters.split_at(at.min(characters.len()));
+        let damaged: String = before.iter().copied().chain(by.chars()).chain(rest.iter().skip(length).copied()).collect();
+        if let Err(refusal) = Policy::from_json(damaged.as_bytes()) {
+            prop_assert!(!refusal.to_string().contains('\n'), "{refusal}");
+        }
+    }
 }
