@@ -1,8 +1,8 @@
 //! Where a route sends its requests.
 //!
 //! The text is cut up here rather than by a URL library, because the library's work is what must not happen: the `url`
-//! crate resolves dot segments and rewrites escapes and hosts (and brings the Unicode tables of IDNA with it), while
-//! `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
+//! crate resolves dot segments and rewrites escapes and hosts, and adds some 190 KiB to the filter, IDNA's Unicode
+//! tables among them; `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
 
 use super::host::{HostAndPort, parse_host_and_port};
 use super::path_text;
