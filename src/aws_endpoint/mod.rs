@@ -31,6 +31,11 @@ impl Endpoint<'_> {
     }
 }
 
+/// Whether names below `domain` (in lower case) may be AWS endpoints: it is one of AWS's DNS suffixes, or below one.
+pub fn is_aws_domain(domain: &str) -> bool {
+    SUFFIXES.iter().any(|suffix| domain == suffix.name || before(domain, suffix.name).is_some())
+}
+
 /// The signing name and region of `host`, a host name in lower case without port or trailing dot; `None` where
 /// it is not an AWS host name of a known form.
 pub fn infer(host: &str) -> Option<Endpoint<'_>> {

@@ -12,10 +12,11 @@ use super::document::{
 use super::error::{Place, PolicyError};
 use super::headers::{self, Direction, HeaderRules};
 use super::host::HostPattern;
-use super::matcher::{self, Matcher, PREFIX_MAX};
-use super::{Algorithm, Location, PayloadMode, Policy, Route, Scope, ScopeSource, Target, path_text};
+use super::matcher::{Matcher, PREFIX_MAX, PrefixSegments};
+use super::{Algorithm, Location, PayloadMode, Policy, Route, ScopeSource, Target, path_text};
 use crate::aws_endpoint;
 use crate::credentials::{DEFAULT_SESSION_NAME, Identity, Role};
+use crate::signing::Scope;
 
 /// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
 const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
@@ -413,7 +414,7 @@ impl ScopeQuestion<'_> {
             for (i, host) in self.hosts.iter().enumerate() {
                 let place = place.key("hosts").index(i);
                 if host.wildcard {
-                    self.tells(may_be_aws(&host.name), &host.to_string(), &place)?;
+                    self.tells(aws_endpoint::is_aws_domain(&host.name), &host.to_string(), &place)?;
                 } else {
                     self.on(&host.name, &place)?;
                 }
@@ -464,21 +465,13 @@ impl ScopeQuestion<'_> {
     }
 }
 
-/// Whether names below this domain may be AWS endpoints.
-fn may_be_aws(domain: &str) -> bool {
-    ["amazonaws.com", "amazonaws.com.cn", "aws"]
-        .iter()
-        .any(|aws| domain.strip_suffix(aws).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
-}
-
 /// Refuses two routes that would take the same requests.
 fn refuse_duplicates(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
-    let mut taken: HashMap<(Vec<Box<[u8]>>, bool, Option<&HostPattern>), &Place> = HashMap::new();
+    let mut taken: HashMap<(PrefixSegments, Option<&HostPattern>), &Place> = HashMap::new();
     for (route, place) in routes {
         let every_host = route.hosts.is_empty().then_some(None);
         for host in route.hosts.iter().map(Some).chain(every_host) {
-            let (segments, slash) = matcher::segments_of(&route.prefix);
-            if let Some(first) = taken.insert((segments.collect(), slash, host), place) {
+            if let Some(first) = taken.insert((PrefixSegments::of(&route.prefix), host), place) {
                 let host = host.map(|host| format!(" with the host \"{host}\"")).unwrap_or_default();
                 return Err(place.refuse(format!(
                     "the prefix {:?}{host} is already taken by {first}; keep one, or give each other hosts",

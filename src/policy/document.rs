@@ -22,7 +22,7 @@ pub struct PolicyDocument {
 /// The signing policy: which requests are signed, as whom, and where they go.
 #[derive(Debug, Default, serde::Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Settings {
     /// The routes: an object keyed by path prefix, or a list of routes that each name their `prefix`. The longest
     /// prefix wins; among equals, the route whose `hosts` match most exactly.
@@ -31,7 +31,7 @@ pub(super) struct Settings {
 
     /// What happens to a request that no route matches: `deny` answers 404, `pass` lets it through untouched.
     /// Default: `deny`.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "keyword")]
     pub(super) unmatched: Option<Unmatched>,
 
     /// Whether a request is signed that Envoy has not authenticated by a client certificate or a JWT. A route's own
@@ -47,7 +47,7 @@ pub(super) struct Settings {
     /// A section of a Backstage `app-config.yaml`, pasted with its key. Its content is a policy in itself, so that
     /// nothing may stand beside it.
     #[serde(default, deserialize_with = "not_null")]
-    #[cfg_attr(not(target_arch = "wasm32"), schemars(with = "Option<std::collections::BTreeMap<String, RouteEntry>>"))]
+    #[cfg_attr(not(target_arch = "wasm32"), schemars(schema_with = "super::schema::policy_itself"))]
     pub(super) proxysigv4: Option<Box<PolicyDocument>>,
 }
 
@@ -72,7 +72,7 @@ pub(super) enum RouteEntry {
 /// A route: which requests it takes, where they go, and how they are signed.
 #[derive(Debug, Default, serde::Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RouteDocument {
     /// The path prefix, in the list form only. It matches at segment boundaries: `/a` matches `/a` and `/a/b`, not
     /// `/ab`.
@@ -112,19 +112,19 @@ pub(super) struct RouteDocument {
     pub(super) hosts: Option<Vec<String>>,
 
     /// How the body is signed. Default: `auto`.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "keyword")]
     pub(super) payload: Option<PayloadMode>,
 
     /// The kind of signature and where it goes. Default: SigV4 in the `authorization` header.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "object")]
     pub(super) signing: Option<SigningDocument>,
 
     /// What becomes of the client's headers before the request is signed. Default: they all pass.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "object")]
     pub(super) request_headers: Option<HeaderRulesDocument>,
 
     /// What becomes of the upstream's headers. Default: they all pass.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "object")]
     pub(super) response_headers: Option<HeaderRulesDocument>,
 
     /// Headers to sign beside `host`, `content-type`, `content-md5` and `x-amz-*`, where the request has them.
@@ -140,10 +140,10 @@ pub(super) struct RouteDocument {
 /// The kind of signature and where it goes.
 #[derive(Debug, Default, serde::Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct SigningDocument {
     /// `sigv4` for one region, `sigv4a` for a set of regions. Default: `sigv4`.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "keyword")]
     pub(super) algorithm: Option<AlgorithmName>,
 
     /// The regions that a `sigv4a` signature holds for, such as `us-east-1`, `us-*` or a list of such. Default: `*`.
@@ -152,7 +152,7 @@ pub(super) struct SigningDocument {
 
     /// Whether the signature goes into the `authorization` header or into the query (a presigned URL).
     /// Default: `header`.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "keyword")]
     pub(super) location: Option<LocationName>,
 
     /// How long a presigned URL holds, in seconds: 1 to 604800 (seven days). Default: 300.
@@ -162,7 +162,7 @@ pub(super) struct SigningDocument {
     /// Where service and region come from: `infer` takes them from the host name; `client` takes them, where the
     /// host name does not tell, from the credential scope that an AWS SDK client signed for under a throw-away key.
     /// `service` and `region` of the route win over both. Default: `infer`.
-    #[serde(default, deserialize_with = "not_null")]
+    #[serde(default, deserialize_with = "keyword")]
     pub(super) scope: Option<ScopeSource>,
 
     /// Answer 307 with the presigned URL in place of proxying; needs `"location": "query"`. Default: false.
@@ -196,7 +196,7 @@ pub(super) enum LocationName {
 /// signing owns and those that frame the message always pass and can be neither removed nor set.
 #[derive(Debug, Default, serde::Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct HeaderRulesDocument {
     /// The headers that pass: names, or a beginning and `*`, such as `x-*`. Default: all.
     #[serde(default, deserialize_with = "not_null")]
@@ -271,7 +271,8 @@ impl<'de> Deserialize<'de> for Routes {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Routes, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Routes::Listed)
+                let routes = Vec::<Object<_>>::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(Routes::Listed(routes.into_iter().map(|Object(route)| route).collect()))
             }
         }
 
@@ -353,8 +354,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutRoutes<'_, A> {
     }
 }
 
-/// A whole number. A proxy may hand the policy over as a protobuf `Struct`, whose numbers are all floating point, so
-/// that 2000 may arrive as 2000.0.
+/// A whole number. On its way from a protobuf `Struct` (such as the `pluginConfig` of Istio's `WasmPlugin`), where all
+/// numbers are floating point, 2000 may turn into 2000.0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WholeNumber(pub(super) u64);
 
@@ -378,11 +379,13 @@ impl<'de> Deserialize<'de> for WholeNumber {
             }
 
             fn visit_f64<E: de::Error>(self, number: f64) -> Result<WholeNumber, E> {
-                // Up to 2^53 a double holds every whole number.
-                if number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number) {
-                    Ok(WholeNumber(number as u64))
-                } else {
+                if number.fract() != 0.0 {
                     Err(E::custom("must be a whole number"))
+                } else if number < 0.0 {
+                    Err(E::custom("must not be negative"))
+                } else {
+                    // What is beyond u64 becomes its largest value, which no range takes.
+                    Ok(WholeNumber(number as u64))
                 }
             }
         }
@@ -419,7 +422,41 @@ impl<'de> Deserialize<'de> for StringOrList {
     }
 }
 
+/// A struct that is written as an object; serde alone would take a list of its members too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
 /// An optional member that is given must have a value: serde alone would take `null` for "not given".
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// As [`not_null`], for a struct.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| Some(value))
+}
+
+/// As [`not_null`], for one of a few words. (The JSON parser itself calls an enum that is no string a syntax error.)
+fn keyword<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    T::deserialize(word.into_deserializer()).map(Some)
 }

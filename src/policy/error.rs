@@ -35,7 +35,11 @@ pub(super) struct Place(String);
 impl Place {
     /// The member `key` of this place.
     pub(super) fn key(&self, key: &str) -> Self {
+        // A name that no person would read to its end is cut.
+        const SHOWN: usize = 64;
         let mut place = self.clone();
+        let cut = key.char_indices().nth(SHOWN).map(|(at, _)| format!("{}…", key.get(..at).unwrap_or_default()));
+        let key = cut.as_deref().unwrap_or(key);
         let plain = key.bytes().all(|b| b.is_ascii_alphanumeric());
         let written = match (plain && !key.is_empty(), place.0.is_empty()) {
             (true, true) => write!(place.0, "{key}"),
@@ -82,27 +86,37 @@ impl From<&serde_path_to_error::Path> for Place {
 impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
     fn from(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
         let place = Place::from(error.path());
+        let last_key = match error.path().iter().next_back() {
+            Some(Segment::Map { key }) => Some(key.clone()),
+            _ => None,
+        };
         let error = error.into_inner();
         let (line, column) = (error.line(), error.column());
         let text = error.to_string();
         let text = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
-        if error.is_data() {
-            place.refuse(in_plain_words(text))
-        } else {
-            Self::Syntax { problem: text.to_owned(), line, column }
+        if !error.is_data() {
+            return Self::Syntax { problem: text.to_owned(), line, column };
         }
+        if let Some((key, known)) = offending_name(text, "unknown field `") {
+            let place = if last_key.as_deref() == Some(key) { place } else { place.key(key) };
+            return place.refuse(match closest(key, &known) {
+                Some(name) => format!("unknown key; did you mean {name:?}?"),
+                None if known.contains(&"routes") => {
+                    format!("unknown key; a route's begins with /, other known ones are {}", known.join(", "))
+                }
+                None => format!("unknown key; known here are {}", known.join(", ")),
+            });
+        }
+        place.refuse(in_plain_words(text))
     }
 }
 
 /// serde's words put into those of a policy's author. The value that serde repeats is dropped: the place tells where
 /// it stands, and it may be a secret.
 fn in_plain_words(text: &str) -> String {
-    if let Some((key, known)) = offending_name(text, "unknown field `") {
-        let hint = closest(key, &known).map(|name| format!("did you mean {name:?}? ")).unwrap_or_default();
-        return format!("unknown key {key:?}; {hint}Known here: {}", known.join(", "));
-    }
     if let Some((value, known)) = offending_name(text, "unknown variant `") {
-        return format!("{value:?} is none of {}", known.join(", "));
+        let known: Vec<String> = known.iter().map(|name| format!("{name:?}")).collect();
+        return format!("{value:?} is unknown; write {}", known.join(" or "));
     }
     if let Some(key) = text.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`')) {
         return format!("{key:?} is written twice; keep one");
@@ -131,7 +145,7 @@ fn as_json_says(kind: &str) -> &str {
         "map" | "a map" => "an object",
         "sequence" | "a sequence" => "a list",
         "string" | "character" => "a string",
-        "boolean" => "true or false",
+        "boolean" => "a boolean",
         "a boolean" => "true or false",
         "integer" | "floating point" => "a number",
         "unit value" | "null" => "null",

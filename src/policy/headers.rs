@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::document::HeaderRulesDocument;
 use super::error::{Place, PolicyError};
+use crate::signing::{is_owned_by_signing, may_be_signed};
 
 /// Which way the headers travel that a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +64,11 @@ impl HeaderRules {
     /// Whether a header of this name (in lower case) that came with the message goes on. One that is to be set does
     /// not: it gives way to the policy's.
     pub fn keeps(&self, name: &[u8]) -> bool {
-        is_protected(name)
-            || (self.allow.as_ref().is_none_or(|allow| allow.iter().any(|pattern| pattern.matches(name)))
-                && !self.remove.iter().any(|pattern| pattern.matches(name))
-                && !self.set.iter().any(|header| header.name.as_bytes() == name))
+        // Most routes have few rules: those come first.
+        let passes = self.allow.as_ref().is_none_or(|allow| allow.iter().any(|pattern| pattern.matches(name)))
+            && !self.remove.iter().any(|pattern| pattern.matches(name))
+            && !self.set.iter().any(|header| header.name.as_bytes() == name);
+        passes || is_protected(name)
     }
 
     /// The headers to set, after all that are not kept are gone.
@@ -109,6 +111,9 @@ impl HeaderRules {
 }
 
 fn pattern(written: &str, place: &Place) -> Result<NamePattern, PolicyError> {
+    if written.find('*').is_some_and(|star| star + 1 < written.len()) {
+        return Err(place.refuse(format!("{written:?} has a * inside; write it as the last character, as in \"x-*\"")));
+    }
     match written.strip_suffix('*') {
         Some("") => Err(place.refuse(
             "\"*\" would be every header; to let all pass leave allow out, to let none pass write \"allow\": []",
@@ -121,18 +126,14 @@ fn pattern(written: &str, place: &Place) -> Result<NamePattern, PolicyError> {
 /// A header's name in lower case.
 pub(super) fn header_name(written: &str, place: &Place) -> Result<String, PolicyError> {
     if written.starts_with(':') {
-        return Err(place.refuse(format!(
-            "{written:?} is a pseudo header, which always passes and comes from the target; leave it out"
-        )));
+        return Err(place.refuse(format!("{written:?} is a pseudo header, which no rule touches; leave it out")));
     }
     if written.contains('*') {
-        return Err(
-            place.refuse(format!("{written:?}: a * may only be the last character of a pattern, as in \"x-*\""))
-        );
+        return Err(place.refuse(format!("{written:?} is a pattern, which has no place here; write each name")));
     }
     match http::HeaderName::from_bytes(written.as_bytes()) {
         Ok(name) => Ok(name.as_str().to_owned()),
-        Err(_) => Err(place.refuse(format!("{written:?} is no header name; letters, digits and - make one"))),
+        Err(_) => Err(place.refuse(format!("{written:?} is no header name; write letters, digits and -"))),
     }
 }
 
@@ -142,7 +143,7 @@ fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Place)
     }
     let owner = match (name, direction) {
         ("host", Direction::Request) => "comes from the target",
-        _ if is_signing_header(name.as_bytes()) => "belongs to signing",
+        _ if belongs_to_signing(name.as_bytes()) => "belongs to signing",
         _ => "belongs to the proxy",
     };
     Err(place.refuse(format!("{name:?} {owner} and can't be {verb}; leave it out")))
@@ -150,15 +151,12 @@ fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Place)
 
 /// Headers that no rule touches.
 fn is_protected(name: &[u8]) -> bool {
-    name.starts_with(b":") || name == b"host" || is_signing_header(name) || is_framing_header(name)
+    name.starts_with(b":") || name == b"host" || belongs_to_signing(name) || is_framing_header(name)
 }
 
 /// What the signature is carried in, and the header by which the filter tells Envoy how to speak to the upstream.
-fn is_signing_header(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"authorization" | b"x-amz-date" | b"x-amz-security-token" | b"x-amz-content-sha256" | b"x-sigv4-upstream"
-    )
+fn belongs_to_signing(name: &[u8]) -> bool {
+    is_owned_by_signing(name) || name == b"x-sigv4-upstream"
 }
 
 /// Headers of one hop (RFC 9110, 7.6.1) and those that say how long the message is.
@@ -185,10 +183,10 @@ pub(super) fn signed_headers(names: Vec<String>, place: &Place) -> Result<Vec<St
     for (i, written) in names.iter().enumerate() {
         let place = place.index(i);
         let name = header_name(written, &place)?;
-        if name == "host" || is_signing_header(name.as_bytes()) {
+        if name == "host" || is_owned_by_signing(name.as_bytes()) {
             return Err(place.refuse(format!("{name:?} is signed wherever it is needed; leave it out")));
         }
-        if changes_on_the_way(&name) {
+        if is_framing_header(name.as_bytes()) || !may_be_signed(&name) {
             return Err(place.refuse(format!(
                 "{name:?} may be changed on the way, after signing, and AWS would refuse the request; leave it out"
             )));
@@ -199,28 +197,4 @@ pub(super) fn signed_headers(names: Vec<String>, place: &Place) -> Result<Vec<St
     }
     signed.sort_unstable();
     Ok(signed)
-}
-
-/// Headers that Envoy or a later hop adds, changes or takes off behind the filter.
-fn changes_on_the_way(name: &str) -> bool {
-    is_framing_header(name.as_bytes())
-        || ["x-forwarded-", "x-envoy-", "x-b3-"].iter().any(|beginning| name.starts_with(beginning))
-        || matches!(
-            name,
-            "accept-encoding"
-                | "forwarded"
-                | "user-agent"
-                | "via"
-                | "x-request-id"
-                | "x-amzn-trace-id"
-                | "x-client-trace-id"
-                | "x-cloud-trace-context"
-                | "x-ot-span-context"
-                | "b3"
-                | "baggage"
-                | "grpc-trace-bin"
-                | "sw8"
-                | "traceparent"
-                | "tracestate"
-        )
 }

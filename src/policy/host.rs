@@ -28,6 +28,9 @@ impl HostPattern {
         if rest.contains('*') {
             return Err(format!("{written:?} has a * that is no first label; write a name, or *. and a domain"));
         }
+        if rest.contains("://") {
+            return Err(format!("{written:?} is a URL; write its host alone"));
+        }
         let HostAndPort { host, port } = parse_host_and_port(rest)?;
         if wildcard && host.starts_with('[') {
             return Err(format!("{written:?} has a * before an address; write the address alone"));
@@ -54,8 +57,9 @@ pub(super) struct HostAndPort {
 /// # Errors
 /// What is wrong with it and the cure, for the policy's author.
 pub(super) fn parse_host_and_port(written: &str) -> Result<HostAndPort, String> {
-    let (host, port) =
-        split_port(written).ok_or_else(|| format!("{written:?} is no host name with an optional port"))?;
+    let (host, port) = split_port(written).ok_or_else(|| {
+        format!("{written:?} is no host name with an optional port; an IPv6 address goes in brackets")
+    })?;
     let port = match port {
         None => None,
         Some(digits) => match parse_port(digits) {
@@ -76,26 +80,26 @@ pub(super) fn parse_host_and_port(written: &str) -> Result<HostAndPort, String> 
     if let Some(name) = host.strip_suffix('.') {
         return Err(format!("the host {host:?} ends in a dot; write {name:?}"));
     }
-    let host = host.to_ascii_lowercase();
-    if !is_name(host.as_bytes()) {
+    let lower = host.to_ascii_lowercase();
+    if !is_name(lower.as_bytes()) {
         return Err(format!(
-            "{host:?} is no host name: labels of 1 to 63 letters, digits, - and _, with dots between, {NAME_MAX} in all"
+            "{host:?} is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most {NAME_MAX} in all"
         ));
     }
-    Ok(HostAndPort { host, port })
+    Ok(HostAndPort { host: lower, port })
 }
 
 /// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; `None` where the text is none of them.
 fn split_port(written: &str) -> Option<(&str, Option<&str>)> {
-    let port_at = match written.rfind(']') {
-        Some(bracket) => bracket + 1,
+    let port_at = match written.strip_prefix('[') {
+        Some(_) => written.find(']')? + 1,
         None => written.find(':').unwrap_or(written.len()),
     };
     let (host, rest) = written.split_at_checked(port_at)?;
     match rest.strip_prefix(':') {
-        Some(port) => Some((host, Some(port))),
+        Some(port) if !port.contains(':') => Some((host, Some(port))),
         None if rest.is_empty() => Some((host, None)),
-        None => None,
+        _ => None,
     }
 }
 

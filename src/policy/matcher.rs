@@ -50,8 +50,11 @@ impl Matcher {
     pub(super) fn new(routes: &[Route]) -> Self {
         let mut matcher = Self::default();
         for route in routes {
-            let (segments, slash) = segments_of(&route.prefix);
-            let node = segments.fold(&mut matcher.root, |node, segment| node.children.entry(segment).or_default());
+            let PrefixSegments { segments, slash } = PrefixSegments::of(&route.prefix);
+            let mut node = &mut matcher.root;
+            for segment in segments {
+                node = node.children.entry(segment).or_default();
+            }
             let hosts = if slash { &mut node.below } else { &mut node.here };
             hosts.add(route);
             matcher.by_host |= !route.hosts.is_empty();
@@ -136,14 +139,24 @@ impl Hosts {
     }
 }
 
-/// A prefix's segments, decoded, and whether a slash stands behind the last.
-pub(super) fn segments_of(prefix: &str) -> (impl Iterator<Item = Box<[u8]>>, bool) {
-    let (inner, slash) = match prefix.strip_suffix('/') {
-        Some(inner) => (inner, true),
-        None => (prefix, false),
-    };
-    let segments = inner.split('/').skip(1).map(|segment| path_text::decode(segment.as_bytes()).into_boxed_slice());
-    (segments, slash)
+/// A prefix as it is compared: equal for prefixes that take the same paths.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct PrefixSegments {
+    /// Decoded.
+    segments: Vec<Box<[u8]>>,
+    /// Whether a slash stands behind the last segment, as it does in `/`.
+    slash: bool,
+}
+
+impl PrefixSegments {
+    pub(super) fn of(prefix: &str) -> Self {
+        let (inner, slash) = match prefix.strip_suffix('/') {
+            Some(inner) => (inner, true),
+            None => (prefix, false),
+        };
+        let decode = |segment: &str| path_text::decode(segment.as_bytes()).into_boxed_slice();
+        Self { segments: inner.split('/').skip(1).map(decode).collect(), slash }
+    }
 }
 
 /// The beginning of `path` that is `prefix`, as this path spells it; `None` where the path does not begin with it.
@@ -153,15 +166,16 @@ pub(super) fn prefix_in<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
         return path.get(..prefix.len());
     }
     // Spelled otherwise: as many segments, equal when decoded.
+    let PrefixSegments { segments, slash } = PrefixSegments::of(prefix);
     let mut at = 0;
-    for expected in prefix.strip_suffix('/').unwrap_or(prefix).split('/').skip(1) {
+    for expected in segments {
         let segment = path.get(at..)?.strip_prefix(b"/")?.split(|b| *b == b'/').next()?;
-        if path_text::decode(segment) != path_text::decode(expected.as_bytes()) {
+        if path_text::decode(segment) != *expected {
             return None;
         }
         at += 1 + segment.len();
     }
-    if prefix.ends_with('/') {
+    if slash {
         at += path.get(at..)?.starts_with(b"/").then_some(1)?;
     }
     path.get(..at)

@@ -33,6 +33,7 @@ pub use host::HostPattern;
 pub use target::{Scheme, Target};
 
 use crate::credentials::Identity;
+use crate::signing::Scope;
 
 /// A checked policy, ready for requests.
 #[derive(Debug)]
@@ -194,15 +195,6 @@ pub enum Location {
         /// How long it holds.
         expires: Duration,
     },
-}
-
-/// The credential scope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
-    /// Such as `eu-west-1`; empty for SigV4A where no region is known.
-    pub region: String,
-    /// The signing name, such as `execute-api`.
-    pub service: String,
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Paths as a policy writes them: the prefixes of routes and the paths of targets.
 
-/// Checks a path that goes on the wire as written.
+use crate::path::{PathError, SafePath};
+
+/// Checks a path, empty or absolute, that goes on the wire as written.
 ///
 /// # Errors
 /// What is wrong with it and the cure, for the policy's author.
@@ -26,20 +28,12 @@ pub(super) fn check(path: &str) -> Result<(), String> {
             }
         }
     }
-    if has_dot_segment(path) {
-        return Err(
-            "dot segments (. and ..) are refused in every spelling; write the path that they lead to".to_owned()
-        );
+    match SafePath::check(path.as_bytes()) {
+        Err(PathError::DotSegment) => {
+            Err("dot segments (. and ..) are refused in every spelling; resolve them".to_owned())
+        }
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-fn has_dot_segment(path: &str) -> bool {
-    let decoded = decode(path.as_bytes());
-    decoded.split(|b| matches!(b, b'/' | b'\\')).any(|segment| {
-        let name = segment.split(|b| matches!(b, b';' | b'?' | b'#' | 0)).next().unwrap_or_default();
-        matches!(name, b"." | b"..")
-    })
 }
 
 /// The bytes that a text with percent escapes stands for; a malformed escape stands for itself.

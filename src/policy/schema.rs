@@ -2,11 +2,56 @@
 
 use std::borrow::Cow;
 
+use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
 
 use super::document::{
     Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, WholeNumber,
 };
+
+impl PolicyDocument {
+    /// The JSON schema of the policy, for editors and for checks before Envoy sees it. What a schema can't say (that a
+    /// host tells its service, that two routes do not take the same requests) only compiling finds.
+    pub fn json_schema() -> String {
+        let mut schema = SchemaGenerator::default().into_root_schema_for::<Self>();
+        tidy(&mut schema);
+        format!("{:#}\n", schema.as_value())
+    }
+}
+
+/// A Backstage section holds a policy.
+pub(super) fn policy_itself(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "$ref": "#" })
+}
+
+/// Takes out `null`, which is no value of a member that may be left out, and the line breaks of source text.
+fn tidy(schema: &mut Schema) {
+    transform_subschemas(&mut tidy, schema);
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        *description = description.replace('\n', " ");
+    }
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| choice.get("type").is_none_or(|name| name != "null"));
+        if let [Value::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            schema.remove("anyOf");
+            for (key, value) in only {
+                schema.insert(key, value);
+            }
+        }
+    }
+}
 
 impl JsonSchema for PolicyDocument {
     fn schema_name() -> Cow<'static, str> {

@@ -1,8 +1,8 @@
 //! Where a route sends its requests.
 //!
 //! The text is cut up here rather than by a URL library, because the library's work is what must not happen: the `url`
-//! crate resolves dot segments and rewrites escapes and hosts (and brings the Unicode tables of IDNA with it), while
-//! `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
+//! crate resolves dot segments and rewrites escapes and hosts, and adds some 190 KiB to the filter, IDNA's Unicode
+//! tables among them; `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
 
 use super::host::{HostAndPort, parse_host_and_port};
 use super::path_text;
@@ -40,7 +40,7 @@ impl Target {
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
-            _ => return Err(format!("{url:?} must begin with https:// or http://")),
+            _ => return Err("must begin with https:// or http://".to_owned()),
         };
         if rest.contains('#') {
             return Err("a fragment (#…) is never sent to a server; leave it out".to_owned());

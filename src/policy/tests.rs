@@ -1,5 +1,9 @@
+mod backstage;
+mod matching;
+mod refusals;
+mod schema;
+
 use super::*;
-use crate::credentials::DEFAULT_SESSION_NAME;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/orders-reader";
 
@@ -101,23 +105,6 @@ fn the_list_form_names_its_prefixes() {
     );
     assert_eq!(policy.route_named(b"n.internal/a").unwrap().index, 1);
     assert!(policy.route_named(b"/b").is_none());
-}
-
-#[test]
-fn a_backstage_section_is_a_policy() {
-    let section = r#"{
-        "allowUnauthenticatedRequests": false,
-        "/test": {"target": "https://sqs.eu-west-1.amazonaws.com", "roleArn": "arn:aws:iam::000000000000:role/valid-role"},
-        "/test2": "https://sns.eu-west-1.amazonaws.com"
-    }"#;
-    for json in [section.to_owned(), format!(r#"{{"proxysigv4": {section}}}"#)] {
-        let policy = policy(&json);
-        let [test, test2] = policy.routes() else { panic!("two routes") };
-        let role = policy.identities()[test.identity].role().unwrap();
-        assert_eq!(role.session_name, DEFAULT_SESSION_NAME);
-        assert_eq!(policy.identities()[test2.identity], Identity::default_chain());
-        assert!(!test.allow_unauthenticated && !test2.allow_unauthenticated);
-    }
 }
 
 #[test]
