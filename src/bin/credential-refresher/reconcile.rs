@@ -104,9 +104,7 @@ impl Proxy {
             renewals.mark_unchanged();
             let last_look = Instant::now();
             // What goes wrong has been logged, and is tried again at the next look.
-            let reached = self.reconcile(&keeper).await.is_ok();
-            // A proxy that has just started may be asked before its policy is loaded.
-            let settled = reached && !self.wanted.is_empty();
+            let settled = self.reconcile(&keeper).await.is_ok() && !self.wants_nothing();
             tokio::select! {
                 () = sleep_until(last_look + if settled { interval } else { soon }) => {}
                 // The keeper, and with it the sender, lives as long as this task.
@@ -131,6 +129,7 @@ impl Proxy {
             renewals.mark_unchanged();
             let outcome = self.reconcile(&keeper).await;
             let may_change = match &outcome {
+                Ok(_) if self.wants_nothing() => true,
                 Ok(unsupplied) => unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::NotAllowed)),
                 Err(_) => true,
             };
@@ -145,10 +144,16 @@ impl Proxy {
     fn verdict(&self, outcome: Result<Vec<Unsupplied>, ProxyError>) -> Result<(), Vec<String>> {
         let proxy = self.client.address();
         match outcome {
+            Ok(_) if self.wants_nothing() => Err(vec![format!("{proxy}: wants no credentials: is its policy loaded?")]),
             Ok(unsupplied) if unsupplied.is_empty() => Ok(()),
             Ok(unsupplied) => Err(unsupplied.iter().map(|unsupplied| format!("{proxy}: {unsupplied}")).collect()),
             Err(error) => Err(vec![format!("{proxy}: {error}")]),
         }
+    }
+
+    /// A proxy that has just started may be asked before its policy is loaded.
+    fn wants_nothing(&self) -> bool {
+        self.wanted.is_empty() && self.refused.is_empty()
     }
 
     /// Asks the proxy what it wants and holds, and pushes what it lacks.
@@ -180,7 +185,9 @@ impl Proxy {
                         self.pushed.insert(kept.identity().clone(), HeldCredentials::from(&*credentials));
                         continue;
                     }
-                    Err(error) => Lack::PushFailed(error),
+                    Err(error @ ProxyError::Refused { .. }) => Lack::PushFailed(error),
+                    // Not about these credentials: the next push would fare no better, and may take as long to fail.
+                    Err(error) => return Err(error),
                 },
             };
             unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
