@@ -381,9 +381,10 @@ async fn no_secret_is_logged_at_any_level_whatever_goes_wrong() {
         };
         refresher.until("everything that can go wrong", all_told).await;
         let log = refresher.log();
-        for secret in [SECRET, SESSION_SECRET, SESSION_TOKEN, "AWS4-HMAC"] {
+        for secret in [SECRET, "BASETOKEN", SESSION_SECRET, SESSION_TOKEN, "AWS4-HMAC"] {
             assert!(!log.contains(secret), "{secret} in the log:\n{log}");
         }
+        assert!(!log.contains("sdk_invocation_id"), "the SDK's own events are logged");
     }
     assert!(proxy.held(&role(broken)).is_none());
 }
