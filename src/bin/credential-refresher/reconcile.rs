@@ -24,8 +24,8 @@ pub struct AllowedRoles(Vec<WildMatch>);
 
 impl AllowedRoles {
     /// Roles whose ARN matches a pattern; all of them where there is no pattern.
-    pub fn new(patterns: Vec<WildMatch>) -> Self {
-        Self(patterns)
+    pub fn new(patterns: &[String]) -> Self {
+        Self(patterns.iter().map(|pattern| WildMatch::new(pattern)).collect())
     }
 
     fn allow(&self, identity: &Identity) -> bool {
@@ -270,5 +270,25 @@ fn outlives(held: &HeldCredentials, credentials: &Credentials) -> bool {
     match (held.expires_at(), credentials.expiration()) {
         (Some(held), Some(ours)) => held >= ours && held > SystemTime::now(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sigv4_filter::credentials::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_pattern_covers_roles_and_never_stands_in_the_way_of_the_default_identity() {
+        let role = |arn: &str| {
+            Identity::assumed(Role { arn: arn.to_owned(), session_name: "s".to_owned(), external_id: None })
+        };
+        let allowed = AllowedRoles::new(&["arn:aws:iam::123456789012:role/*".to_owned()]);
+        assert!(allowed.allow(&role("arn:aws:iam::123456789012:role/team/orders")));
+        assert!(!allowed.allow(&role("arn:aws:iam::999999999999:role/orders")));
+        assert!(!allowed.allow(&role("x:arn:aws:iam::123456789012:role/orders")));
+        assert!(allowed.allow(&Identity::default_chain()));
+        assert!(AllowedRoles::new(&[]).allow(&role("arn:aws:iam::999999999999:role/orders")));
     }
 }
