@@ -89,6 +89,20 @@ async fn once_waits_for_a_proxy_that_comes_up_late_and_names_one_that_does_not()
 }
 
 #[tokio::test]
+async fn once_is_not_content_with_a_proxy_whose_policy_is_not_loaded_yet() {
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[]);
+    let mut refresher = Refresher::new().socket(&socket(&directory)).args(&["--once", "--timeout", "500ms"]).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(refresher.log().contains("is its policy loaded?"), "{}", refresher.log());
+
+    let mut refresher = Refresher::new().socket(&socket(&directory)).args(&["--once"]).start();
+    refresher.until("the start", || refresher.log().contains("starting")).await;
+    proxy.want(&[Identity::default_chain()]);
+    assert!(refresher.end().await.0.success(), "{}", refresher.log());
+}
+
+#[tokio::test]
 async fn ten_proxies_cost_one_call_of_sts_and_a_dead_one_harms_nobody() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
     sts.set(READER, Answer::Session(HOUR));
@@ -367,9 +381,10 @@ async fn no_secret_is_logged_at_any_level_whatever_goes_wrong() {
         };
         refresher.until("everything that can go wrong", all_told).await;
         let log = refresher.log();
-        for secret in [SECRET, SESSION_SECRET, SESSION_TOKEN, "AWS4-HMAC"] {
+        for secret in [SECRET, "BASETOKEN", SESSION_SECRET, SESSION_TOKEN, "AWS4-HMAC"] {
             assert!(!log.contains(secret), "{secret} in the log:\n{log}");
         }
+        assert!(!log.contains("sdk_invocation_id"), "the SDK's own events are logged");
     }
     assert!(proxy.held(&role(broken)).is_none());
 }

@@ -1,14 +1,13 @@
-//! The command line.
+//! The command line, and the configuration file for those who would rather write one.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{Args, CommandFactory, Parser, ValueEnum};
+use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
-use wildmatch::WildMatch;
 
 use crate::proxy_client::ProxyAddress;
 
@@ -18,46 +17,64 @@ use crate::proxy_client::ProxyAddress;
 /// pushes them, and renews them well before they expire. What to sign and which roles to assume is written in the
 /// proxy's policy alone.
 #[derive(Debug, Parser)]
-#[command(name = "credential-refresher", version, max_term_width = 100, after_long_help = AFTER_HELP)]
-pub struct Cli {
-    /// A proxy's credential intake: `unix:PATH`, or `http://HOST:PORT` on this machine. May be given several times.
-    #[arg(long = "proxy", value_name = "ADDRESS", required = true)]
-    pub proxies: Vec<ProxyAddress>,
+#[command(name = "credential-refresher", version, max_term_width = 100)]
+#[command(override_usage = USAGE, after_long_help = AFTER_HELP)]
+struct CommandLine {
+    #[command(flatten)]
+    options: Options,
 
-    /// A file with the bearer token for the `http://` proxies. It is read anew for every request.
+    /// A JSON file with the options above: proxies, tokenFile, interval, allowRoles, listen, logFormat and logLevel.
+    /// What the command line gives wins.
     #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-
-    /// How often each proxy is asked what it wants and holds, 100ms to 1h.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = interval)]
-    pub interval: Duration,
-
-    /// Assume only roles whose ARN matches this pattern: `*` stands for any characters, `?` for one. May be given
-    /// several times.
-    /// Without it, every role that a proxy's policy names is assumed.
-    #[arg(long = "allow-role", value_name = "PATTERN", value_parser = pattern)]
-    pub allowed_roles: Vec<WildMatch>,
+    config: Option<PathBuf>,
 
     /// Push everything once, then exit: with 0, or with 1 and the names of what failed.
     #[arg(long)]
-    pub once: bool,
+    once: bool,
 
     /// How long `--once` waits for proxies and sources that are not ready yet.
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "once", value_parser = humantime::parse_duration)]
-    pub timeout: Duration,
+    timeout: Duration,
+}
+
+/// What both the command line and the file may say.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Options {
+    /// A proxy's credential intake: `unix:PATH`, or `http://HOST:PORT` on this machine. May be given several times.
+    #[arg(long = "proxy", value_name = "ADDRESS", required_unless_present = "config")]
+    proxies: Vec<ProxyAddress>,
+
+    /// A file with the bearer token for the `http://` proxies. It is read anew for every request.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// How often each proxy is asked what it wants and holds, 100ms to 1h [default: 5s].
+    #[arg(long, value_name = "DURATION", value_parser = interval)]
+    #[serde(deserialize_with = "interval_in_file")]
+    interval: Option<Duration>,
+
+    /// Assume only roles whose ARN matches this pattern: `*` stands for any characters, `?` for one. May be given
+    /// several times. Without it, every role that a proxy's policy names is assumed.
+    #[arg(long = "allow-role", value_name = "PATTERN")]
+    allow_roles: Vec<String>,
 
     /// Serve `/healthz`, `/readyz` and `/metrics` (Prometheus) on this address.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "once")]
-    pub listen: Option<SocketAddr>,
+    listen: Option<SocketAddr>,
 
-    /// The form of the log lines on standard error.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
+    /// The form of the log lines on standard error [default: text].
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
 
-    /// The least severe events that are logged: error, warn, info, debug, trace or off.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: LevelFilter,
+    /// The least severe events that are logged [default: info].
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    log_level: Option<LogLevel>,
 }
+
+const USAGE: &str = "\
+credential-refresher --proxy <ADDRESS> [OPTIONS]
+       credential-refresher --config <FILE> [OPTIONS]";
 
 const AFTER_HELP: &str = "\
 AWS is set up as for any SDK: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_STS and the other AWS_* variables, the shared
@@ -69,7 +86,8 @@ Examples:
                        --allow-role 'arn:aws:iam::123456789012:role/*' --log-format json";
 
 /// How a log line is written.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -78,19 +96,87 @@ pub enum LogFormat {
     Json,
 }
 
-impl Cli {
-    /// Reads the command line, and ends the process with a message where it can't be followed.
+/// The least severe events that are logged.
+#[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Settings {
+    /// At least one.
+    pub proxies: Vec<ProxyAddress>,
+    /// There, where a proxy needs it.
+    pub token_file: Option<PathBuf>,
+    /// How often each proxy is looked at.
+    pub interval: Duration,
+    /// Patterns of role ARNs; none allow all.
+    pub allow_roles: Vec<String>,
+    /// Where probes and Prometheus are answered.
+    pub listen: Option<SocketAddr>,
+    /// Push once, within so long.
+    pub once: Option<Duration>,
+    /// The form of the log.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+impl Settings {
+    /// Reads the command line and the file that it names, and ends the process with a message where they can't be
+    /// followed.
     pub fn read() -> Self {
-        let cli = Self::parse();
-        if cli.token_file.is_none()
-            && let Some(address) = cli.proxies.iter().find(|address| matches!(address, ProxyAddress::Loopback { .. }))
-        {
-            let message =
-                format!("{address} lets nobody in without a token: give --token-file, or use its unix socket");
-            Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
-        }
-        cli
+        Self::resolve(CommandLine::parse()).unwrap_or_else(|message| {
+            let mut command = CommandLine::command();
+            command.error(ErrorKind::ValueValidation, message).exit()
+        })
     }
+
+    fn resolve(line: CommandLine) -> Result<Self, String> {
+        let file = line.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let Options { proxies, token_file, interval, allow_roles, listen, log_format, log_level } = line.options;
+        let settings = Self {
+            proxies: given(proxies).unwrap_or(file.proxies),
+            token_file: token_file.or(file.token_file),
+            interval: interval.or(file.interval).unwrap_or(Duration::from_secs(5)),
+            allow_roles: given(allow_roles).unwrap_or(file.allow_roles),
+            listen: listen.or(file.listen),
+            once: line.once.then_some(line.timeout),
+            log_format: log_format.or(file.log_format).unwrap_or_default(),
+            log_level: log_level.or(file.log_level).unwrap_or_default().into(),
+        };
+        if settings.proxies.is_empty() {
+            return Err("no proxy is given: give --proxy, or proxies in the configuration file".to_owned());
+        }
+        let by_token = |address: &&ProxyAddress| matches!(address, ProxyAddress::Loopback { .. });
+        match settings.proxies.iter().find(by_token) {
+            Some(address) if settings.token_file.is_none() => {
+                Err(format!("{address} lets nobody in without a token: give --token-file, or use its unix socket"))
+            }
+            _ => Ok(settings),
+        }
+    }
+}
+
+fn given<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn read_file(path: &Path) -> Result<Options, String> {
+    let text = std::fs::read(path).map_err(|error| format!("{} can't be read: {error}", path.display()))?;
+    let mut json = serde_json::Deserializer::from_slice(&text);
+    let options =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| format!("{}: {error}", path.display()))?;
+    json.end().map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(options)
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -102,17 +188,42 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn pattern(text: &str) -> Result<WildMatch, Infallible> {
-    Ok(WildMatch::new(text))
+fn interval_in_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    interval(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::OFF,
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn settings(args: &[&str]) -> Result<Settings, String> {
+        let args = std::iter::once("credential-refresher").chain(args.iter().copied());
+        Settings::resolve(CommandLine::try_parse_from(args).map_err(|error| error.to_string())?)
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]
@@ -123,10 +234,40 @@ mod tests {
     }
 
     #[test]
-    fn a_role_pattern_covers_paths() {
-        let cli = Cli::try_parse_from(["r", "--proxy", "unix:/s", "--allow-role", "arn:aws:iam::123456789012:role/*"]);
-        let pattern = &cli.unwrap().allowed_roles[0];
-        assert!(pattern.matches("arn:aws:iam::123456789012:role/team/orders"));
-        assert!(!pattern.matches("arn:aws:iam::999999999999:role/orders"));
+    fn the_command_line_wins_over_the_file() {
+        let file = file(
+            r#"{"proxies": ["unix:/file.sock"], "interval": "1m", "allowRoles": ["arn:*"], "logLevel": "debug",
+                "logFormat": "json", "listen": "127.0.0.1:9903"}"#,
+        );
+        let config = file.path().to_str().unwrap();
+        let settings = settings(&["--config", config, "--proxy", "unix:/line.sock", "--log-level", "warn"]).unwrap();
+        assert_eq!(settings.proxies, ["unix:/line.sock".parse().unwrap()]);
+        assert_eq!(settings.interval, Duration::from_secs(60));
+        assert_eq!(settings.allow_roles, ["arn:*"]);
+        assert_eq!(settings.log_level, LevelFilter::WARN);
+        assert!(matches!(settings.log_format, LogFormat::Json));
+        assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9903).into()));
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_followed_is_refused_at_the_place() {
+        for (text, told) in [
+            (r#"{"proxies": ["unix:/s", "tcp:x"]}"#, "proxies[1]: must be unix:PATH or http://HOST:PORT"),
+            (r#"{"proxies": ["unix:/s"], "interval": "1ms"}"#, "interval: must be from 100ms to 1h"),
+            (r#"{"proxies": ["unix:/s"], "allowRole": []}"#, "unknown field `allowRole`"),
+            ("{} {}", "trailing characters"),
+            ("{}", "no proxy is given"),
+        ] {
+            let file = file(text);
+            let error = settings(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_port_needs_a_token() {
+        assert!(settings(&["--proxy", "http://127.0.0.1:1"]).unwrap_err().contains("give --token-file"));
+        assert!(settings(&["--proxy", "http://127.0.0.1:1", "--token-file", "/t"]).is_ok());
+        assert!(settings(&["--proxy", "unix:/s"]).is_ok());
     }
 }

@@ -193,11 +193,11 @@ impl Renewal {
     }
 }
 
-/// When to ask again for credentials that live on for `remaining`: after half of it or a little more, at random, so
-/// that identities that were got together are not renewed together. A source that still gives the old ones, as EC2's
-/// does until five minutes before their end, is asked again after half of what is left.
+/// When to ask again for credentials that live on for `remaining`: after 30 to 50 % of it, so that an hour's session
+/// outlasts half an hour without STS, and at random, so that identities that were got together are not renewed together.
+/// A source that still gives the old ones, as EC2's does until shortly before their end, is asked again by the same rule.
 fn renewal_wait(remaining: Option<Duration>) -> Duration {
-    remaining.map_or(LONG_LIVED_RECHECK, |remaining| remaining.mul_f64(0.5 + 0.2 * fastrand::f64()).max(SHORTEST_WAIT))
+    remaining.map_or(LONG_LIVED_RECHECK, |remaining| remaining.mul_f64(0.3 + 0.2 * fastrand::f64()).max(SHORTEST_WAIT))
 }
 
 /// How long to wait after so many failures in a row: twice as long each time, less up to a half at random.
@@ -229,7 +229,7 @@ mod tests {
     fn renewal_comes_well_before_the_expiry_and_not_at_one_instant() {
         let hour = Duration::from_secs(3600);
         let waits: Vec<_> = (0..100).map(|_| renewal_wait(Some(hour))).collect();
-        assert!(waits.iter().all(|wait| (hour / 2..=hour * 7 / 10).contains(wait)));
+        assert!(waits.iter().all(|wait| (hour * 3 / 10..=hour / 2).contains(wait)));
         let distinct_seconds: std::collections::HashSet<_> = waits.iter().map(Duration::as_secs).collect();
         assert!(distinct_seconds.len() > 50, "{distinct_seconds:?}");
         assert_eq!(renewal_wait(Some(Duration::ZERO)), SHORTEST_WAIT);

@@ -2,7 +2,7 @@
 //!
 //! | module | its job |
 //! | --- | --- |
-//! | [`cli`] | the command line |
+//! | [`cli`] | the command line and the configuration file |
 //! | [`sources`] | the provider chain, and STS on top of it |
 //! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
 //! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::cli::Cli;
+use crate::cli::Settings;
 use crate::keeper::Keeper;
 use crate::proxy_client::ProxyClient;
 use crate::reconcile::{AllowedRoles, Proxy};
@@ -36,8 +36,8 @@ use crate::status::Status;
 use crate::status_server::StatusServer;
 
 fn main() -> ExitCode {
-    let cli = Cli::read();
-    telemetry::start_log(cli.log_format, cli.log_level);
+    let settings = Settings::read();
+    telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty: the work is waiting.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -46,14 +46,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(run(cli));
+    let outcome = runtime.block_on(run(settings));
     // A name lookup under way must not hold up the end.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(cli: Cli) -> ExitCode {
-    let once = cli.once;
+async fn run(settings: Settings) -> ExitCode {
+    let once = settings.once.is_some();
     // Before anything else, so that no signal is met unprepared.
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
@@ -63,7 +63,7 @@ async fn run(cli: Cli) -> ExitCode {
         }
     };
     let signal = tokio::select! {
-        outcome = supply(cli) => return outcome,
+        outcome = supply(settings) => return outcome,
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
@@ -72,10 +72,15 @@ async fn run(cli: Cli) -> ExitCode {
     if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-async fn supply(cli: Cli) -> ExitCode {
-    info!(version = env!("CARGO_PKG_VERSION"), proxies = cli.proxies.len(), once = cli.once, "starting");
-    let status = Arc::new(Status::new(&cli.proxies));
-    if let Some(address) = cli.listen {
+async fn supply(settings: Settings) -> ExitCode {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        proxies = settings.proxies.len(),
+        once = settings.once.is_some(),
+        "starting"
+    );
+    let status = Arc::new(Status::new(&settings.proxies));
+    if let Some(address) = settings.listen {
         match StatusServer::bind(address, status.clone()).await {
             Ok(server) => {
                 info!(
@@ -91,22 +96,23 @@ async fn supply(cli: Cli) -> ExitCode {
         }
     }
     let keeper = Arc::new(Keeper::new(AwsSource::new(), status.clone()));
-    let allowed_roles = AllowedRoles::new(cli.allowed_roles);
-    let proxies = cli.proxies.into_iter().map(|address| {
-        let client = ProxyClient::new(address, cli.token_file.clone());
+    let allowed_roles = AllowedRoles::new(&settings.allow_roles);
+    let proxies = settings.proxies.into_iter().map(|address| {
+        let client = ProxyClient::new(address, settings.token_file.clone());
         Proxy::new(client, allowed_roles.clone(), status.clone())
     });
-    if cli.once {
-        let deadline = Instant::now() + cli.timeout;
+    if let Some(timeout) = settings.once {
+        let deadline = Instant::now() + timeout;
         let supplied: JoinSet<_> =
-            proxies.map(|proxy| proxy.supply_once(keeper.clone(), cli.interval, deadline)).collect();
+            proxies.map(|proxy| proxy.supply_once(keeper.clone(), settings.interval, deadline)).collect();
         let missing: Vec<_> = supplied.join_all().await.into_iter().filter_map(Result::err).flatten().collect();
         for what in &missing {
             error!(what, "not supplied");
         }
         if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     } else {
-        let supplying: JoinSet<_> = proxies.map(|proxy| proxy.keep_supplied(keeper.clone(), cli.interval)).collect();
+        let supplying: JoinSet<_> =
+            proxies.map(|proxy| proxy.keep_supplied(keeper.clone(), settings.interval)).collect();
         supplying.join_all().await;
         // Only a panic in every one of them leads here.
         ExitCode::FAILURE

@@ -28,7 +28,8 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 const LARGEST_ANSWER: usize = 4 << 20;
 
 /// Where a proxy's intake listens. Credentials travel there unencrypted, so it is always on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum ProxyAddress {
     /// A Unix socket's path.
     Unix(PathBuf),
@@ -69,6 +70,14 @@ impl FromStr for ProxyAddress {
             return Err(ProxyAddressError::NotLoopback(host));
         }
         Ok(Self::Loopback { host, port })
+    }
+}
+
+impl TryFrom<String> for ProxyAddress {
+    type Error = ProxyAddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

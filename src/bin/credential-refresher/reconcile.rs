@@ -24,8 +24,8 @@ pub struct AllowedRoles(Vec<WildMatch>);
 
 impl AllowedRoles {
     /// Roles whose ARN matches a pattern; all of them where there is no pattern.
-    pub fn new(patterns: Vec<WildMatch>) -> Self {
-        Self(patterns)
+    pub fn new(patterns: &[String]) -> Self {
+        Self(patterns.iter().map(|pattern| WildMatch::new(pattern)).collect())
     }
 
     fn allow(&self, identity: &Identity) -> bool {
@@ -104,9 +104,7 @@ impl Proxy {
             renewals.mark_unchanged();
             let last_look = Instant::now();
             // What goes wrong has been logged, and is tried again at the next look.
-            let reached = self.reconcile(&keeper).await.is_ok();
-            // A proxy that has just started may be asked before its policy is loaded.
-            let settled = reached && !self.wanted.is_empty();
+            let settled = self.reconcile(&keeper).await.is_ok() && !self.wants_nothing();
             tokio::select! {
                 () = sleep_until(last_look + if settled { interval } else { soon }) => {}
                 // The keeper, and with it the sender, lives as long as this task.
@@ -131,6 +129,7 @@ impl Proxy {
             renewals.mark_unchanged();
             let outcome = self.reconcile(&keeper).await;
             let may_change = match &outcome {
+                Ok(_) if self.wants_nothing() => true,
                 Ok(unsupplied) => unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::NotAllowed)),
                 Err(_) => true,
             };
@@ -145,10 +144,16 @@ impl Proxy {
     fn verdict(&self, outcome: Result<Vec<Unsupplied>, ProxyError>) -> Result<(), Vec<String>> {
         let proxy = self.client.address();
         match outcome {
+            Ok(_) if self.wants_nothing() => Err(vec![format!("{proxy}: wants no credentials: is its policy loaded?")]),
             Ok(unsupplied) if unsupplied.is_empty() => Ok(()),
             Ok(unsupplied) => Err(unsupplied.iter().map(|unsupplied| format!("{proxy}: {unsupplied}")).collect()),
             Err(error) => Err(vec![format!("{proxy}: {error}")]),
         }
+    }
+
+    /// A proxy that has just started may be asked before its policy is loaded.
+    fn wants_nothing(&self) -> bool {
+        self.wanted.is_empty() && self.refused.is_empty()
     }
 
     /// Asks the proxy what it wants and holds, and pushes what it lacks.
@@ -180,7 +185,9 @@ impl Proxy {
                         self.pushed.insert(kept.identity().clone(), HeldCredentials::from(&*credentials));
                         continue;
                     }
-                    Err(error) => Lack::PushFailed(error),
+                    Err(error @ ProxyError::Refused { .. }) => Lack::PushFailed(error),
+                    // Not about these credentials: the next push would fare no better, and may take as long to fail.
+                    Err(error) => return Err(error),
                 },
             };
             unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
@@ -263,5 +270,25 @@ fn outlives(held: &HeldCredentials, credentials: &Credentials) -> bool {
     match (held.expires_at(), credentials.expiration()) {
         (Some(held), Some(ours)) => held >= ours && held > SystemTime::now(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sigv4_filter::credentials::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_pattern_covers_roles_and_never_stands_in_the_way_of_the_default_identity() {
+        let role = |arn: &str| {
+            Identity::assumed(Role { arn: arn.to_owned(), session_name: "s".to_owned(), external_id: None })
+        };
+        let allowed = AllowedRoles::new(&["arn:aws:iam::123456789012:role/*".to_owned()]);
+        assert!(allowed.allow(&role("arn:aws:iam::123456789012:role/team/orders")));
+        assert!(!allowed.allow(&role("arn:aws:iam::999999999999:role/orders")));
+        assert!(!allowed.allow(&role("x:arn:aws:iam::123456789012:role/orders")));
+        assert!(allowed.allow(&Identity::default_chain()));
+        assert!(AllowedRoles::new(&[]).allow(&role("arn:aws:iam::999999999999:role/orders")));
     }
 }

@@ -1,5 +1,5 @@
-//! The log. Only this program's own events are written, at every level: the SDK's and the HTTP stack's show whole
-//! requests and answers, and those carry secrets.
+//! The log. Only this program's own events are written, at every level: those of the SDK and the HTTP stack show requests
+//! and answers, and no test here could vouch for their silence about the secrets in them.
 
 use std::io;
 use std::time::SystemTime;
