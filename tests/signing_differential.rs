@@ -165,8 +165,8 @@ impl Request {
             }
             Some(expires) => {
                 let presigned = text(signer.presign(&request, headers, &context, expires).unwrap());
-                let added = presigned.strip_prefix(&text(uri.as_bytes())).unwrap();
-                url::form_urlencoded::parse(added[1..].as_bytes()).into_owned().collect()
+                let added = presigned.strip_prefix(&text(uri.as_bytes())).unwrap().trim_start_matches(['?', '&']);
+                url::form_urlencoded::parse(added.as_bytes()).into_owned().collect()
             }
         };
         signature.sort();
