@@ -105,7 +105,8 @@ impl CanonicalHeaders {
         self.fields.sort_by(|a, b| a.name(bytes).cmp(b.name(bytes)));
     }
 
-    fn write_lines(&self, out: &mut Vec<u8>) {
+    /// Writes a line for each name, `name:value,value`.
+    pub(super) fn write_lines(&self, out: &mut Vec<u8>) {
         let mut previous: Option<&[u8]> = None;
         for field in &self.fields {
             let name = field.name(&self.bytes);
@@ -121,7 +122,9 @@ impl CanonicalHeaders {
             out.extend_from_slice(field.value(&self.bytes));
             previous = Some(name);
         }
-        out.push(b'\n');
+        if previous.is_some() {
+            out.push(b'\n');
+        }
     }
 
     fn write_names(&self, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@
 //!
 //! Source: IAM User Guide, "AWS Signature Version 4 for API requests".
 
+mod aws_chunked;
 mod canonical_request;
 mod hex;
 mod payload_hash;
@@ -17,6 +18,7 @@ mod sigv4a;
 mod timestamp;
 mod uri;
 
+pub use aws_chunked::{AwsChunkedBody, AwsChunkedError, AwsChunkedForm, MAX_SIGNED_CHUNK, UnsupportedStreamingForm};
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_owned_by_signing, may_be_signed};

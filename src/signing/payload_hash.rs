@@ -2,9 +2,10 @@
 
 use sha2::{Digest, Sha256};
 
+use super::AwsChunkedForm;
 use super::hex::{self, HexDigest};
 
-const EMPTY: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub(super) const EMPTY: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const UNSIGNED: &[u8] = b"UNSIGNED-PAYLOAD";
 
 /// The last line of a canonical request, and the value of `x-amz-content-sha256` where that is sent.
@@ -16,11 +17,13 @@ pub enum PayloadHash {
     Unsigned,
     /// The body's SHA-256 in lower-case hexadecimal.
     Sha256([u8; 64]),
+    /// The body is `aws-chunked`, and signed chunk by chunk or not at all.
+    AwsChunked(AwsChunkedForm),
 }
 
 impl PayloadHash {
     /// Reads the `x-amz-content-sha256` that a client sent: 64 hexadecimal digits or `UNSIGNED-PAYLOAD`. `None` for
-    /// anything else, which must not be signed for.
+    /// anything else, which must not be signed for. [`AwsChunkedForm::from_client_header`] reads the rest.
     pub fn from_client_header(value: &[u8]) -> Option<Self> {
         if value == UNSIGNED {
             return Some(Self::Unsigned);
@@ -36,6 +39,7 @@ impl PayloadHash {
             Self::Empty => EMPTY,
             Self::Unsigned => UNSIGNED,
             Self::Sha256(digest) => digest,
+            Self::AwsChunked(form) => form.as_bytes(),
         }
     }
 
@@ -45,7 +49,9 @@ impl PayloadHash {
     /// Sources: S3 API Reference, "Authenticating Requests"; S3 Glacier Developer Guide, "Signing Requests";
     /// OpenSearch Service Developer Guide, "Signing HTTP requests" (for Serverless).
     pub(super) fn is_sent_to(&self, service: &str) -> bool {
-        matches!(self, Self::Unsigned) || super::uri::is_s3(service) || matches!(service, "aoss" | "glacier")
+        matches!(self, Self::Unsigned | Self::AwsChunked(_))
+            || super::uri::is_s3(service)
+            || matches!(service, "aoss" | "glacier")
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
+use super::aws_chunked::{AwsChunkedBody, AwsChunkedForm, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
 use super::signing_key::{KeyCache, KeyScope, SigningKey};
 use super::sigv4a::{self, AsymmetricKey};
@@ -76,6 +77,9 @@ pub enum SigningError {
     /// SigV4A found no key or nonce. Of all secrets and messages, next to none see this.
     #[error("no SigV4A signature can be made with these credentials; have them renewed")]
     Asymmetric,
+    /// A body of signed chunks can't be signed anew with SigV4A.
+    #[error("signed chunks can't be signed anew with SigV4A; let the client send STREAMING-UNSIGNED-PAYLOAD-TRAILER")]
+    AsymmetricChunks,
 }
 
 /// The headers that carry a signature. They take the place of whatever the client sent under these names.
@@ -183,13 +187,48 @@ impl Signer {
         self.authorization.extend_from_slice(&self.signature);
         write_parts(&[timestamp.as_bytes()], &mut self.date);
         write_parts(&[request.payload.as_bytes()], &mut self.payload_hash);
-        Ok(SignedHeaders {
+        Ok(self.signed_headers(context, sends_payload_hash))
+    }
+
+    /// The headers of the request that was signed last.
+    fn signed_headers<'s>(&'s self, context: &SigningContext<'s>, sends_payload_hash: bool) -> SignedHeaders<'s> {
+        SignedHeaders {
             authorization: &self.authorization,
             date: &self.date,
-            security_token,
+            security_token: context.credentials.session_token().map(str::as_bytes),
             content_sha256: sends_payload_hash.then_some(&self.payload_hash),
-            region_set,
-        })
+            region_set: context.algorithm.region_set(),
+        }
+    }
+
+    /// Signs a request whose body is `aws-chunked`: in its headers, and its chunks as they go through the body that is
+    /// given. `decoded_length` is what `x-amz-decoded-content-length` says. The request's own payload is passed over.
+    ///
+    /// # Errors
+    /// [`SigningError`] says which part can't be used; [`SigningError::AsymmetricChunks`] where chunks would have to be
+    /// signed with SigV4A.
+    pub fn sign_aws_chunked<'s, 'h>(
+        &'s mut self,
+        form: AwsChunkedForm,
+        decoded_length: u64,
+        request: &UnsignedRequest<'_>,
+        headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
+        context: &SigningContext<'s>,
+    ) -> Result<(SignedHeaders<'s>, AwsChunkedBody), SigningError> {
+        let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
+        let chunk_key = match context.algorithm {
+            _ if !form.is_signed() => None,
+            Algorithm::SigV4 => Some(signing_key(&mut self.keys, context, timestamp)?.clone()),
+            Algorithm::SigV4a { .. } => return Err(SigningError::AsymmetricChunks),
+        };
+        let request = UnsignedRequest { payload: PayloadHash::AwsChunked(form), ..*request };
+        self.sign_in_headers(&request, headers, context, true)?;
+        let chunk_signer = chunk_key.map(|key| ChunkSigner {
+            key,
+            context: [timestamp.as_bytes(), b"\n", &self.credential_scope, b"\n"].concat(),
+            previous_signature: self.signature.clone(),
+        });
+        Ok((self.signed_headers(context, true), AwsChunkedBody::new(form, decoded_length, chunk_signer)))
     }
 
     /// Signs a request in its query, and gives the path and query to send. No header is added; those of `headers` that
@@ -276,7 +315,7 @@ impl Signer {
 
     /// Signs the canonical request that was finished last, in the credential scope that was written last.
     fn calculate_signature(&mut self, context: &SigningContext<'_>, timestamp: Timestamp) -> Result<(), SigningError> {
-        let SigningContext { credentials, scope, algorithm, at } = *context;
+        let SigningContext { credentials, algorithm, .. } = *context;
         write_parts(
             &[
                 algorithm.name(),
@@ -292,9 +331,8 @@ impl Signer {
         self.signature.clear();
         match algorithm {
             Algorithm::SigV4 => {
-                let derive = || Ok(SigningKey::derive(credentials.secret_access_key(), at, scope));
-                let key = self.keys.key(credentials, KeyScope { day: timestamp.day(), scope }, derive)?;
-                self.signature.extend_from_slice(&key.sign(&self.string_to_sign));
+                let signature = signing_key(&mut self.keys, context, timestamp)?.sign(&self.string_to_sign);
+                self.signature.extend_from_slice(&signature);
             }
             Algorithm::SigV4a { .. } => {
                 let derive = || AsymmetricKey::derive(credentials).ok_or(SigningError::Asymmetric);
@@ -304,6 +342,17 @@ impl Signer {
         }
         Ok(())
     }
+}
+
+/// The key for the day of `timestamp`, which is when `context` signs.
+fn signing_key<'k>(
+    keys: &'k mut KeyCache<SigningKey>,
+    context: &SigningContext<'_>,
+    timestamp: Timestamp,
+) -> Result<&'k SigningKey, SigningError> {
+    let SigningContext { credentials, scope, at, .. } = *context;
+    let derive = || Ok(SigningKey::derive(credentials.secret_access_key(), at, scope));
+    keys.key(credentials, KeyScope { day: timestamp.day(), scope }, derive)
 }
 
 fn write_security_token(token: &str, out: &mut Vec<u8>) {

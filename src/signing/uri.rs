@@ -424,6 +424,16 @@ mod tests {
     }
 
     proptest! {
+        /// Whoever decodes a query finds the same parameters in its wire form.
+        #[test]
+        fn the_wire_form_of_a_query_says_the_same(query in "([a-c=&+%/:;?~ü]|%2[0-9a-fB-F]|%4[1-9]|%C3%BC){0,20}") {
+            let mut uri = WireUri::default();
+            uri.set(UriStyle::Standard, b"/", Some(query.as_bytes()));
+            let written: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
+            let sent: Vec<_> = url::form_urlencoded::parse(uri.query()).collect();
+            prop_assert_eq!(written, sent);
+        }
+
         /// The wire form holds nothing that a hop could read otherwise, and is a fixed point.
         #[test]
         fn any_bytes_become_a_uri(

@@ -1,0 +1,427 @@
+//! `aws-chunked` bodies, signed anew while they stream.
+//!
+//! An SDK may send a body in chunks, each with a signature that is made from the one before; the first from the signature
+//! in the headers. As a proxy makes that one anew, all others have to be made anew too:
+//!
+//! ```text
+//! 10000;chunk-signature=<64 hex>\r\n<65536 bytes>\r\n          chunks
+//! 0;chunk-signature=<64 hex>\r\n                               the last one is empty
+//! x-amz-checksum-crc32c:<base64>\r\n                           trailers, in two of the three forms
+//! x-amz-trailer-signature:<64 hex>\r\n                         of the trailers, where chunks are signed
+//! \r\n
+//! ```
+//!
+//! The client's framing is kept byte for byte and only signatures are replaced, which are all of one length. So the body's
+//! length and with it `content-length` stay as they are, whatever the trailers hold. A signature stands before the chunk
+//! that it covers, so a signed chunk is held until it is whole; no more than [`MAX_SIGNED_CHUNK`] is ever held. (Cutting
+//! the body into chunks of our own would hold less, but `content-length` would have to be foretold, and S3 refuses an
+//! upload that misses it.) SDKs send signed chunks of 64 or 128 KiB. Chunks that are not signed pass as they arrive.
+//!
+//! Sources: S3 API Reference, "Transferring Payload in Multiple Chunks" and "Including Trailing Headers".
+
+use std::{fmt, mem};
+
+use sha2::{Digest, Sha256};
+
+use super::canonical_request::CanonicalHeaders;
+use super::hex::{self, HexDigest};
+use super::payload_hash::EMPTY;
+use super::signing_key::SigningKey;
+
+/// How many bytes of a signed chunk are held at most. It is what Envoy itself buffers of a request by default.
+pub const MAX_SIGNED_CHUNK: usize = 1024 * 1024;
+
+/// A chunk's first line has up to 16 digits, a signature and what names it; a trailer has a checksum or a like.
+const MAX_LINE: usize = 1024;
+const MAX_TRAILERS: usize = 16;
+
+const CHUNK_SIGNATURE: &[u8] = b";chunk-signature=";
+const TRAILER_SIGNATURE: &[u8] = b"x-amz-trailer-signature:";
+
+/// The form of an `aws-chunked` body, which `x-amz-content-sha256` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AwsChunkedForm {
+    /// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD`: chunks are signed.
+    Signed,
+    /// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER`: chunks and trailers are signed.
+    SignedTrailer,
+    /// `STREAMING-UNSIGNED-PAYLOAD-TRAILER`: neither is.
+    UnsignedTrailer,
+}
+
+/// An `x-amz-content-sha256` that names a streaming form which can't be signed anew: SigV4A's, or an event stream's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "x-amz-content-sha256 names a streaming form that can't be signed anew; \
+     send STREAMING-AWS4-HMAC-SHA256-PAYLOAD[-TRAILER], STREAMING-UNSIGNED-PAYLOAD-TRAILER, or a body that is not chunked"
+)]
+pub struct UnsupportedStreamingForm;
+
+impl AwsChunkedForm {
+    /// Reads the `x-amz-content-sha256` that a client sent; `None` where the body is not chunked.
+    ///
+    /// # Errors
+    /// [`UnsupportedStreamingForm`]: the body is chunked, and has to be refused.
+    pub fn from_client_header(value: &[u8]) -> Result<Option<Self>, UnsupportedStreamingForm> {
+        match [Self::Signed, Self::SignedTrailer, Self::UnsignedTrailer]
+            .into_iter()
+            .find(|form| form.as_bytes() == value)
+        {
+            None if value.starts_with(b"STREAMING-") => Err(UnsupportedStreamingForm),
+            form => Ok(form),
+        }
+    }
+
+    pub(super) fn as_bytes(self) -> &'static [u8] {
+        match self {
+            Self::Signed => b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+            Self::SignedTrailer => b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+            Self::UnsignedTrailer => b"STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+        }
+    }
+
+    pub(super) fn is_signed(self) -> bool {
+        self != Self::UnsignedTrailer
+    }
+}
+
+/// What is wrong with an `aws-chunked` body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AwsChunkedError {
+    /// A chunk does not begin with its size in hexadecimal and what its form asks for.
+    #[error(
+        "a chunk must begin with its size in hexadecimal, `;chunk-signature=` and 64 digits where it is signed, and CRLF"
+    )]
+    ChunkHeader,
+    /// A signed chunk is larger than what is held.
+    #[error("a signed chunk is larger than 1 MiB; send smaller ones, or STREAMING-UNSIGNED-PAYLOAD-TRAILER")]
+    ChunkTooLarge,
+    /// The data of a chunk is not followed by CRLF.
+    #[error("a chunk is not followed by CRLF where its size says that it ends")]
+    ChunkEnd,
+    /// The chunks do not add up to what `x-amz-decoded-content-length` says.
+    #[error("the chunks do not add up to x-amz-decoded-content-length")]
+    DecodedLength,
+    /// A trailer is no `name:value`, or too long, or there are too many.
+    #[error("a trailer must be `name:value` of at most 1024 bytes, and there may be 16 of them")]
+    Trailer,
+    /// The trailers are signed but their signature is missing or malformed.
+    #[error("the trailers must end with x-amz-trailer-signature and 64 hexadecimal digits")]
+    TrailerSignature,
+    /// Bytes follow the body's end.
+    #[error("bytes follow the end of the chunked body")]
+    AfterEnd,
+    /// The request ended within the body.
+    #[error("the request ended before its chunked body did")]
+    Truncated,
+}
+
+/// What the signatures of a body are made with.
+pub(super) struct ChunkSigner {
+    pub(super) key: SigningKey,
+    /// Timestamp and credential scope, a line each.
+    pub(super) context: Vec<u8>,
+    /// At first, the signature in the headers.
+    pub(super) previous_signature: Vec<u8>,
+}
+
+impl ChunkSigner {
+    fn sign_chunk(&mut self, data_hash: &HexDigest) -> HexDigest {
+        self.sign(b"AWS4-HMAC-SHA256-PAYLOAD\n", &[EMPTY, b"\n", data_hash])
+    }
+
+    fn sign_trailers(&mut self, canonical_trailers: &[u8]) -> HexDigest {
+        let hash = hex::encode(&Sha256::digest(canonical_trailers).into());
+        self.sign(b"AWS4-HMAC-SHA256-TRAILER\n", &[&hash])
+    }
+
+    fn sign(&mut self, algorithm_line: &[u8], hashes: &[&[u8]]) -> HexDigest {
+        let mut string_to_sign = [algorithm_line, &self.context, &self.previous_signature, b"\n"].concat();
+        string_to_sign.extend(hashes.iter().copied().flatten());
+        let signature = self.key.sign(&string_to_sign);
+        self.previous_signature = signature.to_vec();
+        signature
+    }
+}
+
+/// An `aws-chunked` body on its way: the client's bytes go in as they arrive, and come out signed anew.
+pub struct AwsChunkedBody {
+    form: AwsChunkedForm,
+    /// Where chunks are signed.
+    signer: Option<ChunkSigner>,
+    /// How much data is still to come, of what `x-amz-decoded-content-length` announced.
+    data_left: u64,
+    state: State,
+    /// The line that is being read.
+    line: Vec<u8>,
+    /// The signed chunk that is being read: its first line, with the client's signature, and its data.
+    chunk: Vec<u8>,
+    chunk_hasher: Sha256,
+    trailers: CanonicalHeaders,
+    trailer_count: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In the line that begins a chunk.
+    ChunkHeader,
+    /// In a chunk's data, of which so much is to come.
+    Data {
+        left: u64,
+    },
+    /// Behind a chunk's data, or behind the last chunk where no trailers follow; of the CRLF there, so much was seen.
+    ChunkEnd {
+        seen: usize,
+        is_last: bool,
+    },
+    /// In the trailers; with signed ones, whether their signature was seen.
+    Trailers {
+        signed: bool,
+    },
+    /// Behind the line that ends the body.
+    End,
+    Failed(AwsChunkedError),
+}
+
+impl AwsChunkedBody {
+    pub(super) fn new(form: AwsChunkedForm, decoded_length: u64, signer: Option<ChunkSigner>) -> Self {
+        Self {
+            form,
+            signer,
+            data_left: decoded_length,
+            state: State::ChunkHeader,
+            line: Vec::new(),
+            chunk: Vec::new(),
+            chunk_hasher: Sha256::new(),
+            trailers: CanonicalHeaders::default(),
+            trailer_count: 0,
+        }
+    }
+
+    /// Takes the next bytes of the body and appends to `out` what can be sent on.
+    ///
+    /// # Errors
+    /// [`AwsChunkedError`] where the body is malformed: the request must be ended. Every further call gives it again.
+    pub fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), AwsChunkedError> {
+        while !input.is_empty() {
+            let taken = self.step(input, out).inspect_err(|error| self.state = State::Failed(*error))?;
+            input = input.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// To be called once the request has ended.
+    ///
+    /// # Errors
+    /// [`AwsChunkedError::Truncated`] where the body has not.
+    pub fn finish(&self) -> Result<(), AwsChunkedError> {
+        match self.state {
+            State::End => Ok(()),
+            State::Failed(error) => Err(error),
+            _ => Err(AwsChunkedError::Truncated),
+        }
+    }
+
+    /// Takes some of the input, at least a byte, and says how much.
+    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, AwsChunkedError> {
+        match self.state {
+            State::ChunkHeader => {
+                let taken = self.read_line(input, AwsChunkedError::ChunkHeader)?;
+                self.with_whole_line(|body, line| body.begin_chunk(line, out))?;
+                Ok(taken)
+            }
+            State::Data { left } => {
+                let taken = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+                self.take_data(input.get(..taken).unwrap_or_default(), left, out);
+                Ok(taken)
+            }
+            State::ChunkEnd { seen, is_last } => {
+                if input.first() != b"\r\n".get(seen) {
+                    return Err(AwsChunkedError::ChunkEnd);
+                }
+                self.state = match (seen, is_last) {
+                    (0, _) => State::ChunkEnd { seen: 1, is_last },
+                    (_, false) => State::ChunkHeader,
+                    (_, true) => State::End,
+                };
+                out.extend(input.first());
+                Ok(1)
+            }
+            State::Trailers { signed } => {
+                let taken = self.read_line(input, AwsChunkedError::Trailer)?;
+                self.with_whole_line(|body, line| body.take_trailer(line, signed, out))?;
+                Ok(taken)
+            }
+            State::End => Err(AwsChunkedError::AfterEnd),
+            State::Failed(error) => Err(error),
+        }
+    }
+
+    /// Adds to the line what the input has of it, and says how much that is.
+    fn read_line(&mut self, input: &[u8], too_long: AwsChunkedError) -> Result<usize, AwsChunkedError> {
+        let taken = input.iter().position(|&byte| byte == b'\n').map_or(input.len(), |end| end + 1);
+        if self.line.len() + taken > MAX_LINE {
+            return Err(too_long);
+        }
+        self.line.extend_from_slice(input.get(..taken).unwrap_or_default());
+        Ok(taken)
+    }
+
+    /// Hands on the line once it is whole, and starts another.
+    fn with_whole_line(
+        &mut self,
+        take: impl FnOnce(&mut Self, &[u8]) -> Result<(), AwsChunkedError>,
+    ) -> Result<(), AwsChunkedError> {
+        if !self.line.ends_with(b"\n") {
+            return Ok(());
+        }
+        let mut line = mem::take(&mut self.line);
+        let result = take(self, &line);
+        line.clear();
+        self.line = line;
+        result
+    }
+
+    fn begin_chunk(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), AwsChunkedError> {
+        let size = parse_chunk_header(line, self.form.is_signed()).ok_or(AwsChunkedError::ChunkHeader)?;
+        self.data_left = self.data_left.checked_sub(size).ok_or(AwsChunkedError::DecodedLength)?;
+        if self.form.is_signed() {
+            if size > MAX_SIGNED_CHUNK as u64 {
+                return Err(AwsChunkedError::ChunkTooLarge);
+            }
+            self.chunk.extend_from_slice(line);
+        } else {
+            out.extend_from_slice(line);
+        }
+        if size > 0 {
+            self.state = State::Data { left: size };
+            return Ok(());
+        }
+        if self.data_left > 0 {
+            return Err(AwsChunkedError::DecodedLength);
+        }
+        self.sign_chunk(line.len(), out);
+        self.state = match self.form {
+            AwsChunkedForm::Signed => State::ChunkEnd { seen: 0, is_last: true },
+            AwsChunkedForm::SignedTrailer | AwsChunkedForm::UnsignedTrailer => State::Trailers { signed: false },
+        };
+        Ok(())
+    }
+
+    fn take_data(&mut self, data: &[u8], left: u64, out: &mut Vec<u8>) {
+        if self.form.is_signed() {
+            self.chunk_hasher.update(data);
+            self.chunk.extend_from_slice(data);
+        } else {
+            out.extend_from_slice(data);
+        }
+        let left = left.saturating_sub(data.len() as u64);
+        if left > 0 {
+            self.state = State::Data { left };
+            return;
+        }
+        let header_len = self.chunk.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        self.sign_chunk(header_len, out);
+        self.state = State::ChunkEnd { seen: 0, is_last: false };
+    }
+
+    /// Sends on the chunk that is held, with our signature in place of the client's, which ends its first line.
+    fn sign_chunk(&mut self, header_len: usize, out: &mut Vec<u8>) {
+        let Some(signer) = &mut self.signer else { return };
+        let data_hash = hex::encode(&self.chunk_hasher.finalize_reset().into());
+        let signature = signer.sign_chunk(&data_hash);
+        let end = header_len.saturating_sub(b"\r\n".len());
+        if let Some(place) = self.chunk.get_mut(end.saturating_sub(signature.len())..end) {
+            place.copy_from_slice(&signature);
+        }
+        out.append(&mut self.chunk);
+    }
+
+    fn take_trailer(&mut self, line: &[u8], signed: bool, out: &mut Vec<u8>) -> Result<(), AwsChunkedError> {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let line_end = line.get(text.len()..).unwrap_or_default();
+        match (self.form, text) {
+            (AwsChunkedForm::UnsignedTrailer, b"") => self.state = State::End,
+            (_, b"") if signed => self.state = State::End,
+            (_, _) if signed => return Err(AwsChunkedError::TrailerSignature),
+            (AwsChunkedForm::SignedTrailer, _) if begins_with_ignoring_case(text, TRAILER_SIGNATURE) => {
+                return self.sign_trailers(text, line_end, out);
+            }
+            // Some clients end the trailers with an empty line before their signature.
+            (_, b"") => self.count_trailer()?,
+            (_, _) => {
+                self.count_trailer()?;
+                let (name, value) = split_trailer(text).ok_or(AwsChunkedError::Trailer)?;
+                self.trailers.add(name, value);
+            }
+        }
+        out.extend_from_slice(line);
+        Ok(())
+    }
+
+    fn count_trailer(&mut self) -> Result<(), AwsChunkedError> {
+        self.trailer_count += 1;
+        if self.trailer_count > MAX_TRAILERS { Err(AwsChunkedError::Trailer) } else { Ok(()) }
+    }
+
+    fn sign_trailers(&mut self, text: &[u8], line_end: &[u8], out: &mut Vec<u8>) -> Result<(), AwsChunkedError> {
+        let (before, _) = text
+            .split_at_checked(text.len().saturating_sub(size_of::<HexDigest>()))
+            .filter(|(before, signature)| {
+                before.trim_ascii_end().len() == TRAILER_SIGNATURE.len() && is_signature(signature)
+            })
+            .ok_or(AwsChunkedError::TrailerSignature)?;
+        self.trailers.sort();
+        let mut canonical_trailers = Vec::new();
+        self.trailers.write_lines(&mut canonical_trailers);
+        if let Some(signer) = &mut self.signer {
+            out.extend_from_slice(before);
+            out.extend_from_slice(&signer.sign_trailers(&canonical_trailers));
+            out.extend_from_slice(line_end);
+        }
+        self.state = State::Trailers { signed: true };
+        Ok(())
+    }
+}
+
+/// The size that a chunk's first line gives.
+fn parse_chunk_header(line: &[u8], is_signed: bool) -> Option<u64> {
+    let text = line.strip_suffix(b"\r\n")?;
+    let digits = if is_signed {
+        let (rest, signature) = text.split_at_checked(text.len().checked_sub(size_of::<HexDigest>())?)?;
+        rest.strip_suffix(CHUNK_SIGNATURE).filter(|_| is_signature(signature))?
+    } else {
+        text
+    };
+    // Sixteen digits are what 64 bits can hold.
+    if !(1..=16).contains(&digits.len()) {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |size, &byte| Some(size << 4 | u64::from(hex::digit(byte)?)))
+}
+
+fn is_signature(text: &[u8]) -> bool {
+    text.len() == size_of::<HexDigest>() && text.iter().all(u8::is_ascii_hexdigit)
+}
+
+fn begins_with_ignoring_case(text: &[u8], beginning: &[u8]) -> bool {
+    text.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+}
+
+fn split_trailer(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, value) = text.split_at_checked(text.iter().position(|&byte| byte == b':')?)?;
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_value = |byte: &u8| !byte.is_ascii_control() || *byte == b'\t';
+    let value = value.get(1..)?;
+    (!name.is_empty() && name.iter().all(is_name) && value.iter().all(is_value)).then_some((name, value))
+}
+
+impl fmt::Debug for AwsChunkedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsChunkedBody").field("form", &self.form).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
