@@ -77,13 +77,14 @@ def http2_with_trailers(
     authority: str = "localhost",
     timeout: float = 30,
 ) -> Response:
-    """One HTTP/2 request whose stream ends with trailers in place of a last DATA frame."""
+    """One HTTP/2 request whose stream ends with trailers in place of a last DATA frame; a body of at most 64 KiB."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp:
         connection.initiate_connection()
         head = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path), *headers]
         connection.send_headers(1, head)
-        connection.send_data(1, body)
+        for start in range(0, len(body), connection.max_outbound_frame_size):
+            connection.send_data(1, body[start : start + connection.max_outbound_frame_size])
         connection.send_headers(1, list(trailers), end_stream=True)
         tcp.sendall(connection.data_to_send())
         return _http2_response(connection, tcp)

@@ -60,6 +60,8 @@ class Upstream:
     answer: Answer | None = None
     """In place of the JSON report."""
     received: list[Received] = field(default_factory=list)
+    arrived: int = 0
+    """Bytes of request bodies that have come so far, those of unfinished requests too."""
 
     def __enter__(self):
         self._loop = asyncio.new_event_loop()
@@ -87,6 +89,11 @@ class Upstream:
         """The latest request; an error that says so where none came."""
         assert self.received, "no request reached the upstream"
         return self.received[-1]
+
+    def reset(self) -> None:
+        """Forgets what came, and answers with the report again."""
+        self.received.clear()
+        self.answer, self.arrived = None, 0
 
     def _run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -124,6 +131,7 @@ class Upstream:
                 head = event
             elif isinstance(event, h11.Data):
                 body += event.data
+                self.arrived += len(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 trailers = _text(event.headers)
                 break

@@ -159,8 +159,8 @@ def _check_signed_headers(request: WireRequest, signed_headers: list[str]) -> No
 
 
 def _as_s3_reads_it(path: str) -> str:
-    # S3 decodes the path into the object's key and encodes that the AWS way.
-    return quote(unquote_to_bytes(path), safe="/" + _UNRESERVED)
+    # S3 decodes each segment and encodes it the AWS way; an encoded slash stays one, as in the ARNs of S3 Control.
+    return "/".join(quote(unquote_to_bytes(segment), safe=_UNRESERVED) for segment in path.split("/"))
 
 
 def _canonical(query: str) -> str:

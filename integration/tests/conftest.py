@@ -1,14 +1,20 @@
+import contextlib
 import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 from botocore.credentials import Credentials
 
 from harness.certificates import Authority
-from harness.stand_ins import Ministack, Moto
+from harness.proxy import Proxy, StockConfiguration
+from harness.stand_ins import REGION, Ministack, Moto
+from harness.upstream import Upstream
 from harness.verifier import Verifier
 
 STATIC_KEY = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 TEMPORARY_KEY = Credentials("ASIDEXAMPLE", "bPxRfiCYEXAMPLEKEY/K7MDENG+wJalrXUtnFEMI", "FwoGZXIvYXdzEXAMPLE//token==")
+
+StartProxy = Callable[..., Proxy]
 
 
 def pytest_configure():
@@ -27,22 +33,88 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="session")
-def ministack(tmp_path_factory: pytest.TempPathFactory):
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
     with Ministack(tmp_path_factory.mktemp("ministack")) as stand_in:
         yield stand_in
 
 
 @pytest.fixture(scope="session")
-def moto(tmp_path_factory: pytest.TempPathFactory):
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     with Moto(tmp_path_factory.mktemp("moto")) as stand_in:
         yield stand_in
 
 
-@pytest.fixture
-def s3_verifier(keys) -> Verifier:
-    return Verifier(keys, "eu-west-1", "s3")
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def api_verifier(keys) -> Verifier:
-    return Verifier(keys, "eu-west-1", "execute-api")
+    return Verifier(keys, REGION, "execute-api")
+
+
+@pytest.fixture(scope="session")
+def s3_verifier(keys) -> Verifier:
+    return Verifier(keys, REGION, "s3")
+
+
+@pytest.fixture(scope="session")
+def _api(api_verifier) -> Iterator[Upstream]:
+    with Upstream(api_verifier) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def _s3(s3_verifier) -> Iterator[Upstream]:
+    with Upstream(s3_verifier) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def api(_api) -> Upstream:
+    """An upstream that verifies signatures for execute-api."""
+    _api.reset()
+    return _api
+
+
+@pytest.fixture
+def s3(_s3) -> Upstream:
+    """An upstream that verifies signatures for S3."""
+    _s3.reset()
+    return _s3
+
+
+@pytest.fixture(scope="module")
+def start_shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
+    """Starts proxies that stay until the module's tests are done."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(Proxy(tmp_path_factory.mktemp("proxy"), *arguments))
+
+
+@pytest.fixture
+def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
+    """Starts proxies that stay until the test is done."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(Proxy(tmp_path_factory.mktemp("proxy"), *arguments))
+
+
+@pytest.fixture(scope="module")
+def proxy(start_shared_proxy: StartProxy, _api: Upstream, _s3: Upstream) -> Proxy:
+    """A proxy with a route to each upstream, signing with temporary credentials."""
+    proxy = start_shared_proxy(policy({"/api": api_route(_api, "/prod"), "/s3": s3_route(_s3)}))
+    proxy.push(TEMPORARY_KEY)
+    return proxy
+
+
+@pytest.fixture
+def configuration() -> StockConfiguration:
+    return StockConfiguration()
+
+
+def policy(routes: dict, **members) -> dict:
+    """A policy whose requests wait for the first credentials, so that no test depends on how soon a push is seen."""
+    return {"routes": routes, "credentialsWaitMs": 5000, **members}
+
+
+def api_route(upstream: Upstream, path: str = "", **members) -> dict:
+    return {"target": upstream.url + path, "service": "execute-api", "region": REGION, **members}
+
+
+def s3_route(upstream: Upstream, path: str = "", **members) -> dict:
+    return {"target": upstream.url + path, "service": "s3", "region": REGION, **members}

@@ -9,7 +9,7 @@ from botocore.awsrequest import AWSRequest
 
 from conftest import TEMPORARY_KEY
 from harness.client import curl
-from harness.tamper import Tamper
+from harness.hop import Hop
 from harness.upstream import Answer, Upstream
 
 
@@ -86,7 +86,7 @@ def test_serves_over_tls(api_verifier, authority):
     ids=["path", "signed header", "body", "signature"],
 )
 def test_a_byte_changed_on_the_way_is_refused(upstream, old, new):
-    with Tamper(upstream.port) as hop:
+    with Hop(upstream.port) as hop:
         url = hop.url + "/orders"
         headers = signed_headers(url, "POST", b"a body")
         assert curl(url, "POST", headers, b"a body").status == 200

@@ -1,0 +1,142 @@
+"""The filter in a real Envoy, run from the stock configuration with a few values replaced."""
+
+import json
+import shutil
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
+from botocore.credentials import Credentials
+
+from .client import Response, curl
+from .envoy import Envoy
+from .process import REPOSITORY, wait_until
+
+WASM = REPOSITORY / "dist" / "sigv4_filter.wasm"
+STOCK_CONFIGURATION = REPOSITORY / "envoy" / "envoy.yaml"
+
+
+class StockConfiguration:
+    """envoy/envoy.yaml as it stands, with the places by name that a test replaces."""
+
+    def __init__(self):
+        # The round trip takes the YAML aliases apart: an edit of one place stays there.
+        self.document: dict = json.loads(json.dumps(yaml.safe_load(STOCK_CONFIGURATION.read_text())))
+
+    def listener(self, name: str) -> dict:
+        return _named(self.document["static_resources"]["listeners"], name)
+
+    def cluster(self, name: str) -> dict:
+        return _named(self.document["static_resources"]["clusters"], name)
+
+    def http_connection_manager(self, listener: str) -> dict:
+        return self.listener(listener)["filter_chains"][0]["filters"][0]["typed_config"]
+
+    @property
+    def signer(self) -> dict:
+        """The signer's PluginConfig."""
+        return _named(self.http_connection_manager("traffic")["http_filters"], "sigv4")["typed_config"]["config"]
+
+    @property
+    def intake(self) -> dict:
+        """The intake's PluginConfig."""
+        return _named(self.http_connection_manager("intake")["http_filters"], "sigv4_intake")["typed_config"]["config"]
+
+    def configure(self, plugin: dict, document: dict) -> None:
+        """Gives `signer` or `intake` its configuration, which Envoy hands over as the text that it is."""
+        plugin["configuration"] = {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": json.dumps(document),
+        }
+
+    def use_wasm(self, path: Path) -> None:
+        for plugin in (self.signer, self.intake):
+            plugin["vm_config"]["code"]["local"]["filename"] = str(path)
+
+    def use_socket(self, path: Path) -> None:
+        """The intake's Unix socket, where its listener has one."""
+        if pipe := self.listener("intake")["address"].get("pipe"):
+            pipe["path"] = str(path)
+
+    def trust(self, certificate: Path) -> None:
+        """Check https targets against this authority in place of the system's."""
+        tls = self.cluster("https")["transport_socket"]["typed_config"]["common_tls_context"]
+        tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
+
+
+class Proxy:
+    """A running Envoy that signs by `policy`; credentials go in over its Unix socket."""
+
+    def __init__(self, directory: Path, policy: dict, configuration: StockConfiguration | None = None):
+        if not WASM.exists():
+            raise FileNotFoundError(f"{WASM} is not there: run make build")
+        configuration = configuration or StockConfiguration()
+        configuration.configure(configuration.signer, policy)
+        configuration.use_wasm(WASM)
+        # A socket's path has room for about a hundred characters, which test directories outgrow.
+        self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
+        self.socket = self._socket_directory / "credentials.sock"
+        configuration.use_socket(self.socket)
+        self.envoy = Envoy(configuration.document, directory)
+
+    def __enter__(self):
+        try:
+            self.envoy.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.envoy.stop()
+        shutil.rmtree(self._socket_directory, ignore_errors=True)
+
+    @property
+    def port(self) -> int:
+        return self.envoy.port("traffic")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def request(self, path: str, method: str = "GET", **options) -> Response:
+        """What a client of the proxy gets; the options are those of `curl`."""
+        return curl(self.url + path, method, **options)
+
+    def intake(self, path: str, method: str = "GET", body: bytes | None = None) -> Response:
+        """A call to the intake over the Unix socket."""
+        return curl(f"http://intake{path}", method, body=body, unix_socket=str(self.socket))
+
+    def identities(self) -> dict[str, dict]:
+        """What the intake says it wants and holds, by id."""
+        return {entry["id"]: entry for entry in self.intake("/v1/identities").json["identities"]}
+
+    def push(self, credentials: Credentials, identity: str = "default", **lifetime: float) -> None:
+        """Pushes credentials and waits until the intake says that it holds them; `lifetime` as for `timedelta`."""
+        # The signer makes its wants known when it has loaded, which another worker than the intake's may do later.
+        wait_until(lambda: identity in self.identities(), f"the intake to want {identity}")
+        document = credential_document(credentials, timedelta(**lifetime or {"hours": 1}))
+        answer = self.intake(f"/v1/identities/{identity}/credentials", "PUT", document)
+        assert answer.status == 204, answer
+
+    def forget(self, identity: str = "default") -> None:
+        answer = self.intake(f"/v1/identities/{identity}/credentials", "DELETE")
+        assert answer.status == 204, answer
+
+
+def credential_document(credentials: Credentials, lifetime: timedelta = timedelta(hours=1)) -> bytes:
+    """What a `credential_process` prints."""
+    document = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key,
+        "SecretAccessKey": credentials.secret_key,
+        "Expiration": (datetime.now(UTC) + lifetime).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if credentials.token:
+        document["SessionToken"] = credentials.token
+    return json.dumps(document).encode()
+
+
+def _named(items: list[dict], name: str) -> dict:
+    return next(item for item in items if item["name"] == name)

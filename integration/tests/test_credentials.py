@@ -1,0 +1,137 @@
+"""What pushed, missing, wrong and expired credentials mean for a request."""
+
+import threading
+import time
+
+import pytest
+from botocore.credentials import Credentials
+
+from conftest import STATIC_KEY, TEMPORARY_KEY, api_route
+from harness.process import wait_until
+
+ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
+
+
+@pytest.fixture
+def proxy(start_proxy, api):
+    """Holds nothing, and lets no request wait."""
+    return start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
+
+
+def eventually_status(proxy, status: int, path: str = "/api") -> None:
+    # A push is seen by every worker within a second.
+    wait_until(lambda: proxy.request(path).status == status, f"{path} to answer {status}", timeout=1.5)
+
+
+def no_credentials(response) -> bool:
+    return (response.status, response.json["error"]["code"]) == (503, "NoCredentials")
+
+
+def test_without_credentials_nothing_is_sent(proxy, api):
+    response = proxy.request("/api")
+
+    assert no_credentials(response)
+    assert response.headers["retry-after"]
+    assert response.json["error"]["route"] == "/api"
+    assert not api.received
+
+
+def test_expired_credentials_are_not_used(proxy, api):
+    proxy.push(TEMPORARY_KEY, seconds=-1)
+    time.sleep(1)
+
+    assert no_credentials(proxy.request("/api"))
+    assert not api.received
+
+
+def test_credentials_that_expire_while_they_are_held_are_not_used_any_more(proxy, api):
+    proxy.push(TEMPORARY_KEY, seconds=4)
+    eventually_status(proxy, 200)
+    time.sleep(4)
+
+    assert no_credentials(proxy.request("/api"))
+
+
+def test_a_wrong_secret_is_for_the_upstream_to_refuse(proxy, api):
+    proxy.push(Credentials(STATIC_KEY.access_key, "not-the-secret"))
+    eventually_status(proxy, 403)
+
+    assert api.last.refusal == "the signature does not match the request"
+
+
+def test_a_missing_session_token_is_for_the_upstream_to_refuse(proxy, api):
+    proxy.push(Credentials(TEMPORARY_KEY.access_key, TEMPORARY_KEY.secret_key))
+    eventually_status(proxy, 403)
+
+    assert "X-Amz-Security-Token" in api.last.refusal
+
+
+def test_a_push_replaces_what_was_held(proxy, api):
+    proxy.push(STATIC_KEY)
+    eventually_status(proxy, 200)
+    proxy.push(TEMPORARY_KEY)
+
+    def signed_with_the_new_key() -> bool:
+        return proxy.request("/api").json["verdict"]["access_key_id"] == TEMPORARY_KEY.access_key
+
+    wait_until(signed_with_the_new_key, "the new key to sign", timeout=1.5)
+
+
+def test_forgotten_credentials_are_not_used_any_more(proxy):
+    proxy.push(STATIC_KEY)
+    eventually_status(proxy, 200)
+    proxy.forget()
+
+    eventually_status(proxy, 503)
+
+
+def test_each_identity_signs_only_its_own_routes(proxy, api):
+    [role] = [entry["id"] for entry in proxy.identities().values() if entry.get("roleArn") == ROLE_ARN]
+    proxy.push(TEMPORARY_KEY, role)
+    eventually_status(proxy, 200, "/role")
+
+    assert api.last.verdict.access_key_id == TEMPORARY_KEY.access_key
+    assert no_credentials(proxy.request("/api"))
+
+
+def test_a_request_waits_for_the_first_credentials(start_proxy, api):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}, "credentialsWaitMs": 10_000})
+    push = threading.Timer(1, proxy.push, [STATIC_KEY])
+    push.start()
+    began = time.monotonic()
+    response = proxy.request("/api", "POST", body=b"order")
+    waited = time.monotonic() - began
+    push.join()
+
+    assert response.status == 200
+    assert 0.9 < waited < 3
+
+
+def test_a_request_does_not_wait_longer_than_the_policy_says(start_proxy, api):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}, "credentialsWaitMs": 1000})
+    began = time.monotonic()
+
+    assert no_credentials(proxy.request("/api"))
+    assert 0.9 < time.monotonic() - began < 3
+
+
+def test_many_requests_at_once_wait_and_are_all_served(start_proxy, api):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}, "credentialsWaitMs": 10_000})
+    statuses: list[int] = []
+    callers = [threading.Thread(target=lambda: statuses.append(proxy.request("/api").status)) for _ in range(20)]
+    for caller in callers:
+        caller.start()
+    time.sleep(0.5)
+    proxy.push(STATIC_KEY)
+    for caller in callers:
+        caller.join()
+
+    assert statuses == [200] * 20
+
+
+def test_an_envoy_that_restarts_holds_nothing(proxy):
+    proxy.push(STATIC_KEY)
+    eventually_status(proxy, 200)
+    proxy.envoy.restart()
+
+    assert no_credentials(proxy.request("/api"))

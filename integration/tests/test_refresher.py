@@ -1,0 +1,116 @@
+"""credential-refresher and the proxy together: from a base credential to requests that AWS's stand-ins accept."""
+
+import signal
+
+import pytest
+from botocore.credentials import Credentials
+
+from conftest import REGION
+from harness.process import wait_until
+from harness.refresher import Refresher
+
+BUCKET = "refresher"
+
+
+@pytest.fixture
+def proxy(start_proxy, ministack):
+    """One route that signs as the base identity, one as the role."""
+    ministack.client("s3").create_bucket(
+        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
+    ) if BUCKET not in bucket_names(ministack) else None
+    route = {"target": ministack.url, "service": "s3", "region": REGION}
+    return start_proxy({"routes": {"/base": route, "/role": {**route, "roleArn": ministack.role_arn}}})
+
+
+def bucket_names(ministack) -> set[str]:
+    return {bucket["Name"] for bucket in ministack.client("s3").list_buckets()["Buckets"]}
+
+
+def eventually_status(proxy, status: int, path: str) -> None:
+    wait_until(lambda: proxy.request(path).status == status, f"{path} to answer {status}", timeout=20)
+
+
+def test_a_role_is_assumed_and_its_requests_are_accepted(proxy, ministack, tmp_path):
+    with Refresher(tmp_path, proxy, ministack, "--interval", "1s"):
+        eventually_status(proxy, 200, "/base/")
+        eventually_status(proxy, 200, "/role/")
+        held = {entry.get("roleArn"): entry["held"]["accessKeyId"] for entry in proxy.identities().values()}
+
+    assert held[None] == ministack.user.access_key
+    assert held[ministack.role_arn] not in (None, ministack.user.access_key)
+
+
+def test_signing_resumes_after_envoy_restarts(proxy, ministack, tmp_path):
+    with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
+        eventually_status(proxy, 200, "/role/")
+        proxy.envoy.restart()
+        eventually_status(proxy, 200, "/role/")
+        eventually_status(proxy, 200, "/base/")
+        assert refresher.running
+
+
+def test_a_refresher_that_starts_before_envoy_keeps_trying(proxy, ministack, tmp_path):
+    proxy.envoy.stop()
+    with Refresher(tmp_path, proxy, ministack, "--interval", "1s"):
+        proxy.envoy.start()
+        eventually_status(proxy, 200, "/role/")
+
+
+def test_once_pushes_everything_and_ends(proxy, ministack, tmp_path):
+    refresher = Refresher(tmp_path, proxy, ministack, "--once")
+    with refresher:
+        assert refresher.wait(30) == 0, refresher.log
+
+    assert proxy.intake("/v1/status").status == 200
+    eventually_status(proxy, 200, "/role/")
+
+
+def test_once_fails_and_names_the_role_that_can_not_be_assumed(start_proxy, ministack, tmp_path):
+    forbidden = "arn:aws:iam::000000000000:role/not-there"
+    route = {"target": ministack.url, "service": "s3", "region": REGION}
+    proxy = start_proxy({"routes": {"/base": route, "/role": {**route, "roleArn": forbidden}}})
+    refresher = Refresher(tmp_path, proxy, ministack, "--once")
+    with refresher:
+        assert refresher.wait(60) != 0
+
+    assert forbidden in refresher.log
+    eventually_status(proxy, 200, "/base/")
+    assert proxy.request("/role/").status == 503
+
+
+def test_a_role_that_is_not_allowed_is_not_assumed(proxy, ministack, tmp_path):
+    refresher = Refresher(tmp_path, proxy, ministack, "--once", "--allow-role", "arn:aws:iam::*:role/other-*")
+    with refresher:
+        assert refresher.wait(60) != 0
+
+    assert ministack.role_arn in refresher.log
+    eventually_status(proxy, 200, "/base/")
+    assert proxy.request("/role/").status == 503
+
+
+def test_a_wrong_base_credential_is_reported_without_its_secret(proxy, ministack, tmp_path):
+    liar = Credentials(ministack.user.access_key, "not-the-secret-but-secret")
+    refresher = Refresher(tmp_path, proxy, ministack, "--once", credentials=liar)
+    with refresher:
+        assert refresher.wait(60) != 0
+
+    assert ministack.role_arn in refresher.log
+    assert liar.secret_key not in refresher.log
+    # What it claims to be is pushed; whether it is true is for AWS to say.
+    eventually_status(proxy, 403, "/base/")
+
+
+def test_ends_on_sigterm(proxy, ministack, tmp_path):
+    with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
+        eventually_status(proxy, 200, "/role/")
+        refresher.stop(signal.SIGTERM)
+
+    assert refresher.exit_code == 0
+
+
+def test_nothing_of_a_secret_is_logged(proxy, ministack, tmp_path):
+    with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
+        eventually_status(proxy, 200, "/role/")
+
+    assert ministack.user.secret_key not in refresher.log
+    assert ministack.user.secret_key not in proxy.envoy.log

@@ -1,0 +1,127 @@
+"""Prefix, host and path decide where a request goes; nothing leaves its target."""
+
+import socket
+
+import pytest
+
+from conftest import TEMPORARY_KEY, api_route, policy
+
+
+@pytest.fixture(scope="module")
+def proxy(start_shared_proxy, _api):
+    routes = {
+        "/plain": api_route(_api),
+        "/base": api_route(_api, "/prod"),
+        "/base/special": api_route(_api, "/special"),
+        "/slash": api_route(_api, "/dir/"),
+    }
+    proxy = start_shared_proxy(policy(routes))
+    proxy.push(TEMPORARY_KEY)
+    return proxy
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/plain", "/"),
+        ("/plain/", "/"),
+        ("/plain?x=1", "/?x=1"),
+        ("/plain/a/b?x=1&y=", "/a/b?x=1&y="),
+        ("/base", "/prod"),
+        ("/base/", "/prod/"),
+        ("/base/a?x=1", "/prod/a?x=1"),
+        ("/base/special", "/special"),
+        ("/base/special/a", "/special/a"),
+        ("/base/specials", "/prod/specials"),
+        ("/slash/a", "/dir//a"),
+    ],
+)
+def test_the_prefix_is_taken_off_and_the_rest_put_behind_the_targets_path(proxy, api, path, target):
+    assert proxy.request(path).status == 200, api.last.refusal
+
+    assert api.last.request.target == target
+
+
+@pytest.mark.parametrize("path", ["/", "/plainer", "/other", "/bas", "/Plain", "//plain", "/?/plain"])
+def test_what_no_route_matches_is_not_sent(proxy, api, path):
+    response = proxy.request(path)
+
+    assert (response.status, response.json["error"]["code"]) == (404, "NoRoute")
+    assert not api.received
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/base/..",
+        "/base/../plain",
+        "/base/a/../../x",
+        "/base/./a",
+        "/base/%2e%2e/x",
+        "/base/.%2E/x",
+        "/base/a%2f..%2fb",
+        "/base/a%2F%2e%2e",
+        "/base/..%5cx",
+        "/base/..\\x",
+        "/base/%2",
+        "/base/%zz",
+    ],
+)
+def test_a_path_that_could_leave_its_target_is_refused(proxy, api, path):
+    response = proxy.request(path)
+
+    assert (response.status, response.json["error"]["code"]) == (400, "InvalidPath")
+    assert not api.received
+
+
+def test_control_characters_in_a_path_are_refused(proxy, api):
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
+        tcp.sendall(b"GET /base/a\x01b HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert tcp.recv(65536).startswith(b"HTTP/1.1 400")
+
+    assert not api.received
+
+
+def test_dots_that_are_no_segments_pass(proxy, api):
+    assert proxy.request("/base/a..b/...%2Fc.").status == 200
+
+
+def test_a_client_can_not_choose_the_upstream_cluster(proxy, api):
+    assert proxy.request("/plain", headers={"x-sigv4-upstream": "https"}).status == 200
+
+    assert api.last.request.header("x-sigv4-upstream") is None
+
+
+def test_unmatched_requests_pass_untouched_where_the_policy_says_so(start_proxy, api):
+    proxy = start_proxy(policy({"/api": api_route(api)}, unmatched="pass"))
+    # The route that the request would take without the filter leads over https, where nothing listens.
+    response = proxy.request("/other", headers={"Host": f"127.0.0.1:{api.port}"})
+
+    assert response.status == 503
+    assert response.headers["content-type"] == "text/plain"
+
+
+def test_hosts_tell_routes_with_the_same_prefix_apart(start_proxy, api):
+    routes = [
+        {"prefix": "/", **api_route(api, "/any")},
+        {"prefix": "/", "hosts": ["*.orders.internal"], **api_route(api, "/wild")},
+        {"prefix": "/", "hosts": ["eu.orders.internal"], **api_route(api, "/exact")},
+    ]
+    proxy = start_proxy({"routes": routes, "credentialsWaitMs": 5000})
+    proxy.push(TEMPORARY_KEY)
+
+    for host, path in [
+        ("eu.orders.internal", "/exact/x"),
+        ("us.orders.internal:8080", "/wild/x"),
+        ("orders.internal", "/any/x"),
+        ("EU.ORDERS.internal", "/exact/x"),
+    ]:
+        assert proxy.request("/x", headers={"Host": host}).status == 200
+        assert api.last.request.target == path
+
+
+def test_a_backstage_section_is_a_policy_as_it_stands(start_proxy, api):
+    proxy = start_proxy({"/api": api_route(api, "/prod"), "credentialsWaitMs": 5000})
+    proxy.push(TEMPORARY_KEY)
+
+    assert proxy.request("/api/orders").status == 200
