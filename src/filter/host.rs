@@ -30,6 +30,13 @@ const CAS_MISMATCH: u32 = 8;
 unsafe extern "C" {
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         name: *const u8,
@@ -122,7 +129,6 @@ pub(super) enum Buffer {
 pub(super) enum Metric {
     Counter = 0,
     Gauge = 1,
-    Histogram = 2,
 }
 
 /// A header map as the host hands it over, in one block.
@@ -153,6 +159,18 @@ impl HeaderMap {
     fn length_at(&self, at: usize) -> usize {
         let bytes = self.0.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(0, |bytes| u32::from_le_bytes(bytes) as usize)
+    }
+}
+
+/// A header's value; empty where there is none.
+pub(super) fn header(map: Map, name: &[u8]) -> Result<Vec<u8>, HostError> {
+    // SAFETY: see the module's head.
+    let value = owned("get_header_map_value", |data, size| unsafe {
+        proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size)
+    });
+    match value {
+        Err(HostError { status: NOT_FOUND, .. }) => Ok(Vec::new()),
+        value => value,
     }
 }
 
@@ -190,12 +208,10 @@ pub(super) fn buffer(buffer: Buffer, start: usize, max: usize) -> Result<Vec<u8>
     }
 }
 
-/// Puts bytes in place of `size` bytes of a buffer.
-pub(super) fn set_buffer(buffer: Buffer, start: usize, size: usize, bytes: &[u8]) -> Result<(), HostError> {
+/// Puts bytes in place of the first `size` bytes of a buffer.
+pub(super) fn replace_buffer(buffer: Buffer, size: usize, bytes: &[u8]) -> Result<(), HostError> {
     // SAFETY: see the module's head.
-    check("set_buffer_bytes", unsafe {
-        proxy_set_buffer_bytes(buffer as u32, start, size, bytes.as_ptr(), bytes.len())
-    })
+    check("set_buffer_bytes", unsafe { proxy_set_buffer_bytes(buffer as u32, 0, size, bytes.as_ptr(), bytes.len()) })
 }
 
 /// A property of the current stream; the path's parts are divided by NUL. `None` where there is no such property.
@@ -349,7 +365,7 @@ pub(super) fn increment_metric(id: u32) -> Result<(), HostError> {
     check("increment_metric", unsafe { proxy_increment_metric(id, 1) })
 }
 
-/// Sets a gauge, or adds a value to a histogram.
+/// Sets a gauge.
 pub(super) fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
     // SAFETY: see the module's head.
     check("record_metric", unsafe { proxy_record_metric(id, value) })

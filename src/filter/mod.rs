@@ -7,6 +7,7 @@
 mod host;
 mod intake;
 mod local_reply;
+mod metrics;
 mod request;
 mod root;
 mod signer;

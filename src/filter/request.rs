@@ -15,7 +15,7 @@ use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan};
 use crate::policy::{HeaderRules, Policy, Route, Scheme, Unmatched};
 use crate::refusal::Refusal;
-use crate::signing::{PayloadHash, PayloadHasher};
+use crate::signing::{AwsChunkedBody, AwsChunkedError, PayloadHash, PayloadHasher};
 
 /// How long a body may be late before it is checked whether it came and was not shown to the filter.
 const BODY_CHECK: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ pub(super) struct SignedRequest {
 enum State {
     /// Signed, or not to be signed.
     Passes,
+    /// Signed, and the chunks of its body are signed anew as they pass.
+    Rechunks(Box<AwsChunkedBody>),
     /// Shared with the signer, whose clock may sign or refuse it.
     Held(Rc<RefCell<Held>>),
     /// The client has its answer.
@@ -46,6 +48,7 @@ pub(super) struct RequestHead<'a> {
     pub(super) path: SafePath<'a>,
     pub(super) authorization: Option<&'a [u8]>,
     pub(super) content_sha256: Option<&'a [u8]>,
+    pub(super) decoded_content_length: Option<u64>,
     pub(super) sent_upstream_scheme: bool,
     is_upgrade: bool,
 }
@@ -53,7 +56,7 @@ pub(super) struct RequestHead<'a> {
 impl<'a> RequestHead<'a> {
     fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
-        let (mut authorization, mut content_sha256) = (None, None);
+        let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
         let (mut sent_upstream_scheme, mut is_upgrade) = (false, false);
         for (name, value) in headers.iter() {
             match name {
@@ -62,6 +65,7 @@ impl<'a> RequestHead<'a> {
                 b":path" => path = value,
                 b"authorization" => authorization = Some(value),
                 b"x-amz-content-sha256" => content_sha256 = Some(value),
+                b"x-amz-decoded-content-length" => decoded_content_length = parse_number(value),
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
                 _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
                 _ => {}
@@ -73,6 +77,7 @@ impl<'a> RequestHead<'a> {
             path: SafePath::check(path).map_err(Refusal::InvalidPath)?,
             authorization,
             content_sha256,
+            decoded_content_length,
             sent_upstream_scheme,
             is_upgrade,
         })
@@ -96,7 +101,11 @@ pub(super) struct Held {
     credentials_by: Option<SystemTime>,
     /// Bytes of the request that had arrived when it was paused.
     size_at_pause: u64,
+    /// The whole request has come.
+    ended: bool,
     progress: Progress,
+    /// Once signed: what signs the chunks of its body anew.
+    rechunks: Option<Box<AwsChunkedBody>>,
 }
 
 enum HeldPayload {
@@ -132,6 +141,7 @@ impl Held {
 
     /// The body is whole.
     fn body_ends(&mut self) {
+        self.ended = true;
         if let HeldPayload::Hashing { hasher, .. } = &mut self.payload {
             self.payload = HeldPayload::Known(std::mem::take(hasher).finish());
         }
@@ -159,7 +169,10 @@ impl Held {
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waits) };
         let headers = HeaderMap::read(Map::Request).map_err(failed)?;
         Ok(match signer.sign(route, &headers, &RequestHead::of(&headers)?, payload, now)? {
-            Signed::Here => Progress::Signed,
+            Signed::Here(rechunks) => {
+                self.rechunks = rechunks;
+                Progress::Signed
+            }
             Signed::Elsewhere(url) => {
                 local_reply::redirect(&url);
                 Progress::Answered
@@ -167,9 +180,21 @@ impl Held {
         })
     }
 
+    /// Takes what has come of the body, in a callback of its stream.
+    fn on_body(&mut self, signer: &Signer, size: usize, ends: bool) -> Progress {
+        if self.progress == Progress::Waits {
+            if let Err(refusal) = self.hash(size) {
+                self.progress = self.refuse(signer, &refusal);
+            }
+            if ends {
+                self.body_ends();
+            }
+        }
+        self.advance(signer, host::now())
+    }
+
     fn refuse(&self, signer: &Signer, refusal: &Refusal) -> Progress {
-        let route = signer.policy.routes().get(self.route).map(|route| route.name.as_str());
-        local_reply::send(refusal, route);
+        signer.refuse(refusal, signer.policy.routes().get(self.route));
         Progress::Answered
     }
 
@@ -179,10 +204,8 @@ impl Held {
             return false;
         }
         let progress = self.advance(signer, now);
-        if progress == Progress::Signed
-            && let Err(error) = host::continue_request()
-        {
-            log::error!("{error}");
+        if progress == Progress::Signed {
+            self.go_on(signer);
         }
         if progress == Progress::Waits && self.body_is_withheld(now) {
             let why = "the proxy does not show the body to the filter: set allow_on_headers_stop_iteration: true in \
@@ -191,6 +214,19 @@ impl Held {
             self.progress = self.refuse(signer, &Refusal::SigningFailed(why.to_owned()));
         }
         self.progress == Progress::Waits
+    }
+
+    /// Lets the signed request go on with what the proxy has kept of its body.
+    fn go_on(&mut self, signer: &Signer) {
+        if let Some(body) = &mut self.rechunks
+            && let Err(refusal) = rechunk(body, usize::MAX, self.ended)
+        {
+            self.progress = self.refuse(signer, &refusal);
+            return;
+        }
+        if let Err(error) = host::continue_request() {
+            log::error!("{error}");
+        }
     }
 
     /// Whether parts of the body have come to the proxy and none to the filter. So it is where a pause at the headers
@@ -214,6 +250,8 @@ impl SignedRequest {
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
+        // The access log and Envoy's own 413 name the route by it.
+        host::set_property(b"sigv4.route", route.name.as_bytes()).map_err(failed)?;
         self.begin_on(&signer, route, &headers, &head?, ends)
     }
 
@@ -234,10 +272,12 @@ impl SignedRequest {
             BodyFacts {
                 is_empty: ends,
                 is_upgrade: head.is_upgrade,
-                is_s3_over_tls: is_s3_over_tls(route),
+                service: &signer.service(route, head),
+                over_tls: route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https),
                 client_hash: head.content_sha256,
             },
-        );
+        )
+        .map_err(|error| Refusal::SigningFailed(error.to_string()))?;
         let credentials_by = match signer.can_sign(route, now) {
             true => None,
             false if signer.policy.credentials_wait.is_zero() => return Err(signer.no_credentials(route)),
@@ -246,7 +286,8 @@ impl SignedRequest {
         let payload = match (plan, credentials_by) {
             (PayloadPlan::Known(payload), None) => {
                 return Ok(match signer.sign(route, headers, head, payload, now)? {
-                    Signed::Here => State::Passes,
+                    Signed::Here(None) => State::Passes,
+                    Signed::Here(Some(body)) => State::Rechunks(body),
                     Signed::Elsewhere(url) => {
                         local_reply::redirect(&url);
                         State::Answered
@@ -262,7 +303,9 @@ impl SignedRequest {
             since: now,
             credentials_by,
             size_at_pause: request_size(),
+            ended: ends,
             progress: Progress::Waits,
+            rechunks: None,
         }));
         signer.hold(self.context, &held);
         Ok(State::Held(held))
@@ -272,23 +315,41 @@ impl SignedRequest {
         self.signer.policy.routes().get(self.route?)
     }
 
+    /// Applies the route's rules to the response's headers, and reads in a refusal what the upstream's clock says.
+    fn on_response(&self, route: &Route) -> Result<(), HostError> {
+        let status = host::header(Map::Response, b":status")?;
+        if matches!(status.as_slice(), b"400" | b"401" | b"403") {
+            let status = parse_number(&status).and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
+            let date = host::header(Map::Response, b"date")?;
+            let authority = host::header(Map::Request, b":authority")?;
+            self.signer.check_clock(&authority, status, &date, host::now());
+        }
+        if route.response_headers.is_empty() { Ok(()) } else { apply_response_rules(&route.response_headers) }
+    }
+
     /// Takes what has come of the body, and goes on if that was what the request waited for.
-    fn on_body(&self, part: impl FnOnce(&mut Held) -> Result<(), Refusal>) -> Action {
-        match &self.state {
-            State::Passes => Action::Continue,
-            State::Answered => Action::Pause,
-            State::Held(held) => {
-                let held = &mut *held.borrow_mut();
-                if held.progress == Progress::Waits
-                    && let Err(refusal) = part(held)
-                {
-                    held.progress = held.refuse(&self.signer, &refusal);
-                }
-                match held.advance(&self.signer, host::now()) {
-                    Progress::Signed => Action::Continue,
-                    Progress::Waits | Progress::Answered => Action::Pause,
-                }
+    fn on_body(&mut self, size: usize, ends: bool) -> Action {
+        if let State::Held(held) = &self.state {
+            let mut held = held.borrow_mut();
+            match held.on_body(&self.signer, size, ends) {
+                Progress::Waits | Progress::Answered => return Action::Pause,
+                Progress::Signed => {}
             }
+            let Some(body) = held.rechunks.take() else { return Action::Continue };
+            drop(held);
+            self.state = State::Rechunks(body);
+        }
+        match &mut self.state {
+            State::Passes => Action::Continue,
+            State::Rechunks(body) => match rechunk(body, size, ends) {
+                Ok(()) => Action::Continue,
+                Err(refusal) => {
+                    self.signer.refuse(&refusal, self.route());
+                    self.state = State::Answered;
+                    Action::Pause
+                }
+            },
+            State::Held(_) | State::Answered => Action::Pause,
         }
     }
 }
@@ -298,40 +359,30 @@ impl Context for SignedRequest {}
 impl HttpContext for SignedRequest {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.state = self.begin(end_of_stream).unwrap_or_else(|refusal| {
-            local_reply::send(&refusal, self.route().map(|route| route.name.as_str()));
+            self.signer.refuse(&refusal, self.route());
             State::Answered
         });
         match self.state {
-            State::Passes => Action::Continue,
+            State::Passes | State::Rechunks(_) => Action::Continue,
             State::Held(_) | State::Answered => Action::Pause,
         }
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.on_body(|held| {
-            held.hash(size)?;
-            if end_of_stream {
-                held.body_ends();
-            }
-            Ok(())
-        })
+        self.on_body(size, end_of_stream)
     }
 
     // Trailers end the body without an end of stream on it.
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on_body(|held| {
-            held.body_ends();
-            Ok(())
-        })
+        self.on_body(0, true)
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         if matches!(self.state, State::Answered) {
             return Action::Continue;
         }
-        if let Some(rules) = self.route().map(|route| &route.response_headers).filter(|rules| !rules.is_empty())
-            && let Err(error) = apply_response_rules(rules)
-        {
+        let Some(route) = self.route() else { return Action::Continue };
+        if let Err(error) = self.on_response(route) {
             log::error!("{error}; the response's headers pass as they are");
         }
         Action::Continue
@@ -342,9 +393,10 @@ fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {
     for (name, _) in HeaderMap::read(Map::Response)?.iter().filter(|(name, _)| !rules.keeps(name)) {
         host::remove_header(Map::Response, name)?;
     }
-    rules.set().iter().try_for_each(|header| {
-        host::replace_header(Map::Response, header.name.as_bytes(), header.value.as_bytes())
-    })
+    rules
+        .set()
+        .iter()
+        .try_for_each(|header| host::replace_header(Map::Response, header.name.as_bytes(), header.value.as_bytes()))
 }
 
 /// The route that signs this request; `None` where the request passes untouched. What Envoy's own route says in its
@@ -361,7 +413,9 @@ fn choose_route<'p>(
         if let Some(name) = host::property(b"xds\0route_metadata\0filter_metadata\0sigv4\0route") {
             let named = policy.route_named(&name).ok_or_else(|| {
                 let name = String::from_utf8_lossy(&name);
-                Refusal::SigningFailed(format!("Envoy's route metadata names {name:?}, which is no route of the policy"))
+                Refusal::SigningFailed(format!(
+                    "Envoy's route metadata names {name:?}, which is no route of the policy"
+                ))
             })?;
             return Ok(Some(named));
         }
@@ -382,9 +436,21 @@ fn choose_route<'p>(
     }
 }
 
-fn is_s3_over_tls(route: &Route) -> bool {
-    let tls = route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https);
-    tls && route.scope.as_ref().is_some_and(|scope| scope.service == "s3")
+/// Signs the first `size` bytes that the proxy holds of a chunked body anew, in their place.
+fn rechunk(body: &mut AwsChunkedBody, size: usize, ends: bool) -> Result<(), Refusal> {
+    let chunked = |error: AwsChunkedError| Refusal::SigningFailed(error.to_string());
+    let part = host::buffer(Buffer::RequestBody, 0, size).map_err(failed)?;
+    if !part.is_empty() {
+        let mut signed = Vec::with_capacity(part.len());
+        body.push(&part, &mut signed).map_err(chunked)?;
+        host::replace_buffer(Buffer::RequestBody, part.len(), &signed).map_err(failed)?;
+    }
+    if ends { body.finish().map_err(chunked) } else { Ok(()) }
+}
+
+fn parse_number(value: &[u8]) -> Option<u64> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| digits).and_then(|value| value.parse().ok())
 }
 
 /// Whether Envoy has authenticated the request: a verified client certificate, or a token that `jwt_authn` verified and

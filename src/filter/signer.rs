@@ -1,5 +1,6 @@
 //! The signer role: what all requests of one worker share under one policy.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
@@ -7,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 
 use super::host::{self, HeaderMap, HostError, Map, ProxySharedData};
+use super::local_reply;
+use super::metrics::Metrics;
 use super::request::{Held, RequestHead};
 use super::root::watcher_queue;
 use crate::aws_endpoint;
@@ -15,8 +18,8 @@ use crate::path;
 use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource};
 use crate::refusal::Refusal;
 use crate::signing::{
-    self, Algorithm, PayloadHash, Scope, SignedHeaders, SigningContext, SigningError, UnsignedRequest, UriStyle,
-    WireUri, is_owned_by_signing,
+    self, Algorithm, AwsChunkedBody, ClockSkew, PayloadHash, Scope, SignedHeaders, SigningContext, SigningError,
+    UnsignedRequest, UriStyle, WireUri, is_owned_by_signing,
 };
 
 /// How often leases are renewed, and the generation of the shared data compared should a wake-up have been lost.
@@ -39,6 +42,7 @@ pub(super) struct Signer {
     held: RefCell<Vec<(u32, Weak<RefCell<Held>>)>>,
     watcher: Cell<Option<usize>>,
     ticks_fast: Cell<bool>,
+    metrics: Metrics,
 }
 
 /// This worker's copy of the credentials, by the place of their identity in the policy.
@@ -51,6 +55,7 @@ struct HeldCredentials {
 #[derive(Default)]
 struct Signing {
     signer: signing::Signer,
+    clock_skew: ClockSkew,
     host: String,
     path: Vec<u8>,
     uri: WireUri,
@@ -71,6 +76,7 @@ impl Signer {
             held: RefCell::default(),
             watcher: Cell::new(None),
             ticks_fast: Cell::new(false),
+            metrics: Metrics::default(),
         };
         host::set_tick_period(TICK)?;
         signer.tick(host::now());
@@ -176,7 +182,7 @@ impl Signer {
             Some(Some(held)) if held.hold_at(now) => held,
             _ => return Err(self.no_credentials(route)),
         };
-        let Signing { signer, host, path, uri } = &mut *self.signing.borrow_mut();
+        let Signing { signer, clock_skew, host, path, uri } = &mut *self.signing.borrow_mut();
         let scope = scope(route, head, host)?;
         let authority = match &route.target {
             Some(target) => {
@@ -197,16 +203,31 @@ impl Signer {
             policy::Algorithm::SigV4 => Algorithm::SigV4,
             policy::Algorithm::SigV4a { region_set } => Algorithm::SigV4a { region_set },
         };
-        let context = SigningContext { credentials, scope, algorithm, at: now };
+        let at = clock_skew.correct(authority, now);
+        let context = SigningContext { credentials, scope, algorithm, at };
         let rules = &route.request_headers;
         let set = rules.set().iter().map(|header| (header.name.as_bytes(), header.value.as_bytes()));
         let sent = headers.iter().filter(|(name, _)| rules.keeps(name)).chain(set.clone());
         let failed = |error: SigningError| Refusal::SigningFailed(error.to_string());
+        let mut rechunks = None;
         let signature = match route.location {
+            Location::Header if let PayloadHash::AwsChunked(form) = payload => {
+                let length = head.decoded_content_length.ok_or_else(|| {
+                    Refusal::SigningFailed("a chunked body needs x-amz-decoded-content-length".to_owned())
+                })?;
+                let (signed, body) = signer.sign_aws_chunked(form, length, &request, sent, &context).map_err(failed)?;
+                rechunks = Some(Box::new(body));
+                Signature::Headers(signed)
+            }
+            Location::Query { .. } if matches!(payload, PayloadHash::AwsChunked(_)) => {
+                let why = "a chunked body can't be signed in the query; set the route's signing.location to header";
+                return Err(Refusal::SigningFailed(why.to_owned()));
+            }
             Location::Header => Signature::Headers(signer.sign(&request, sent, &context).map_err(failed)?),
             // Whoever follows a redirect sends headers of its own: none but the host can be signed.
             Location::Query { expires } if route.redirect => {
                 let uri = signer.presign(&request, [], &context, expires).map_err(failed)?;
+                self.metrics.count(Some((route.index, &route.name)), "Redirected");
                 return Ok(Signed::Elsewhere(location(route, authority, uri)));
             }
             Location::Query { expires } => {
@@ -240,7 +261,35 @@ impl Signer {
             host::clear_route_cache()
         };
         write().map_err(|error| Refusal::SigningFailed(error.to_string()))?;
-        Ok(Signed::Here)
+        self.metrics.count(Some((route.index, &route.name)), "Signed");
+        Ok(Signed::Here(rechunks))
+    }
+
+    /// Answers the current stream's request with a refusal. The stream must be paused after that.
+    pub(super) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
+        self.metrics.count(route.map(|route| (route.index, route.name.as_str())), refusal.code());
+        local_reply::send(refusal, route.map(|route| route.name.as_str()));
+    }
+
+    /// Looks whether an answer tells that the upstream's clock and the proxy's differ.
+    pub(super) fn check_clock(&self, authority: &[u8], status: u16, date: &[u8], now: SystemTime) {
+        let learned = self.signing.borrow_mut().clock_skew.learn(authority, status, date, now);
+        if let Some(seconds) = learned {
+            let authority = String::from_utf8_lossy(authority);
+            log::warn!("the clock of {authority} is {seconds} s ahead of this proxy's; requests are signed by it");
+            self.metrics.clock_skew(&authority, seconds);
+        }
+    }
+
+    /// The signing name for which a request will be signed; empty where it can't be told, which signing will refuse.
+    pub(super) fn service<'r>(&self, route: &'r Route, head: &RequestHead<'_>) -> Cow<'r, str> {
+        match &route.scope {
+            Some(scope) => Cow::Borrowed(&scope.service),
+            None => {
+                let host = &mut self.signing.borrow_mut().host;
+                Cow::Owned(scope(route, head, host).map(|scope| scope.service.to_owned()).unwrap_or_default())
+            }
+        }
     }
 
     /// The refusal of a request for whose identity nothing is held.
@@ -252,8 +301,8 @@ impl Signer {
 
 /// Where a signed request goes.
 pub(super) enum Signed {
-    /// On through the proxy.
-    Here,
+    /// On through the proxy; with what signs the chunks of its body anew, if it has such.
+    Here(Option<Box<AwsChunkedBody>>),
     /// To this URL, by the client itself.
     Elsewhere(String),
 }
@@ -297,6 +346,14 @@ fn scope<'a>(route: &'a Route, head: &RequestHead<'a>, host: &'a mut String) -> 
         ScopeSource::Client => head.authorization.and_then(Scope::of_authorization),
         ScopeSource::Infer => None,
     });
+    if let Some(found) = found
+        && found.region == aws_endpoint::ALL_REGIONS
+        && route.region.is_none()
+        && route.algorithm == policy::Algorithm::SigV4
+    {
+        let why = format!("the host {host} takes SigV4A signatures alone; set signing.algorithm: sigv4a");
+        return Err(Refusal::SigningFailed(why));
+    }
     let region = route.region.as_deref().or(found.map(|scope| scope.region));
     let service = route.service.as_deref().or(found.map(|scope| scope.service));
     match (region, service) {
