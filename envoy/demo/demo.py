@@ -1,7 +1,6 @@
 """What `make demo` runs. Every line of a request that it shows was on the wire; every verdict is the stand-in's."""
 
 import contextlib
-import importlib.metadata
 import os
 import re
 import shlex
@@ -61,12 +60,12 @@ class Stage:
         self.directory = directory
         heading("AWS Signature Version 4, signed in Envoy")
         self.aws = stack.enter_context(Ministack(directory))
-        version = importlib.metadata.version("ministack")
-        started(f"ministack {version}", "plays S3, SQS and STS, and verifies every signature", self.aws.url)
+        started("ministack", "plays S3, SQS and STS, and verifies every signature", self.aws.url)
         self.aws.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         started("IAM", f"user workload may assume role {ROLE_NAME}; bucket {BUCKET} is private", "")
 
         self.wire = stack.enter_context(Hop(self.aws.port))
+        started("a hop on the wire", "passes on to ministack, and records what arrives there", self.wire.url)
         target = {"target": self.wire.url, "region": REGION, "roleArn": self.aws.role_arn}
         self.policy = {"routes": {"/s3": {**target, "service": "s3"}, "/sqs": {**target, "service": "sqs"}}}
         self.proxy = stack.enter_context(Proxy(directory, self.policy))
@@ -124,15 +123,15 @@ def keep(stage: Stage) -> None:
     socket = stage.proxy.socket
     heading("It stays up until Ctrl-C. Try, in another terminal")
     for what, command in [
-        ("store and read an object", f"curl -T README.md {stage.url}/s3/{BUCKET}/readme"),
-        ("", f"curl {stage.url}/s3/{BUCKET}/readme"),
-        ("over HTTP/2", f"curl --http2-prior-knowledge {stage.url}/s3/{BUCKET}?list-type=2"),
+        ("store and read an object", f"curl -T LICENSE {stage.url}/s3/{BUCKET}/license"),
+        ("", f"curl {stage.url}/s3/{BUCKET}/license"),
+        ("over HTTP/2", f"curl --http2-prior-knowledge '{stage.url}/s3/{BUCKET}?list-type=2'"),
         ("what leaves its target is refused", f"curl --path-as-is {stage.url}/s3/../secret"),
         ("what Envoy holds, without the secrets", f"curl --unix-socket {socket} http://intake/v1/identities"),
         ("take the credentials away; they are back in a second",
          f"curl -X DELETE --unix-socket {socket} "
          f"http://intake/v1/identities/{next(iter(stage.proxy.identities()))}/credentials"),
-        ("past the proxy: refused", f"curl {stage.aws.url}/{BUCKET}/readme"),
+        ("past the proxy: refused", f"curl {stage.aws.url}/{BUCKET}/license"),
         ("the logs", f"tail -f {stage.directory}/*.log"),
     ]:  # fmt: skip
         if what:

@@ -69,7 +69,7 @@ def test_once_fails_and_names_the_role_that_can_not_be_assumed(start_proxy, mini
     forbidden = "arn:aws:iam::000000000000:role/not-there"
     route = {"target": ministack.url, "service": "s3", "region": REGION}
     proxy = start_proxy({"routes": {"/base": route, "/role": {**route, "roleArn": forbidden}}})
-    refresher = Refresher(tmp_path, proxy, ministack, "--once")
+    refresher = Refresher(tmp_path, proxy, ministack, "--once", "--timeout", "5s")
     with refresher:
         assert refresher.wait(60) != 0
 
@@ -90,7 +90,7 @@ def test_a_role_that_is_not_allowed_is_not_assumed(proxy, ministack, tmp_path):
 
 def test_a_wrong_base_credential_is_reported_without_its_secret(proxy, ministack, tmp_path):
     liar = Credentials(ministack.user.access_key, "not-the-secret-but-secret")
-    refresher = Refresher(tmp_path, proxy, ministack, "--once", credentials=liar)
+    refresher = Refresher(tmp_path, proxy, ministack, "--once", "--timeout", "5s", credentials=liar)
     with refresher:
         assert refresher.wait(60) != 0
 
