@@ -75,7 +75,7 @@ fn signatures(c: &mut Criterion) {
             b.iter(|| {
                 let safe = SafePath::check(black_box(b"/orders/items/42?limit=10&after=2026-01-01")).unwrap();
                 path::join(b"/prod", b"/orders", &safe, &mut joined);
-                uri.set(UriStyle::of_service(SCOPE.service), &joined, safe.query());
+                uri.set(UriStyle::of(SCOPE.service, AUTHORITY.as_bytes()), &joined, safe.query());
                 black_box(signer.sign(&request(&uri), headers(), &context).unwrap().authorization.len())
             });
         });

@@ -1,7 +1,7 @@
 //! When a request's payload hash is known: at its headers, or only when its body is whole.
 
 use crate::policy::PayloadMode;
-use crate::signing::{AwsChunkedForm, PayloadHash, UnsupportedStreamingForm, UriStyle};
+use crate::signing::{self, AwsChunkedForm, PayloadHash, UnsupportedStreamingForm};
 
 /// What a request tells of its body at its headers.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ impl PayloadPlan {
     /// # Errors
     /// Where the body is chunked in a form that can't be signed anew: S3 would take it for another body than it is.
     pub fn of(mode: PayloadMode, body: BodyFacts<'_>) -> Result<Self, UnsupportedStreamingForm> {
-        let is_s3 = UriStyle::of_service(body.service) == UriStyle::S3;
+        let is_s3 = signing::is_s3(body.service);
         if is_s3
             && let Some(value) = body.client_hash
             && let Some(form) = AwsChunkedForm::from_client_header(value)?

@@ -120,7 +120,7 @@ impl Request {
 
     fn uri(&self) -> WireUri {
         let mut uri = WireUri::default();
-        uri.set(UriStyle::of_service(self.service), &self.path, self.query.as_deref().map(str::as_bytes));
+        uri.set(UriStyle::of(self.service, b"localhost"), &self.path, self.query.as_deref().map(str::as_bytes));
         uri
     }
 

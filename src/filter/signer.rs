@@ -196,7 +196,7 @@ impl Signer {
                 head.authority
             }
         };
-        uri.set(UriStyle::of_service(scope.service), path, head.path.query());
+        uri.set(UriStyle::of(scope.service, authority), path, head.path.query());
         let request =
             UnsignedRequest { method: head.method, authority, uri, payload, signed_headers: &route.signed_headers };
         let algorithm = match &route.algorithm {

@@ -25,4 +25,4 @@ pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_owned_by_signing, may_be_signed};
 pub use signer::{Algorithm, SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
-pub use uri::{UriStyle, WireUri};
+pub use uri::{UriStyle, WireUri, is_s3};

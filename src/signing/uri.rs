@@ -7,7 +7,8 @@
 //!
 //! | style | wire path | canonical path |
 //! | --- | --- | --- |
-//! | [`UriStyle::S3`] | decoded and encoded again as AWS does | the same bytes |
+//! | [`UriStyle::S3`] | decoded and encoded again as AWS does; `%2F` is the `/` that S3 reads in a key | the same bytes |
+//! | [`UriStyle::S3Control`] | the same, but `%2F` stays, as in the ARNs that its paths hold | the same bytes |
 //! | [`UriStyle::Standard`] | as written; what a URI can't hold is encoded | normalized (RFC 3986, 5.2.4, and no empty segments), each segment encoded once more |
 //!
 //! The query has one style. On the wire each name and value is decoded and encoded again, `+` as the blank that AWS reads
@@ -24,17 +25,23 @@ pub enum UriStyle {
     Standard,
     /// Encoded once, not normalized: an object key may hold `//`.
     S3,
+    /// As S3, for its control API, where a `%2F` belongs to a parameter.
+    S3Control,
 }
 
 impl UriStyle {
-    /// The style of a service, by its signing name.
-    pub fn of_service(service: &str) -> Self {
-        if is_s3(service) { Self::S3 } else { Self::Standard }
+    /// The style of a service, by its signing name and the authority that is sent: S3's control API signs as S3 does.
+    pub fn of(service: &str, authority: &[u8]) -> Self {
+        match is_s3(service) {
+            false => Self::Standard,
+            true if authority.windows(b"s3-control".len()).any(|part| part == b"s3-control") => Self::S3Control,
+            true => Self::S3,
+        }
     }
 }
 
 /// The signing names of the S3 family: those whose endpoint rules in AWS's SDKs ask for `disableDoubleEncoding`.
-pub(super) fn is_s3(service: &str) -> bool {
+pub fn is_s3(service: &str) -> bool {
     matches!(service, "s3" | "s3-object-lambda" | "s3-outposts" | "s3express")
 }
 
@@ -105,6 +112,8 @@ enum Treatment {
     KeepEscape,
     /// The `%` of an escape, which is decoded and encoded again. Any other `%` is a literal one and encoded.
     Reencode,
+    /// As [`Treatment::Reencode`], but an encoded `/` becomes a plain one.
+    ReencodeKey,
     /// It is a blank, `%20`.
     Blank,
 }
@@ -112,7 +121,8 @@ enum Treatment {
 type Treatments = [Treatment; 256];
 
 const ENCODED: Treatments = treatments(b"", &[]);
-const S3_PATH: Treatments = treatments(b"/", &[(b'%', Treatment::Reencode)]);
+const S3_PATH: Treatments = treatments(b"/", &[(b'%', Treatment::ReencodeKey)]);
+const S3_CONTROL_PATH: Treatments = treatments(b"/", &[(b'%', Treatment::Reencode)]);
 /// RFC 3986's `pchar` and `/`.
 const STANDARD_PATH: Treatments = treatments(b"!$&'()*+,;=:@/", &[(b'%', Treatment::KeepEscape)]);
 const QUERY: Treatments = treatments(b"", &[(b'%', Treatment::Reencode), (b'+', Treatment::Blank)]);
@@ -153,16 +163,17 @@ fn write(mut bytes: &[u8], treatments: &Treatments, out: &mut Vec<u8>) {
         out.extend_from_slice(kept);
         let Some((&byte, rest)) = rest.split_first() else { return };
         bytes = rest;
-        match treatments[usize::from(byte)] {
+        let treatment = treatments[usize::from(byte)];
+        match treatment {
             Treatment::Keep => out.push(byte),
             Treatment::Encode => out.extend_from_slice(&hex::escape(byte)),
             Treatment::Blank => out.extend_from_slice(b"%20"),
             Treatment::KeepEscape if escaped_byte(rest).is_some() => out.push(byte),
             Treatment::KeepEscape => out.extend_from_slice(b"%25"),
-            Treatment::Reencode => match escaped_byte(rest) {
+            Treatment::Reencode | Treatment::ReencodeKey => match escaped_byte(rest) {
                 Some(decoded) => {
                     bytes = rest.get(2..).unwrap_or_default();
-                    if is_unreserved(decoded) {
+                    if is_unreserved(decoded) || (decoded == b'/' && treatment == Treatment::ReencodeKey) {
                         out.push(decoded);
                     } else {
                         out.extend_from_slice(&hex::escape(decoded));
@@ -186,6 +197,7 @@ fn write_wire_path(style: UriStyle, path: &[u8], out: &mut Vec<u8>) {
     match style {
         UriStyle::Standard => write(path, &STANDARD_PATH, out),
         UriStyle::S3 => write(path, &S3_PATH, out),
+        UriStyle::S3Control => write(path, &S3_CONTROL_PATH, out),
     }
 }
 
@@ -233,7 +245,7 @@ fn is_presigning_parameter(name: &[u8]) -> bool {
 /// Writes the canonical form of a path. The wire form is given; a path as written will do, where tests want it.
 pub(super) fn write_canonical_path(style: UriStyle, path: &[u8], out: &mut Vec<u8>) {
     match style {
-        UriStyle::S3 => out.extend_from_slice(path),
+        UriStyle::S3 | UriStyle::S3Control => out.extend_from_slice(path),
         UriStyle::Standard => write_normalized(path, out),
     }
 }
@@ -341,7 +353,7 @@ mod tests {
             ("/", "/"),
             ("/bucket/a b+c/ü(1).txt", "/bucket/a%20b%2Bc/%C3%BC%281%29.txt"),
             ("/dt=2026-01-01/x@y:z", "/dt%3D2026-01-01/x%40y%3Az"),
-            ("/a%2fb%7e%2D", "/a%2Fb~-"),
+            ("/a%2fb%7e%2D", "/a/b~-"),
             ("//a//", "//a//"),
             ("/100%", "/100%25"),
             ("/%00%0a", "/%00%0A"),
@@ -350,6 +362,15 @@ mod tests {
             assert_eq!(wire(UriStyle::S3, written), sent);
             assert_eq!(wire(UriStyle::S3, sent), sent, "the wire form is its own wire form");
         }
+    }
+
+    #[test]
+    fn an_encoded_slash_belongs_to_a_parameter_of_the_control_api() {
+        assert_eq!(UriStyle::of("s3", b"s3.eu-west-1.amazonaws.com"), UriStyle::S3);
+        assert_eq!(UriStyle::of("s3", b"123456789012.s3-control.eu-west-1.amazonaws.com"), UriStyle::S3Control);
+        assert_eq!(UriStyle::of("execute-api", b"s3-control.example.com"), UriStyle::Standard);
+        let tags = "/v20180820/tags/arn%3Aaws%3As3%3Aeu-west-1%3A1%3Aaccess-grants%2Fdefault";
+        assert_eq!(wire(UriStyle::S3Control, tags), tags);
     }
 
     #[test]
