@@ -6,6 +6,7 @@
 //!
 //! | module | its job |
 //! | --- | --- |
+//! | [`authentication`] | whether Envoy has verified a request's token |
 //! | [`aws_endpoint`] | the signing name and region that a host name tells |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
 //! | `filter` | the proxy's callbacks and host calls, the only part that knows proxy-wasm |
@@ -16,6 +17,7 @@
 //! | [`refusal`] | the answers that the filter gives in place of an upstream's |
 //! | [`signing`] | a checked request turned into a signed one |
 
+pub mod authentication;
 pub mod aws_endpoint;
 pub mod credentials;
 #[cfg(target_arch = "wasm32")]

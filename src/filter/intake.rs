@@ -99,7 +99,8 @@ fn over_unix_socket() -> bool {
     host::property(b"source\0address").is_some_and(|address| matches!(address.first(), Some(b'/' | b'@')))
 }
 
-/// Whether the connection has a client certificate. Envoy asks for one only where it also verifies it.
+/// Whether the connection has a client certificate. Envoy verifies each that it asks for, unless its validation context
+/// says `trust_chain_verification: ACCEPT_UNTRUSTED`: no property tells whether it did.
 pub(super) fn has_client_certificate() -> bool {
     host::property(b"connection\0mtls").is_some_and(|mtls| mtls == [1])
 }

@@ -11,6 +11,7 @@ use super::host::{self, Buffer, HeaderMap, HostError, Map};
 use super::intake::has_client_certificate;
 use super::local_reply;
 use super::signer::{Signed, Signer, UPSTREAM_SCHEME};
+use crate::authentication;
 use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan};
 use crate::policy::{HeaderRules, Policy, Route, Scheme, Unmatched};
@@ -453,11 +454,12 @@ fn parse_number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok().filter(|_| digits).and_then(|value| value.parse().ok())
 }
 
-/// Whether Envoy has authenticated the request: a verified client certificate, or a token that `jwt_authn` verified and
-/// whose payload it keeps in its dynamic metadata. Nothing that a client sends is looked at.
+/// Whether Envoy has authenticated the request: a client certificate that it verified, or a token that `jwt_authn`
+/// verified and whose payload it keeps in its dynamic metadata. Nothing that a client sends is looked at.
 fn is_authenticated() -> bool {
     has_client_certificate()
-        || host::property(b"metadata\0filter_metadata\0envoy.filters.http.jwt_authn").is_some_and(|jwt| !jwt.is_empty())
+        || host::property(b"metadata\0filter_metadata\0envoy.filters.http.jwt_authn")
+            .is_some_and(|metadata| authentication::has_verified_token(&metadata))
 }
 
 /// Bytes of the current stream's request that have arrived, headers included.
