@@ -288,6 +288,8 @@ impl SignedRequest {
             (PayloadPlan::Known(payload), None) => {
                 return Ok(match signer.sign(route, headers, head, payload, now)? {
                     Signed::Here(None) => State::Passes,
+                    // No body follows, and even an empty one has a last chunk.
+                    Signed::Here(Some(body)) if ends => body.finish().map(|()| State::Passes).map_err(malformed)?,
                     Signed::Here(Some(body)) => State::Rechunks(body),
                     Signed::Elsewhere(url) => {
                         local_reply::redirect(&url);
@@ -439,14 +441,17 @@ fn choose_route<'p>(
 
 /// Signs the first `size` bytes that the proxy holds of a chunked body anew, in their place.
 fn rechunk(body: &mut AwsChunkedBody, size: usize, ends: bool) -> Result<(), Refusal> {
-    let chunked = |error: AwsChunkedError| Refusal::SigningFailed(error.to_string());
     let part = host::buffer(Buffer::RequestBody, 0, size).map_err(failed)?;
     if !part.is_empty() {
         let mut signed = Vec::with_capacity(part.len());
-        body.push(&part, &mut signed).map_err(chunked)?;
+        body.push(&part, &mut signed).map_err(malformed)?;
         host::replace_buffer(Buffer::RequestBody, part.len(), &signed).map_err(failed)?;
     }
-    if ends { body.finish().map_err(chunked) } else { Ok(()) }
+    if ends { body.finish().map_err(malformed) } else { Ok(()) }
+}
+
+fn malformed(error: AwsChunkedError) -> Refusal {
+    Refusal::SigningFailed(error.to_string())
 }
 
 fn parse_number(value: &[u8]) -> Option<u64> {
