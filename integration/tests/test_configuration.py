@@ -36,6 +36,21 @@ def test_a_policy_that_can_not_work_is_refused_with_the_place(start_proxy, chang
     assert place in str(ended.value)
 
 
+def test_a_policy_that_envoy_hands_over_as_protobuf_is_refused_with_the_cure(tmp_path):
+    configuration = StockConfiguration()
+    configuration.use_wasm(WASM)
+    configuration.use_socket(tmp_path / "s")
+    configuration.signer["configuration"] = {
+        "@type": "type.googleapis.com/google.protobuf.Struct",
+        "value": {"routes": {"/sqs": "https://sqs.eu-west-1.amazonaws.com"}},
+    }
+
+    code, output = validate(configuration.document, tmp_path)
+
+    assert code != 0
+    assert "write the policy as JSON in a google.protobuf.StringValue" in output
+
+
 def test_client_authentication_is_required_where_the_policy_says_so(start_proxy, api):
     routes = {"/open": api_route(api, allowUnauthenticatedRequests=True), "/closed": api_route(api)}
     proxy = start_proxy(policy(routes, allowUnauthenticatedRequests=False))

@@ -32,12 +32,23 @@ impl Root {
     fn configure(&mut self) -> Result<(), String> {
         let configuration =
             host::buffer(Buffer::PluginConfiguration, 0, usize::MAX).map_err(|error| error.to_string())?;
-        self.role = if IntakePolicy::is_meant(&configuration) {
-            let policy = IntakePolicy::from_json(&configuration).map_err(|error| error.to_string())?;
+        self.take_role(&configuration).map_err(|error| match configuration.first() {
+            // The tag of a serialized Struct's first field; as text, a line's end, with which few policies begin.
+            Some(b'\n') => format!(
+                "{error}; is it a google.protobuf.Struct? Envoy hands that over as protobuf: write the policy as JSON in a \
+                 google.protobuf.StringValue"
+            ),
+            _ => error,
+        })
+    }
+
+    fn take_role(&mut self, configuration: &[u8]) -> Result<(), String> {
+        self.role = if IntakePolicy::is_meant(configuration) {
+            let policy = IntakePolicy::from_json(configuration).map_err(|error| error.to_string())?;
             Role::Intake(Rc::new(policy))
         } else {
-            let policy = Policy::from_json(&configuration).map_err(|error| error.to_string())?;
-            let signer = Signer::start(policy, &configuration).map_err(|error| error.to_string())?;
+            let policy = Policy::from_json(configuration).map_err(|error| error.to_string())?;
+            let signer = Signer::start(policy, configuration).map_err(|error| error.to_string())?;
             Role::Signer(Rc::new(signer))
         };
         Ok(())
