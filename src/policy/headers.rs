@@ -151,8 +151,15 @@ fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Place)
 
 /// Headers that no rule touches.
 fn is_protected(name: &[u8]) -> bool {
-    name.starts_with(b":") || name == b"host" || belongs_to_signing(name) || is_framing_header(name)
+    name.starts_with(b":")
+        || name == b"host"
+        || name == ENVOYS_SCHEME
+        || belongs_to_signing(name)
+        || is_framing_header(name)
 }
+
+/// The scheme by which Envoy chooses a route. Without it Envoy finds none.
+const ENVOYS_SCHEME: &[u8] = b"x-forwarded-proto";
 
 /// What the signature is carried in, and the header by which the filter tells Envoy how to speak to the upstream.
 fn belongs_to_signing(name: &[u8]) -> bool {

@@ -317,6 +317,7 @@ fn no_pattern_removes_what_signing_needs() {
     let policy = route_with(r#""requestHeaders": {"allow": [], "remove": ["x-*", "c*"]}"#);
     let rules = &policy.routes()[0].request_headers;
     assert!(rules.keeps(b"x-amz-date") && rules.keeps(b"content-length") && rules.keeps(b":authority"));
+    assert!(rules.keeps(b"x-forwarded-proto"), "Envoy finds no route without it");
     assert!(!rules.keeps(b"x-amz-acl") && !rules.keeps(b"content-type"));
 }
 
