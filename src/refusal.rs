@@ -1,4 +1,7 @@
 //! The answers that the filter gives in place of an upstream's: one JSON shape, one code for each reason.
+//!
+//! `PayloadTooLarge` (413) is not among them: Envoy itself answers when a body outgrows its buffer, and the stock
+//! configuration gives that answer the same shape.
 
 use std::fmt;
 
@@ -15,8 +18,6 @@ pub enum Refusal {
     Unauthenticated,
     /// No route matches.
     NoRoute,
-    /// A body that had to be hashed was larger than what the proxy holds.
-    PayloadTooLarge,
     /// No credentials are held for the identity, or they have expired.
     NoCredentials {
         /// The identity's id.
@@ -33,7 +34,6 @@ impl Refusal {
             Self::InvalidPath(_) => 400,
             Self::Unauthenticated => 401,
             Self::NoRoute => 404,
-            Self::PayloadTooLarge => 413,
             Self::NoCredentials { .. } => 503,
             Self::SigningFailed(_) => 500,
         }
@@ -45,7 +45,6 @@ impl Refusal {
             Self::InvalidPath(_) => "InvalidPath",
             Self::Unauthenticated => "Unauthenticated",
             Self::NoRoute => "NoRoute",
-            Self::PayloadTooLarge => "PayloadTooLarge",
             Self::NoCredentials { .. } => "NoCredentials",
             Self::SigningFailed(_) => "SigningFailed",
         }
@@ -70,10 +69,6 @@ impl fmt::Display for Refusal {
                 f.write_str("this route takes only requests with a verified client certificate or a verified token")
             }
             Self::NoRoute => f.write_str("no route of the signing policy matches this host and path"),
-            Self::PayloadTooLarge => f.write_str(
-                "the body must be hashed before it is sent and is larger than the proxy's buffer; raise the \
-                 listener's per_connection_buffer_limit_bytes, or set the route's payload to unsigned or client",
-            ),
             Self::NoCredentials { identity } => {
                 write!(
                     f,

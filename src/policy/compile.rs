@@ -153,18 +153,22 @@ impl Compiler {
         prefix_place: &Place,
     ) -> Result<(), PolicyError> {
         check_prefix(&prefix).map_err(|problem| prefix_place.refuse(problem))?;
-        let target = document
+        let mut target = document
             .target
             .map(|url| Target::parse(&url).map_err(|problem| place.key("target").refuse(problem)))
             .transpose()?;
         let hosts = host_patterns(document.hosts, &place.key("hosts"))?;
+        let takes_off_slash = prefix.len() > 1 && prefix.ends_with('/');
+        if let Some(target) = target.as_mut().filter(|target| target.path == "/" && !takes_off_slash) {
+            target.path.clear();
+        }
         match &target {
             None if hosts.is_empty() => {
                 return Err(place.refuse(
                     "has no target; add \"target\": \"https://…\", or \"hosts\" to sign for the request's own authority",
                 ));
             }
-            Some(target) if prefix.len() > 1 && prefix.ends_with('/') && !target.path.ends_with('/') => {
+            Some(target) if takes_off_slash && !target.path.ends_with('/') => {
                 return Err(prefix_place.refuse(format!(
                     "the prefix {prefix:?} takes off a slash that the target's path does not give back; end both in / or neither"
                 )));

@@ -23,7 +23,8 @@ pub struct Target {
     pub scheme: Scheme,
     /// Host and port, lower case, the scheme's default port left off: the `host` that is sent and signed.
     pub authority: String,
-    /// The path as written; empty where the URL has none or only `/`.
+    /// The path as written. Empty where the URL has none; where it has only `/`, too, but under a prefix that ends in
+    /// `/`: RFC 3986, 6.2.3, makes no difference between the two.
     pub path: String,
     host: String,
 }
@@ -63,8 +64,7 @@ impl Target {
             Some(port) if port != default_port => format!("{host}:{port}"),
             _ => host.clone(),
         };
-        let path = if path == "/" { String::new() } else { path.to_owned() };
-        Ok(Self { scheme, authority, path, host })
+        Ok(Self { scheme, authority, path: path.to_owned(), host })
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     fn a_target_is_taken_as_written() {
         let cases = [
             ("https://h", Scheme::Https, "h", ""),
-            ("https://h/", Scheme::Https, "h", ""),
+            ("https://h/", Scheme::Https, "h", "/"),
             ("HTTPS://H.Example.COM:443/v2", Scheme::Https, "h.example.com", "/v2"),
             ("https://h:80/v2/", Scheme::Https, "h:80", "/v2/"),
             ("http://h:80/a//b", Scheme::Http, "h", "/a//b"),

@@ -165,6 +165,16 @@ fn a_stricter_route_can_not_be_slipped_past_by_spelling() {
 }
 
 #[test]
+fn a_targets_lone_slash_counts_only_where_the_prefix_takes_one_off() {
+    let policy = policy(
+        r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com/", "/": "https://sqs.eu-west-1.amazonaws.com/",
+            "/a/": "https://sqs.eu-west-1.amazonaws.com/"}}"#,
+    );
+    let paths: Vec<_> = policy.routes().iter().map(|route| route.target.as_ref().unwrap().path.as_str()).collect();
+    assert_eq!(paths, ["", "", "/"]);
+}
+
+#[test]
 fn a_prefix_is_found_as_the_request_spells_it() {
     let policy = policy(
         r#"{"routes": {"/a/b": "https://sqs.eu-west-1.amazonaws.com", "/": "https://sqs.eu-west-1.amazonaws.com",
