@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint format clean system-packages
+.PHONY: help build test demo bench lint format clean system-packages
 
 # What rustc uses of WebAssembly by default, and V8 has had for years; wasm-opt has to be told.
 WASM_FEATURES := --enable-bulk-memory --enable-multivalue --enable-mutable-globals --enable-nontrapping-float-to-int \
@@ -28,6 +28,11 @@ test: build ## Run all tests: unit, property, and integration in a real Envoy
 
 demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)
 	envoy/demo/run
+
+bench: build ## Measure what signing costs a request, against plain Envoy and its native signer
+	build/cargo-wasm build --locked --release --example empty_filter
+	integration/setup
+	.venv/bin/python integration/bench/run
 
 lint: system-packages ## Check formatting, lints and dependencies
 	build/lint

@@ -88,6 +88,12 @@ class Process:
         return self._child is not None and self._child.poll() is None
 
     @property
+    def pid(self) -> int:
+        """The process's id, while it runs."""
+        assert self._child is not None, f"{self.name} was not started"
+        return self._child.pid
+
+    @property
     def exit_code(self) -> int | None:
         return None if self._child is None else self._child.poll()
 
