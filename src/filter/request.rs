@@ -318,14 +318,20 @@ impl SignedRequest {
         self.signer.policy.routes().get(self.route?)
     }
 
-    /// Applies the route's rules to the response's headers, and reads in a refusal what the upstream's clock says.
+    /// Reads in a refusal what the upstream's clock says, and applies the route's rules to the response's headers.
     fn on_response(&self, route: &Route) -> Result<(), HostError> {
         let status = host::header(Map::Response, b":status")?;
         if matches!(status.as_slice(), b"400" | b"401" | b"403") {
             let status = parse_number(&status).and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
             let date = host::header(Map::Response, b"date")?;
-            let authority = host::header(Map::Request, b":authority")?;
-            self.signer.check_clock(&authority, status, &date, host::now());
+            // The request's headers are out of reach by now, but not its properties.
+            match &route.target {
+                Some(target) => self.signer.check_clock(target.authority.as_bytes(), status, &date, host::now()),
+                None => {
+                    let authority = host::property(b"request\0host").unwrap_or_default();
+                    self.signer.check_clock(&authority, status, &date, host::now());
+                }
+            }
         }
         if route.response_headers.is_empty() { Ok(()) } else { apply_response_rules(&route.response_headers) }
     }
