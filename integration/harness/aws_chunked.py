@@ -114,7 +114,6 @@ def upload(
 ) -> Upload:
     """Signs the headers with botocore, and then chunk by chunk. `more` are headers with `_` for `-`."""
     headers = {
-        "X-Amz-Content-SHA256": form,
         "X-Amz-Decoded-Content-Length": str(len(data)),
         "Content-Encoding": "aws-chunked",
         **{name.replace("_", "-"): value for name, value in more.items()},
@@ -124,7 +123,12 @@ def upload(
         headers["X-Amz-Trailer"] = "x-amz-checksum-crc32"
         trailers.append(("x-amz-checksum-crc32", base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()))
     request = AWSRequest("PUT", url, headers=headers)
-    S3SigV4Auth(credentials, "s3", region).add_auth(request)
+
+    class StreamingAuth(S3SigV4Auth):
+        def payload(self, _):
+            return form
+
+    StreamingAuth(credentials, "s3", region).add_auth(request)
     signed = dict(request.headers.items())
     seed = signed["Authorization"].rpartition("=")[2]
     signer = ChunkSigner(credentials.secret_key, signed["X-Amz-Date"], region, seed)
