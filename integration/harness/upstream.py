@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from email.utils import format_datetime
 
 import h11
 
@@ -148,7 +149,11 @@ class Upstream:
             answer = self.answer
         else:
             report = json.dumps(received.report()).encode()
-            answer = Answer(200 if received.accepted else 403, [("content-type", "application/json")], [report])
+            headers = [
+                ("content-type", "application/json"),
+                ("date", format_datetime(self.verifier.now(), usegmt=True)),
+            ]
+            answer = Answer(200 if received.accepted else 403, headers, [report])
         length = [("content-length", str(sum(map(len, answer.parts))))] if _is_whole(answer) else []
         response = h11.Response(status_code=answer.status, headers=[*answer.headers, *length])
         await _send(connection, writer, response)
