@@ -111,6 +111,9 @@ class Upstream:
         try:
             while (received := await self._receive(connection, reader, writer)) is not None:
                 self.received.append(received)
+                if received.accepted and received.request.header("upgrade") == "websocket":
+                    await _echo(connection, reader, writer)
+                    break
                 await self._respond(connection, writer, received)
                 if connection.our_state is h11.MUST_CLOSE:
                     break
@@ -166,6 +169,17 @@ class Upstream:
         await _send(connection, writer, h11.EndOfMessage())
 
 
+async def _echo(connection, reader, writer):
+    # What follows is no HTTP any more; whether it is WebSocket frames is all the same here.
+    switch = h11.InformationalResponse(status_code=101, headers=[("upgrade", "websocket"), ("connection", "upgrade")])
+    await _send(connection, writer, switch)
+    data, _ = connection.trailing_data
+    while data or (data := await reader.read(65536)):
+        writer.write(data)
+        await writer.drain()
+        data = b""
+
+
 def _is_whole(answer: Answer) -> bool:
     return all(isinstance(part, bytes) for part in answer.parts)
 
@@ -180,7 +194,5 @@ def _text(headers) -> list[tuple[str, str]]:
 
 
 def _decode(value: bytes) -> str:
-    try:
-        return bytes(value).decode()
-    except UnicodeDecodeError:
-        return bytes(value).decode("latin-1")
+    # Bytes that are no UTF-8 stay distinguishable: a signature is over bytes.
+    return bytes(value).decode(errors="surrogateescape")

@@ -1,7 +1,7 @@
 """Reads a request as AWS would and says whether its signature holds, with botocore's signer as the authority.
 
-Header and query signatures, SigV4 and SigV4A, and chunked S3 uploads. What botocore does not have, the asymmetric key and
-the chunk signatures, is made here by AWS's published descriptions.
+Header and query signatures, SigV4 and SigV4A, and chunked S3 uploads. What botocore does not have, the asymmetric key
+and the chunk signatures, is made here by AWS's published descriptions.
 
 Nothing here comes from the filter: what the filter signs and what this computes meet only in the signature.
 """
@@ -30,6 +30,11 @@ SIGV4 = "AWS4-HMAC-SHA256"
 SIGV4A = "AWS4-ECDSA-P256-SHA256"
 MAX_EXPIRY = timedelta(days=7)
 
+# Bytes that are no UTF-8 are surrogates in a WireRequest, which the mapping of headers that botocore uses changes; it
+# leaves characters for private use as they are.
+_SHOWN = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_HIDDEN = {shown: hidden for hidden, shown in _SHOWN.items()}
+
 _UNRESERVED = "-_.~"
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -40,7 +45,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class WireRequest:
-    """A request as it came off the wire: nothing decoded, joined or put in order."""
+    """A request as it came off the wire: nothing decoded, joined or put in order. Bytes outside UTF-8 are surrogates."""
 
     method: str
     target: str
@@ -244,7 +249,7 @@ class _Signer:
         read = AWSRequest(method=request.method, url=f"http://upstream{path}?{_canonical(request.query)}")
         for name, value in request.headers:
             if name.lower() in claimed.signed_headers:
-                read.headers[name] = value
+                read.headers[name] = value.translate(_SHOWN)
         read.context["timestamp"] = claimed.amz_date
         if service == "s3":
             # S3 does not look at the body of a presigned request.
@@ -261,11 +266,11 @@ class _Signer:
         self._signer = Signer(credentials, service, region)
 
     def string_to_sign(self) -> str:
+        # Not botocore's own, which has no bytes outside UTF-8 and no SigV4A.
         canonical_request = self._signer.canonical_request(self._request)
-        if self._claimed.algorithm == SIGV4:
-            return self._signer.string_to_sign(self._request, canonical_request)
-        digest = hashlib.sha256(canonical_request.encode()).hexdigest()
-        return "\n".join([SIGV4A, self._claimed.amz_date, "/".join(self._claimed.scope), digest])
+        canonical_request = canonical_request.translate(_HIDDEN).encode(errors="surrogateescape")
+        claimed, digest = self._claimed, hashlib.sha256(canonical_request).hexdigest()
+        return "\n".join([claimed.algorithm, claimed.amz_date, "/".join(claimed.scope), digest])
 
     def signature(self) -> str:
         return self._signer.signature(self.string_to_sign(), self._request)

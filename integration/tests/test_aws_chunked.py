@@ -1,4 +1,4 @@
-"""An SDK's chunked upload, signed under a throw-away key, arrives at S3 signed anew: its head, every chunk, its trailers."""
+"""An SDK's chunked upload under a throw-away key arrives at S3 signed anew: its head, every chunk, its trailers."""
 
 import contextlib
 import json

@@ -95,7 +95,7 @@ def test_credentials_are_still_held_by_the_proxys_own_clock(start_proxy, skewed)
     proxy.push(TEMPORARY_KEY, minutes=10)
 
     with connection(proxy) as kept:
-        # The upstream is an hour ahead, yet AWS would know the credentials' expiry by its own clock and refuse them itself.
+        # By the upstream's clock they have expired; that is for the upstream to say.
         assert [status(kept, "/api"), status(kept, "/api")] == [403, 200]
 
 

@@ -1,4 +1,7 @@
-"""Thousands of random requests through a real Envoy, each verified by botocore. SEED and REQUESTS repeat or lengthen a run."""
+"""Thousands of random requests through a real Envoy, each verified by botocore.
+
+The environment variables SEED and REQUESTS repeat or lengthen a run.
+"""
 
 import http.client
 import os

@@ -1,4 +1,4 @@
-"""SigV4A signatures hold: verified with the public key that AWS's published derivation gives, and made as awscrt makes them."""
+"""SigV4A signatures hold under the public key that AWS's published derivation gives, as those of awscrt do."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
