@@ -64,6 +64,17 @@ class StockConfiguration:
         tls = self.cluster("https")["transport_socket"]["typed_config"]["common_tls_context"]
         tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
 
+    def serve_tls(self, listener: str, certificate: Path, key: Path) -> None:
+        """Puts a listener behind TLS."""
+        files = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+        self.listener(listener)["filter_chains"][0]["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {"tls_certificates": [files]},
+            },
+        }
+
 
 class Proxy:
     """A running Envoy that signs by `policy`; credentials go in over its Unix socket."""

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from email.utils import format_datetime
 
 import h11
 
@@ -110,6 +111,9 @@ class Upstream:
         try:
             while (received := await self._receive(connection, reader, writer)) is not None:
                 self.received.append(received)
+                if received.accepted and received.request.header("upgrade") == "websocket":
+                    await _echo(connection, reader, writer)
+                    break
                 await self._respond(connection, writer, received)
                 if connection.our_state is h11.MUST_CLOSE:
                     break
@@ -148,7 +152,11 @@ class Upstream:
             answer = self.answer
         else:
             report = json.dumps(received.report()).encode()
-            answer = Answer(200 if received.accepted else 403, [("content-type", "application/json")], [report])
+            headers = [
+                ("content-type", "application/json"),
+                ("date", format_datetime(self.verifier.now(), usegmt=True)),
+            ]
+            answer = Answer(200 if received.accepted else 403, headers, [report])
         length = [("content-length", str(sum(map(len, answer.parts))))] if _is_whole(answer) else []
         response = h11.Response(status_code=answer.status, headers=[*answer.headers, *length])
         await _send(connection, writer, response)
@@ -159,6 +167,17 @@ class Upstream:
             elif received.request.method != "HEAD":
                 await _send(connection, writer, h11.Data(data=part))
         await _send(connection, writer, h11.EndOfMessage())
+
+
+async def _echo(connection, reader, writer):
+    # What follows is no HTTP any more; whether it is WebSocket frames is all the same here.
+    switch = h11.InformationalResponse(status_code=101, headers=[("upgrade", "websocket"), ("connection", "upgrade")])
+    await _send(connection, writer, switch)
+    data, _ = connection.trailing_data
+    while data or (data := await reader.read(65536)):
+        writer.write(data)
+        await writer.drain()
+        data = b""
 
 
 def _is_whole(answer: Answer) -> bool:
@@ -175,7 +194,5 @@ def _text(headers) -> list[tuple[str, str]]:
 
 
 def _decode(value: bytes) -> str:
-    try:
-        return bytes(value).decode()
-    except UnicodeDecodeError:
-        return bytes(value).decode("latin-1")
+    # Bytes that are no UTF-8 stay distinguishable: a signature is over bytes.
+    return bytes(value).decode(errors="surrogateescape")

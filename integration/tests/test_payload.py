@@ -1,10 +1,12 @@
 """How a route's payload mode decides what of the body is signed, and when it is sent."""
 
 import hashlib
+import socket
 
 import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy, s3_route
+from harness.process import wait_until
 from harness.proxy import StockConfiguration
 
 
@@ -60,16 +62,86 @@ def test_a_false_hash_that_the_client_gave_is_for_the_upstream_to_refuse(proxy, 
     assert s3.last.refusal == "X-Amz-Content-SHA256 is not the hash of the body"
 
 
-def test_a_body_that_outgrows_the_buffer_gets_413_and_is_not_sent(start_proxy, api):
+@pytest.fixture(scope="module")
+def small_proxy(start_shared_proxy, _api):
+    """A proxy that buffers no more than 64 KiB."""
     configuration = StockConfiguration()
     configuration.listener("traffic")["per_connection_buffer_limit_bytes"] = 64 * 1024
-    proxy = start_proxy(policy({"/api": api_route(api)}), configuration)
+    # Over HTTP/2 it is the stream's window that bounds what Envoy buffers.
+    http2 = {"initial_stream_window_size": 65536}
+    configuration.http_connection_manager("traffic")["http2_protocol_options"] = http2
+    routes = {"/api": api_route(_api), "/unsigned": api_route(_api, payload="unsigned")}
+    proxy = start_shared_proxy(policy(routes), configuration)
     proxy.push(TEMPORARY_KEY)
+    return proxy
 
-    response = proxy.request("/api", "POST", body=b"x" * 1_000_000)
+
+@pytest.mark.parametrize("headers", [{}, {"Expect": ""}, {"Expect": "100-continue"}], ids=["", "no Expect", "Expect"])
+@pytest.mark.parametrize("size", [70_000, 1_000_000, 20_000_000])
+def test_a_body_that_outgrows_the_buffer_gets_413_and_is_not_sent(small_proxy, api, size, headers):
+    response = small_proxy.request("/api/orders", "POST", headers=headers, body=b"x" * size, timeout=15)
+
+    assert (response.status, response.headers["content-type"]) == (413, "application/json")
+    error = response.json["error"]
+    assert (error["code"], error["route"]) == ("PayloadTooLarge", "/api")
+    assert "per_connection_buffer_limit_bytes" in error["message"]
+    assert not api.received
+    assert small_proxy.request("/api/orders", "POST", body=b"x" * 60_000).status == 200
+
+
+def test_a_body_of_unknown_length_that_outgrows_the_buffer_gets_413(small_proxy, api):
+    headers = {"Transfer-Encoding": "chunked"}
+    response = small_proxy.request("/api", "POST", headers=headers, body=b"x" * 1_000_000, timeout=15)
 
     assert (response.status, response.json["error"]["code"]) == (413, "PayloadTooLarge")
     assert not api.received
+
+
+def test_a_body_that_outgrows_the_buffer_of_an_http2_stream_gets_413(small_proxy, api):
+    response = small_proxy.request("/api", "POST", body=b"x" * 2_000_000, http2=True, timeout=15)
+
+    assert (response.status, response.json["error"]["code"]) == (413, "PayloadTooLarge")
+    assert not api.received
+
+
+def test_a_body_that_streams_may_outgrow_the_buffer(small_proxy, api):
+    assert small_proxy.request("/unsigned", "POST", body=b"x" * 20_000_000).status == 200
+    assert len(api.last.request.body) == 20_000_000
+
+
+@pytest.mark.parametrize("route", ["/signed", "/unsigned", "/client", "/auto", "/api"])
+def test_a_client_that_waits_for_100_continue_is_told_to_go_on(proxy, request, route):
+    upstream = request.getfixturevalue("api" if route == "/api" else "s3")
+    body = bytes(range(256)) * (2 << 12)
+
+    # curl waits for ten seconds, longer than the request may take.
+    headers, options = {"Expect": "100-continue"}, ["--expect100-timeout", "10"]
+    response = proxy.request(f"{route}/b/k", "PUT", headers=headers, body=body, timeout=8, options=options)
+
+    assert response.status == 200, upstream.last.refusal
+    assert upstream.last.request.body == body
+
+
+@pytest.mark.parametrize("claimed", ["hash", "UNSIGNED-PAYLOAD"])
+def test_with_a_hash_of_the_client_the_body_streams(proxy, s3, claimed):
+    body = b"x" * 20_000
+    value = hashlib.sha256(body).hexdigest() if claimed == "hash" else claimed
+    head = ["PUT /client/b/k HTTP/1.1", "Host: localhost", "Content-Length: 20000", f"X-Amz-Content-SHA256: {value}"]
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
+        tcp.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body[:5_000])
+        wait_until(lambda: s3.arrived == 5_000, "the first bytes to arrive", timeout=5)
+        tcp.sendall(body[5_000:])
+        assert tcp.recv(65536).startswith(b"HTTP/1.1 200"), s3.last.refusal
+
+    assert s3.last.verdict.payload == ("signed" if claimed == "hash" else "unsigned")
+
+
+@pytest.mark.parametrize("value", ["", "no hash", "g" * 64, "0" * 63, "0" * 65, "unsigned-payload"])
+def test_what_the_client_sends_for_a_hash_and_is_none_is_dropped(proxy, s3, value):
+    response = proxy.request("/client/b/k", "PUT", headers={"X-Amz-Content-SHA256": value}, body=b"object")
+
+    assert response.status == 200, s3.last.refusal
+    assert s3.last.verdict.payload == "signed"
 
 
 def test_a_proxy_that_can_not_hold_a_request_at_its_headers_says_so(start_proxy, api):
