@@ -12,14 +12,19 @@ _END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
 _FRAME_SIZE = 16384
 
 
-def http1(port: int, request: bytes, timeout: float = 10) -> bytes:
-    """Sends the bytes and ends the sending side; all that came back until the proxy closed."""
+def http1(port: int, request: bytes, patience: float = 0.5, timeout: float = 30) -> bytes:
+    """Sends the bytes; all that comes back until the proxy closes, or is silent for `patience` seconds.
+
+    Of what is no whole request the proxy may wait for the rest: then nothing comes back.
+    """
     answer = bytearray()
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp, contextlib.suppress(ConnectionError):
-        tcp.sendall(request)
-        tcp.shutdown(socket.SHUT_WR)
-        while data := tcp.recv(65536):
-            answer += data
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp:
+        with contextlib.suppress(ConnectionError):
+            tcp.sendall(request)
+        tcp.settimeout(patience)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            while data := tcp.recv(65536):
+                answer += data
     return bytes(answer)
 
 
