@@ -1,0 +1,78 @@
+"""Bytes as an attacker would send them: over HTTP/1.1 as written, over HTTP/2 past what client libraries refuse."""
+
+import contextlib
+import socket
+from collections.abc import Sequence
+
+import hpack
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9
+_END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
+_FRAME_SIZE = 16384
+
+
+def http1(port: int, request: bytes, patience: float = 0.5, timeout: float = 30) -> bytes:
+    """Sends the bytes; all that comes back until the proxy closes, or is silent for `patience` seconds.
+
+    Of what is no whole request the proxy may wait for the rest: then nothing comes back.
+    """
+    answer = bytearray()
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp:
+        with contextlib.suppress(ConnectionError):
+            tcp.sendall(request)
+        tcp.settimeout(patience)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            while data := tcp.recv(65536):
+                answer += data
+    return bytes(answer)
+
+
+def statuses(answer: bytes) -> list[int]:
+    """The statuses of all the HTTP/1.1 answers in it, in order."""
+    parts = (b"\r\n" + answer).split(b"\r\nHTTP/1.1 ")[1:]
+    return [int(part[:3]) for part in parts]
+
+
+def http2(
+    port: int,
+    path: bytes,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    authority: bytes = b"localhost",
+    method: bytes = b"GET",
+    timeout: float = 10,
+) -> int | None:
+    """The status of one request without a body, nothing of it checked here; `None` where the proxy reset it."""
+    head = [(b":method", method), (b":scheme", b"http"), (b":authority", authority), (b":path", path), *headers]
+    block = hpack.Encoder().encode(head)
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp:
+        tcp.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+        with contextlib.suppress(ConnectionError):
+            tcp.sendall(b"".join(_header_frames(block)))
+        return _status(tcp)
+
+
+def _header_frames(block: bytes):
+    parts = [block[at : at + _FRAME_SIZE] for at in range(0, len(block), _FRAME_SIZE)]
+    for number, part in enumerate(parts):
+        last = _END_HEADERS if number == len(parts) - 1 else 0
+        yield _frame(_CONTINUATION, last, 1, part) if number else _frame(_HEADERS, last | _END_STREAM, 1, part)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def _status(tcp: socket.socket) -> int | None:
+    decoder, reader = hpack.Decoder(), tcp.makefile("rb")
+    with contextlib.suppress(ConnectionError):
+        while len(head := reader.read(9)) == 9:
+            payload = reader.read(int.from_bytes(head[:3], "big"))
+            kind, flags = head[3], head[4]
+            if kind == _SETTINGS and not flags & _ACK:
+                tcp.sendall(_frame(_SETTINGS, _ACK, 0, b""))
+            elif kind == _HEADERS and flags & _END_HEADERS:
+                return int(dict(decoder.decode(payload))[":status"])
+            elif kind in (_RST_STREAM, _GOAWAY):
+                return None
+    return None

@@ -1,0 +1,286 @@
+"""Where the policy asks for it, only who Envoy has authenticated is signed for; what a client claims counts nothing."""
+
+import base64
+import json
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from conftest import TEMPORARY_KEY, api_route, policy
+from harness.certificates import Authority
+from harness.client import curl
+from harness.proxy import StockConfiguration
+
+
+def refused(response) -> bool:
+    return (response.status, response.json["error"]["code"]) == (401, "Unauthenticated")
+
+
+@pytest.fixture(scope="module")
+def strict_policy(_api) -> dict:
+    routes = {
+        "/strict": api_route(_api),
+        "/open": api_route(_api, allowUnauthenticatedRequests=True),
+        "/unsigned-body": api_route(_api, payload="unsigned"),
+    }
+    return policy(routes, allowUnauthenticatedRequests=False)
+
+
+# Nobody is authenticated by anything: the stock listener.
+
+
+@pytest.fixture(scope="module")
+def plain_proxy(start_shared_proxy, strict_policy):
+    proxy = start_shared_proxy(strict_policy)
+    proxy.push(TEMPORARY_KEY)
+    return proxy
+
+
+@pytest.mark.parametrize("body", [None, b"x" * 100_000])
+@pytest.mark.parametrize("path", ["/strict", "/strict/a?b=c", "/unsigned-body"])
+def test_who_is_not_authenticated_is_refused_and_nothing_is_sent(plain_proxy, api, path, body):
+    response = plain_proxy.request(path, "POST" if body else "GET", body=body)
+
+    assert refused(response)
+    assert response.json["error"]["route"] == path.removesuffix("/a?b=c")
+    assert not api.received
+
+
+def test_a_routes_own_word_wins_over_a_strict_policy(plain_proxy, api):
+    assert plain_proxy.request("/open").status == 200
+
+
+def test_a_routes_own_word_wins_over_an_open_policy(start_proxy, api):
+    routes = {"/strict": api_route(api, allowUnauthenticatedRequests=False), "/open": api_route(api)}
+    proxy = start_proxy(policy(routes, allowUnauthenticatedRequests=True))
+    proxy.push(TEMPORARY_KEY)
+
+    assert refused(proxy.request("/strict"))
+    assert not api.received
+    assert proxy.request("/open").status == 200
+
+
+SPOOFED_HEADERS = [
+    {"x-forwarded-client-cert": f'Hash={"4" * 64};Subject="CN=orders";URI=spiffe://cluster.local/ns/orders'},
+    {"x-envoy-internal": "true", "x-envoy-peer-metadata-id": "sidecar~10.0.0.1"},
+    {"x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "https", "x-envoy-external-address": "127.0.0.1"},
+    {"x-ssl-client-verify": "SUCCESS", "x-client-cert": "MIIB"},
+    {"metadata": "envoy.filters.http.jwt_authn", "envoy.filters.http.jwt_authn": '{"payload": {"sub": "a"}}'},
+    {"x-jwt-payload": base64.urlsafe_b64encode(b'{"sub": "a"}').decode()},
+    {"authorization": "Bearer garbage"},
+    {"authorization": "Bearer e30.e30."},
+    {"authorization": "AWS4-HMAC-SHA256 Credential=ASIDEXAMPLE/20260101/eu-west-1/execute-api/aws4_request, "
+      "SignedHeaders=host, Signature=0"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", SPOOFED_HEADERS, ids=lambda headers: next(iter(headers.values()))[:24])
+def test_what_a_client_claims_of_itself_counts_nothing(plain_proxy, api, headers):
+    assert refused(plain_proxy.request("/strict", headers=headers))
+
+    assert not api.received
+
+
+# A client certificate.
+
+
+class TlsProxy:
+    """A proxy whose traffic listener speaks TLS and takes client certificates of `authority`."""
+
+    def __init__(self, start, policy: dict, authority: Authority, require: bool = False, **validation):
+        self._authority = authority.certificate
+        certificate, key = authority.issue("localhost")
+        common = {
+            "tls_certificates": [
+                {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+            ],
+            "validation_context": {"trusted_ca": {"filename": str(authority.certificate)}, **validation},
+        }
+        configuration = StockConfiguration()
+        configuration.listener("traffic")["filter_chains"][0]["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": require,
+                "common_tls_context": common,
+            },
+        }
+        self._proxy = start(policy, configuration)
+        self._proxy.push(TEMPORARY_KEY)
+
+    def request(self, path: str, client: tuple[Path, Path] | None = None, **options):
+        tls = ["--cacert", str(self._authority)]
+        if client:
+            certificate, key = client
+            tls += ["--cert", str(certificate), "--key", str(key)]
+        return curl(f"https://localhost:{self._proxy.port}{path}", options=tls, **options)
+
+
+@pytest.fixture(scope="module")
+def tls_proxy(start_shared_proxy, strict_policy, authority):
+    """Takes a client certificate and asks for none."""
+    return TlsProxy(start_shared_proxy, strict_policy, authority)
+
+
+@pytest.fixture(scope="module")
+def client(authority) -> tuple[Path, Path]:
+    return authority.issue("orders")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory) -> tuple[Path, Path]:
+    """A certificate of an authority that the proxy does not know."""
+    return Authority(tmp_path_factory.mktemp("stranger")).issue("orders")
+
+
+def test_a_verified_client_certificate_lets_a_request_through(tls_proxy, client, api):
+    assert tls_proxy.request("/strict/a", client).status == 200, api.last.refusal
+    assert tls_proxy.request("/strict/a", client, method="POST", body=b"x" * 100_000).status == 200
+
+
+def test_tls_without_a_client_certificate_authenticates_nobody(tls_proxy, api):
+    assert refused(tls_proxy.request("/strict"))
+
+    assert not api.received
+
+
+@pytest.mark.parametrize("headers", SPOOFED_HEADERS[:4], ids=lambda headers: next(iter(headers)))
+def test_a_certificate_that_is_only_claimed_counts_nothing(tls_proxy, api, headers):
+    assert refused(tls_proxy.request("/strict", headers=headers))
+
+    assert not api.received
+
+
+def test_a_certificate_of_a_strange_authority_gets_nowhere(tls_proxy, stranger, api):
+    with pytest.raises(RuntimeError, match="curl ended with"):
+        tls_proxy.request("/strict", stranger)
+
+    assert not api.received
+
+
+def test_a_listener_that_requires_certificates_lets_those_with_one_through(
+    start_proxy, strict_policy, authority, client, api
+):
+    proxy = TlsProxy(start_proxy, strict_policy, authority, require=True)
+
+    assert proxy.request("/strict", client).status == 200
+    with pytest.raises(RuntimeError, match="curl ended with"):
+        proxy.request("/strict")
+
+
+def test_a_certificate_that_envoy_takes_unverified_authenticates_nobody(
+    start_proxy, strict_policy, authority, stranger, api
+):
+    proxy = TlsProxy(start_proxy, strict_policy, authority, trust_chain_verification="ACCEPT_UNTRUSTED")
+
+    assert refused(proxy.request("/strict", stranger))
+    assert not api.received
+
+
+# A token that Envoy's jwt_authn verifies.
+
+ISSUER = "https://issuer.example"
+ISSUER_KEY = rsa.generate_private_key(65537, 2048)
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def encode(document: dict) -> str:
+    return base64url(json.dumps(document).encode())
+
+
+def token(key: rsa.RSAPrivateKey = ISSUER_KEY, **claims) -> str:
+    claims = {"iss": ISSUER, "sub": "orders", "exp": int(time.time()) + 600, **claims}
+    signed = f"{encode({'alg': 'RS256', 'kid': 'one'})}.{encode(claims)}"
+    return f"{signed}.{base64url(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+def forged_tokens() -> dict[str, str]:
+    head, claims, signature = token().split(".")
+    others = encode({"iss": ISSUER, "sub": "admin", "exp": int(time.time()) + 600})
+    return {
+        "another key": token(rsa.generate_private_key(65537, 2048)),
+        "other claims": f"{head}.{others}.{signature}",
+        "no signature": f"{head}.{claims}.",
+        "no algorithm": f"{encode({'alg': 'none'})}.{claims}.",
+        "another issuer": token(iss="https://elsewhere.example"),
+        "expired": token(exp=int(time.time()) - 600),
+        "not yet valid": token(nbf=int(time.time()) + 600),
+        "no token": "garbage",
+    }
+
+
+FORGED_TOKENS = forged_tokens()
+
+
+def jwt_authn(**provider) -> dict:
+    """Envoy's filter, which lets requests without a valid token pass on: to refuse them is left to the signer."""
+    modulus = ISSUER_KEY.public_key().public_numbers().n
+    jwk = {"kty": "RSA", "alg": "RS256", "kid": "one", "n": base64url(modulus.to_bytes(256, "big")), "e": "AQAB"}
+    return {
+        "name": "envoy.filters.http.jwt_authn",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+            "providers": {
+                "issuer": {"issuer": ISSUER, "local_jwks": {"inline_string": json.dumps({"keys": [jwk]})}, **provider}
+            },
+            "rules": [
+                {
+                    "match": {"prefix": "/"},
+                    "requires": {"requires_any": {"requirements": [{"provider_name": "issuer"}, _ANYONE]}},
+                }
+            ],
+        },
+    }
+
+
+_ANYONE = {"allow_missing_or_failed": {}}
+
+
+def with_filter_before_the_signer(http_filter: dict) -> StockConfiguration:
+    configuration = StockConfiguration()
+    configuration.http_connection_manager("traffic")["http_filters"].insert(0, http_filter)
+    return configuration
+
+
+@pytest.fixture(scope="module")
+def jwt_proxy(start_shared_proxy, strict_policy):
+    proxy = start_shared_proxy(strict_policy, with_filter_before_the_signer(jwt_authn(payload_in_metadata="jwt")))
+    proxy.push(TEMPORARY_KEY)
+    return proxy
+
+
+def test_a_verified_token_lets_a_request_through_and_stays_behind(jwt_proxy, api):
+    assert jwt_proxy.request("/strict", headers={"authorization": f"Bearer {token()}"}).status == 200, api.last.refusal
+
+    assert token().split(".")[0] not in json.dumps(api.last.report())
+
+
+@pytest.mark.parametrize("forged", FORGED_TOKENS.values(), ids=FORGED_TOKENS)
+def test_a_forged_token_is_refused(jwt_proxy, api, forged):
+    assert refused(jwt_proxy.request("/strict", headers={"authorization": f"Bearer {forged}"}))
+
+    assert not api.received
+
+
+@pytest.mark.parametrize("headers", [{}, *SPOOFED_HEADERS], ids=lambda headers: str(headers)[:40])
+def test_without_a_token_nothing_is_sent(jwt_proxy, api, headers):
+    assert refused(jwt_proxy.request("/strict", headers=headers))
+
+    assert not api.received
+
+
+def test_the_reason_of_a_failed_token_in_the_metadata_is_no_authentication(start_proxy, strict_policy, api):
+    failure = jwt_authn(payload_in_metadata="jwt", failed_status_in_metadata="failed")
+    proxy = start_proxy(strict_policy, with_filter_before_the_signer(failure))
+    proxy.push(TEMPORARY_KEY)
+
+    for value in FORGED_TOKENS.values():
+        assert refused(proxy.request("/strict", headers={"authorization": f"Bearer {value}"}))
+    assert not api.received
+    assert proxy.request("/strict", headers={"authorization": f"Bearer {token()}"}).status == 200

@@ -1,0 +1,250 @@
+"""Routes without a target sign what goes to the hosts of their own accord: authority and path stay the request's."""
+
+import pytest
+
+from conftest import TEMPORARY_KEY, api_route, policy
+from harness.proxy import StockConfiguration
+from harness.stand_ins import REGION
+
+API_HOST = f"abc123.execute-api.{REGION}.amazonaws.com"
+OTHER_API_HOST = f"other.execute-api.{REGION}.amazonaws.com"
+
+
+def leading_to(upstream) -> StockConfiguration:
+    """What would go to a host of the request's choice over https goes to `upstream`, as with a sidecar's own routes."""
+    configuration = StockConfiguration()
+    https = configuration.cluster("https")
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": upstream.port}}
+    https.clear()
+    https.update(
+        name="https",
+        type="STATIC",
+        load_assignment={
+            "cluster_name": "https",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    )
+    return configuration
+
+
+def start_mesh_proxy(start, upstream, routes: list, **members):
+    proxy = start({"routes": routes, "credentialsWaitMs": 5000, **members}, leading_to(upstream))
+    proxy.push(TEMPORARY_KEY)
+    return proxy
+
+
+@pytest.fixture(scope="module")
+def proxy(start_shared_proxy, _api):
+    """Signs everything to `*.amazonaws.com`; other hosts get a header that names their route."""
+
+    def marked(mark: str, **members) -> dict:
+        return {
+            "prefix": "/",
+            "service": "execute-api",
+            "region": REGION,
+            "requestHeaders": {"set": {"x-route": mark}},
+            **members,
+        }
+
+    routes = [
+        {"prefix": "/", "hosts": ["*.amazonaws.com"]},
+        marked("wildcard", hosts=["*.orders.internal"]),
+        marked("deeper wildcard", hosts=["*.eu.orders.internal"]),
+        marked("exact", hosts=["a.eu.orders.internal"]),
+        marked("port", hosts=["*.ports.internal:8443"]),
+        marked("longer prefix", prefix="/special", hosts=["*.orders.internal"]),
+        marked("no hosts", prefix="/special/any", target=_api.url),
+        {"prefix": "/client", "hosts": ["*.scope.internal"], "signing": {"scope": "client"}},
+        {"prefix": "/infer", "hosts": ["*.scope.internal"], "service": "execute-api", "region": REGION},
+        {"prefix": "/fixed", "hosts": ["*.scope.internal"], "service": "execute-api", "region": REGION,
+         "signing": {"scope": "client"}},
+        {"prefix": "/client-aws", "hosts": ["*.amazonaws.com"], "signing": {"scope": "client"}},
+    ]  # fmt: skip
+    return start_mesh_proxy(start_shared_proxy, _api, routes, unmatched="pass")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [API_HOST, OTHER_API_HOST, API_HOST.upper(), f"{API_HOST}:443", f"{API_HOST}:8443", f"{API_HOST}."],
+)
+def test_a_requests_own_authority_and_path_are_kept_and_signed_for(proxy, api, host):
+    response = proxy.request("/prod/orders?b=2&a=1", headers={"Host": host})
+
+    assert response.status == 200, api.last.refusal
+    assert api.last.request.header("host") == host
+    assert api.last.request.target == "/prod/orders?b=2&a=1"
+    assert api.last.verdict.access_key_id == TEMPORARY_KEY.access_key
+
+
+def test_bodies_go_along(proxy, api):
+    body = b"order" * 10_000
+    assert proxy.request("/prod", "POST", headers={"Host": API_HOST}, body=body).status == 200, api.last.refusal
+
+    assert api.last.request.body == body
+    assert api.last.verdict.payload == "signed"
+
+
+def test_http2_requests_are_signed_for_their_authority(proxy, api):
+    assert proxy.request("/prod", headers={"Host": API_HOST}, http2=True).status == 200, api.last.refusal
+
+    assert api.last.request.header("host") == API_HOST
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "mark"),
+    [
+        ("us.orders.internal", "/a", "wildcard"),
+        ("a.b.us.orders.internal", "/a", "wildcard"),
+        ("b.eu.orders.internal", "/a", "deeper wildcard"),
+        ("a.eu.orders.internal", "/a", "exact"),
+        ("A.EU.Orders.Internal", "/a", "exact"),
+        ("a.eu.orders.internal.", "/a", "exact"),
+        ("a.eu.orders.internal.:8080", "/a", "exact"),
+        ("x.a.eu.orders.internal", "/a", "deeper wildcard"),
+        ("a.ports.internal:8443", "/a", "port"),
+        # The longest prefix comes first, then the most exact hosts.
+        ("a.eu.orders.internal", "/special", "longer prefix"),
+        ("a.eu.orders.internal", "/specials", "exact"),
+        ("a.eu.orders.internal", "/special/any", "no hosts"),
+    ],
+)
+def test_the_longest_prefix_and_then_the_most_exact_hosts_win(proxy, api, host, path, mark):
+    assert proxy.request(path, headers={"Host": host}).status == 200, api.last.refusal
+
+    assert api.last.request.header("x-route") == mark
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "amazonaws.com",
+        "notamazonaws.com",
+        f"{API_HOST}.evil.example",
+        f"evil.example/.{API_HOST}",
+        f"user@{API_HOST}",
+        f"{API_HOST}:99999",
+        f"{API_HOST}..",
+        "orders.internal",
+        "a.ports.internal",
+        "a.ports.internal:443",
+        "127.0.0.1",
+    ],
+)
+def test_other_hosts_pass_untouched_and_unsigned(proxy, api, host):
+    own = {"authorization": "Bearer mine", "x-amz-date": "20200101T000000Z", "x-amz-security-token": "mine"}
+    response = proxy.request("/a%2Fb?x=1+2", headers={"Host": host, **own, "x-route": "mine"})
+
+    if response.status == 400:  # Envoy itself refuses what is no authority.
+        assert not api.received
+        return
+    assert api.last.request.target == "/a%2Fb?x=1+2"
+    assert api.last.request.header("host") == host
+    for name, value in {**own, "x-route": "mine"}.items():
+        assert api.last.request.header(name) == value
+    assert api.last.request.header("x-amz-content-sha256") is None
+
+
+def test_bodies_of_unmatched_requests_pass_untouched(proxy, api):
+    body = bytes(range(256)) * 1000
+    proxy.request("/a", "POST", headers={"Host": "elsewhere.example"}, body=body)
+
+    assert api.last.request.body == body
+    assert api.last.refusal == "no Authorization header"
+
+
+def test_a_path_that_is_refused_elsewhere_passes_where_no_route_would_take_it(proxy, api):
+    proxy.request("/a/../b", headers={"Host": "elsewhere.example"})
+
+    assert api.last.request.target == "/a/../b"
+
+
+def test_a_path_that_is_refused_does_not_get_past_its_route_by_that(proxy, api):
+    response = proxy.request("/a/../b", headers={"Host": API_HOST})
+
+    assert (response.status, response.json["error"]["code"]) == (400, "InvalidPath")
+    assert not api.received
+
+
+# The scope of a client that signs under a throw-away key of its own.
+
+
+def own_signature(service: str, region: str = REGION) -> dict:
+    credential = f"AKIDTHROWAWAY/20260101/{region}/{service}/aws4_request"
+    signature = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
+    return {"authorization": signature, "x-amz-date": "20260101T000000Z", "x-amz-security-token": "throw-away"}
+
+
+def test_the_scope_that_the_client_signed_under_is_used(proxy, api):
+    headers = {"Host": "a.scope.internal", **own_signature("execute-api")}
+    assert proxy.request("/client", headers=headers).status == 200, api.last.refusal
+
+    assert api.last.verdict.access_key_id == TEMPORARY_KEY.access_key
+
+
+def test_another_scope_of_the_client_is_used_as_it_is(proxy, api):
+    proxy.request("/client", headers={"Host": "a.scope.internal", **own_signature("es", "eu-central-1")})
+
+    assert "/eu-central-1/es/aws4_request" in api.last.refusal
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "Bearer garbage",
+        "AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-west-1",
+        "AWS4-HMAC-SHA256 Credential=AKID/20260101/eu west/execute-api/aws4_request",
+        "AWS4-HMAC-SHA256 Credential=AKID/20260101/../execute-api/aws4_request/x",
+        "AWS4-ECDSA-P256-SHA256 Credential=AKID/20260101/execute-api/aws4_request",
+    ],
+)
+def test_without_a_scope_of_the_client_the_request_is_refused(proxy, api, authorization):
+    headers = {"Host": "a.scope.internal", **({"authorization": authorization} if authorization else {})}
+    response = proxy.request("/client", headers=headers)
+
+    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert response.json["error"]["route"] == "/client"
+    assert not api.received
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [("/infer", "a.scope.internal"), ("/fixed", "a.scope.internal"), ("/client-aws", API_HOST)],
+)
+def test_the_policy_and_the_hosts_name_win_over_the_client(proxy, api, path, host):
+    headers = {"Host": host, **own_signature("iam", "us-east-1")}
+
+    assert proxy.request(path, headers=headers).status == 200, api.last.refusal
+
+
+def test_a_host_that_does_not_tell_its_service_is_refused_where_nothing_else_does(proxy, api):
+    response = proxy.request("/", headers={"Host": "unheard-of-service.amazonaws.com"})
+
+    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert not api.received
+
+
+def test_what_no_host_matches_is_denied_where_the_policy_says_so(start_proxy, api):
+    proxy = start_mesh_proxy(start_proxy, api, [{"prefix": "/", "hosts": ["*.amazonaws.com"]}])
+
+    assert proxy.request("/a", headers={"Host": API_HOST}).status == 200
+    api.reset()
+    response = proxy.request("/a", headers={"Host": "elsewhere.example"})
+    assert (response.status, response.json["error"]["code"]) == (404, "NoRoute")
+    assert not api.received
+
+
+def test_a_route_with_a_target_beside_it_keeps_to_its_target(start_proxy, api):
+    routes = [{"prefix": "/", "hosts": ["*.amazonaws.com"]}, {"prefix": "/api", **api_route(api, "/prod")}]
+    proxy = start_mesh_proxy(start_proxy, api, routes)
+
+    assert proxy.request("/api/a", headers={"Host": API_HOST}).status == 200, api.last.refusal
+    assert api.last.request.target == "/prod/a"
+    assert api.last.request.header("host") == f"127.0.0.1:{api.port}"
+
+
+def test_a_policy_of_the_hosts_alone_needs_no_target(start_proxy, api):
+    proxy = start_proxy(policy({"/": {"hosts": ["*.amazonaws.com"]}}), leading_to(api))
+    proxy.push(TEMPORARY_KEY)
+
+    assert proxy.request("/a", headers={"Host": API_HOST}).status == 200

@@ -1,0 +1,138 @@
+"""What an operator sees of the filter: Prometheus counters by route and outcome, and the route in the access log."""
+
+import json
+import re
+from collections import Counter, deque
+
+import pytest
+
+from conftest import TEMPORARY_KEY, api_route
+from harness.process import wait_until
+
+ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
+# Envoy takes its "wasmcustom." off and puts no "envoy_" before what a filter counts.
+REQUESTS = "sigv4_requests"
+
+
+@pytest.fixture(scope="module")
+def proxy(start_shared_proxy, _api):
+    routes = {
+        "/api": api_route(_api),
+        "/api/special": api_route(_api),
+        "/warm": api_route(_api),
+        "/strict": api_route(_api, allowUnauthenticatedRequests=False),
+        "/role": api_route(_api, roleArn=ROLE_ARN),
+        "/host": {"hosts": ["*.amazonaws.com"]},
+        "/with.dots;and=signs": api_route(_api),
+    }
+    proxy = start_shared_proxy({"routes": routes})
+    proxy.push(TEMPORARY_KEY)
+    answers = deque(maxlen=20)
+
+    def every_worker_signs() -> bool:
+        answers.append(proxy.request("/warm").status)
+        return list(answers) == [200] * 20
+
+    wait_until(every_worker_signs, "the push to be seen", every=0)
+    return proxy
+
+
+def counts(proxy) -> Counter:
+    """The requests that the filter has counted, by route and outcome."""
+    found = Counter()
+    for line in proxy.envoy.admin("/stats/prometheus").splitlines():
+        if line.startswith(REQUESTS + "{"):
+            labels, value = re.fullmatch(r".*?\{(.*)\} (\d+)", line).groups()
+            pairs = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+            assert set(pairs) == {"route", "outcome"}, line
+            found[pairs["route"], pairs["outcome"]] = int(value)
+    return found
+
+
+def counted(proxy, *requests) -> Counter:
+    """What the requests add to the counters."""
+    before = counts(proxy)
+    for request in requests:
+        proxy.request(*request) if isinstance(request, tuple) else proxy.request(request)
+    return counts(proxy) - before
+
+
+def test_signed_requests_are_counted_by_route(proxy, api):
+    requests = ["/api", "/api/a?x=1", "/api/b", "/api/special/a", ("/api", "POST")]
+
+    assert counted(proxy, *requests) == {("/api", "Signed"): 4, ("/api/special", "Signed"): 1}
+
+
+def test_the_line_is_what_a_dashboard_asks_for(proxy, api):
+    proxy.request("/api")
+
+    lines = proxy.envoy.admin("/stats/prometheus").splitlines()
+    assert f"# TYPE {REQUESTS} counter" in lines
+    assert any(
+        line.startswith(REQUESTS + "{") and 'route="/api"' in line and 'outcome="Signed"' in line for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "code"),
+    [
+        ("/strict/a", "/strict", "Unauthenticated"),
+        ("/role", "/role", "NoCredentials"),
+        ("/elsewhere", "none", "NoRoute"),
+        ("/api/../a", "none", "InvalidPath"),
+    ],
+)
+def test_refusals_are_counted_by_their_code(proxy, path, route, code):
+    assert counted(proxy, path, path) == {(route, code): 2}
+
+
+def test_a_refusal_to_sign_is_counted(proxy, api):
+    proxy.request("/host/a", headers={"Host": "unheard-of.amazonaws.com"})
+
+    assert counts(proxy)["/host", "SigningFailed"] == 1
+
+
+def test_a_body_that_is_too_large_is_not_counted_as_signed(proxy, api):
+    before = counts(proxy)
+    assert proxy.request("/api", "POST", body=bytes(17 << 20)).status == 413
+
+    assert counts(proxy)["/api", "Signed"] == before["/api", "Signed"]
+
+
+def test_a_route_with_odd_characters_keeps_the_other_labels_right(proxy, api):
+    [(route, outcome)] = counted(proxy, "/with.dots;and=signs")
+
+    assert outcome == "Signed"
+    assert route.startswith("/with.dots")
+
+
+def test_a_client_can_not_add_metrics(proxy, api):
+    proxy.request("/api")
+    before = len(counts(proxy))
+    for number in range(30):
+        proxy.request(f"/api/{number};route=x;outcome=y", headers={"Host": f"h{number}.example"})
+        proxy.request(f"/elsewhere/{number};route=x")
+
+    assert len(counts(proxy)) <= before + 1  # NoRoute
+
+
+@pytest.mark.parametrize(
+    ("path", "route", "status"),
+    [
+        ("/api/logged", "/api", 200),
+        ("/api/special/logged", "/api/special", 200),
+        ("/strict/logged", "/strict", 401),
+        ("/elsewhere/logged", None, 404),
+    ],
+)
+def test_the_access_log_names_the_route(proxy, api, path, route, status):
+    proxy.request(path)
+
+    def lines() -> list[dict]:
+        entries = [json.loads(line) for line in proxy.envoy.log.splitlines() if line.startswith("{")]
+        return [entry for entry in entries if entry["path"].endswith("/logged")]
+
+    # Envoy writes its log every ten seconds.
+    wait_until(lambda: len(lines()) == 1, "the access log", timeout=15)
+    [line] = lines()
+    assert (line["route"], line["status"]) == (route, status)
