@@ -13,6 +13,7 @@ use std::ptr;
 use std::time::{Duration, SystemTime};
 
 use crate::credentials::{SetError, SharedData};
+use crate::pairs::pairs;
 
 /// A host call that the proxy refused, with its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -144,21 +145,7 @@ impl HeaderMap {
 
     /// Names, in lower case as Envoy keeps them, and values, in the order of arrival.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        // The count, then the lengths of all names and values, then each name and value with a NUL behind it.
-        let count = self.length_at(0);
-        let mut at = 4 + count * 8;
-        (0..count).map_while(move |index| {
-            let name = self.0.get(at..at + self.length_at(4 + index * 8))?;
-            at += name.len() + 1;
-            let value = self.0.get(at..at + self.length_at(8 + index * 8))?;
-            at += value.len() + 1;
-            Some((name, value))
-        })
-    }
-
-    fn length_at(&self, at: usize) -> usize {
-        let bytes = self.0.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-        bytes.map_or(0, |bytes| u32::from_le_bytes(bytes) as usize)
+        pairs(&self.0)
     }
 }
 
@@ -314,7 +301,7 @@ pub(super) fn send_local_reply(
     })
 }
 
-/// A header map in the host's form; see [`HeaderMap::iter`].
+/// A header map in the host's form; see [`pairs`].
 fn serialize(headers: &[(&str, &str)]) -> Vec<u8> {
     let length = |text: &str| (text.len() as u32).to_le_bytes();
     let mut bytes = (headers.len() as u32).to_le_bytes().to_vec();
