@@ -60,7 +60,7 @@ class Request:
             return True
         segments = re.split(rb"[/\\]", unquote_to_bytes(path))
         # A servlet container cuts a segment at ";", others at what ends a path or a string.
-        return any(re.match(rb"\.\.?([;?#\0]|$)", segment, re.DOTALL) for segment in segments)
+        return any(re.match(rb"\.\.?([;?#\0]|\Z)", segment) for segment in segments)
 
 
 def text(chance: random.Random, marks: str, raw: Sequence[str], longest: int = 12) -> str:
