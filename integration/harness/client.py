@@ -67,42 +67,76 @@ def _last_head(heads: bytes) -> tuple[int, dict[str, str]]:
     return int(status_line.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
 
 
-def http2_with_trailers(
-    port: int,
-    method: str,
-    path: str,
-    body: bytes,
-    trailers: Sequence[tuple[str, str]],
-    headers: Sequence[tuple[str, str]] = (),
-    authority: str = "localhost",
-    timeout: float = 30,
-) -> Response:
-    """One HTTP/2 request whose stream ends with trailers in place of a last DATA frame; a body of at most 64 KiB."""
-    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp:
-        connection.initiate_connection()
+class Http2:
+    """One HTTP/2 connection that is kept for one request after the other, and sends what curl can't: bytes that are no
+    text, and trailers."""
+
+    def __init__(self, port: int, timeout: float = 30):
+        self._address, self._timeout = ("127.0.0.1", port), timeout
+
+    def __enter__(self):
+        self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+        self._tcp = socket.create_connection(self._address, timeout=self._timeout)
+        self._connection.initiate_connection()
+        return self
+
+    def __exit__(self, *_):
+        self._tcp.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Sequence[tuple[str, str | bytes]] = (),
+        body: bytes = b"",
+        trailers: Sequence[tuple[str, str]] = (),
+        authority: str = "localhost",
+    ) -> Response:
+        """One request; with trailers, they end its stream in place of a last DATA frame."""
+        stream = self._connection.get_next_available_stream_id()
         head = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path), *headers]
-        connection.send_headers(1, head)
-        for start in range(0, len(body), connection.max_outbound_frame_size):
-            connection.send_data(1, body[start : start + connection.max_outbound_frame_size])
-        connection.send_headers(1, list(trailers), end_stream=True)
-        tcp.sendall(connection.data_to_send())
-        return _http2_response(connection, tcp)
+        unsent, status, response_headers, response_body = memoryview(body), 0, {}, bytearray()
+        self._connection.send_headers(stream, head, end_stream=not body and not trailers)
+        ended = not body and not trailers
+        while True:
+            while not ended:
+                size = min(
+                    len(unsent),
+                    self._connection.local_flow_control_window(stream),
+                    self._connection.max_outbound_frame_size,
+                )
+                if size:
+                    self._connection.send_data(stream, bytes(unsent[:size]))
+                    unsent = unsent[size:]
+                elif unsent:
+                    break
+                elif trailers:
+                    self._connection.send_headers(stream, list(trailers), end_stream=True)
+                    ended = True
+                else:
+                    self._connection.end_stream(stream)
+                    ended = True
+            self._tcp.sendall(self._connection.data_to_send())
+            data = self._tcp.recv(65536)
+            if not data:
+                raise ConnectionError("the connection ended before the answer")
+            for event in self._connection.receive_data(data):
+                if getattr(event, "stream_id", None) != stream:
+                    continue
+                if isinstance(event, h2.events.ResponseReceived):
+                    response_headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
+                    status = int(response_headers.pop(":status"))
+                elif isinstance(event, h2.events.DataReceived):
+                    response_body += event.data
+                    self._connection.acknowledge_received_data(event.flow_controlled_length, stream)
+                elif isinstance(event, h2.events.StreamEnded):
+                    self._tcp.sendall(self._connection.data_to_send())
+                    return Response(status, response_headers, bytes(response_body))
+                elif isinstance(event, h2.events.StreamReset):
+                    raise ConnectionResetError(f"the stream was reset: {event.error_code}")
 
 
-def _http2_response(connection: h2.connection.H2Connection, tcp: socket.socket) -> Response:
-    response_headers: dict[str, str] = {}
-    body = bytearray()
-    while data := tcp.recv(65536):
-        for event in connection.receive_data(data):
-            if isinstance(event, h2.events.ResponseReceived):
-                response_headers = dict(event.headers)
-            elif isinstance(event, h2.events.DataReceived):
-                body += event.data
-                connection.acknowledge_received_data(event.flow_controlled_length, 1)
-            elif isinstance(event, h2.events.StreamEnded):
-                return Response(int(response_headers.pop(":status")), response_headers, bytes(body))
-            elif isinstance(event, h2.events.StreamReset):
-                raise ConnectionResetError(f"the stream was reset: {event.error_code}")
-        tcp.sendall(connection.data_to_send())
-    raise ConnectionError("the connection ended before the answer")
+def http2(port: int, method: str, path: str, **options) -> Response:
+    """One request over a connection of its own; the options are those of `Http2.request`."""
+    with Http2(port) as connection:
+        return connection.request(method, path, **options)

@@ -1,6 +1,8 @@
 """Stand-ins for AWS that check who calls: ministack for S3 and STS, moto for STS, SQS and DynamoDB."""
 
 import json
+import os
+import shutil
 import sys
 import urllib.error
 import urllib.request
@@ -10,7 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from .process import Process, environment_without_aws, free_port
+from .process import REPOSITORY, Process, environment_without_aws, free_port
 
 REGION = "eu-west-1"
 ROLE_NAME = "orders-reader"
@@ -131,3 +133,27 @@ class Moto(StandIn):
         )
         with urllib.request.urlopen(switch_on, timeout=10):
             pass
+
+
+def s3s_fs_binary() -> str | None:
+    """`$S3S_FS`, else the one in the PATH, else the one that integration/setup-s3s-fs built."""
+    built = REPOSITORY / ".toolchain" / "s3s-fs" / "bin" / "s3s-fs"
+    return os.environ.get("S3S_FS") or shutil.which("s3s-fs") or (str(built) if built.exists() else None)
+
+
+class S3sFs(StandIn):
+    """Verifies S3: secret, dates, path, query, chunk and trailer signatures, checksums. It has no session tokens."""
+
+    _health_path = "/"
+    user = Credentials("AKIAS3SFSEXAMPLE", "s3s/fs+secret")
+
+    def __init__(self, directory: Path):
+        super().__init__(directory)
+        root = directory / "objects"
+        root.mkdir()
+        command = [s3s_fs_binary(), "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--access-key", self.user.access_key, "--secret-key", self.user.secret_key, root]
+        self._process = Process("s3s-fs", command, directory / "s3s-fs.log")
+
+    def _create_principals(self) -> None:
+        """There is but the one that it was started with."""

@@ -45,7 +45,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class WireRequest:
-    """A request as it came off the wire: nothing decoded, joined or put in order. Bytes outside UTF-8 are surrogates."""
+    """A request as it came off the wire: nothing decoded, joined or put in order. What is no UTF-8: surrogates."""
 
     method: str
     target: str

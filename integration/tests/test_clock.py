@@ -126,3 +126,13 @@ def proxy_of_s3(start_shared_proxy, _s3):
     proxy = start_shared_proxy(policy({"/s3": s3_route(_s3)}))
     proxy.push(TEMPORARY_KEY)
     return proxy
+
+
+def test_the_rules_for_response_headers_hold_for_refusals(start_proxy, s3):
+    proxy = start_proxy(policy({"/s3": s3_route(s3, responseHeaders={"remove": ["x-secret"]})}))
+    proxy.push(TEMPORARY_KEY)
+    s3.answer = Answer(403, [("x-secret", "1"), ("x-open", "1"), ("date", "tomorrow")], [b"refused"])
+
+    answer = proxy.request("/s3/bucket")
+
+    assert (answer.status, answer.headers.get("x-open"), answer.headers.get("x-secret")) == (403, "1", None)

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy, s3_route
+from harness.client import http2
 from harness.process import wait_until
 from harness.proxy import StockConfiguration
 
@@ -68,8 +69,8 @@ def small_proxy(start_shared_proxy, _api):
     configuration = StockConfiguration()
     configuration.listener("traffic")["per_connection_buffer_limit_bytes"] = 64 * 1024
     # Over HTTP/2 it is the stream's window that bounds what Envoy buffers.
-    http2 = {"initial_stream_window_size": 65536}
-    configuration.http_connection_manager("traffic")["http2_protocol_options"] = http2
+    window = {"initial_stream_window_size": 65536}
+    configuration.http_connection_manager("traffic")["http2_protocol_options"] = window
     routes = {"/api": api_route(_api), "/unsigned": api_route(_api, payload="unsigned")}
     proxy = start_shared_proxy(policy(routes), configuration)
     proxy.push(TEMPORARY_KEY)
@@ -98,7 +99,7 @@ def test_a_body_of_unknown_length_that_outgrows_the_buffer_gets_413(small_proxy,
 
 
 def test_a_body_that_outgrows_the_buffer_of_an_http2_stream_gets_413(small_proxy, api):
-    response = small_proxy.request("/api", "POST", body=b"x" * 2_000_000, http2=True, timeout=15)
+    response = http2(small_proxy.port, "POST", "/api", body=b"x" * 2_000_000)
 
     assert (response.status, response.json["error"]["code"]) == (413, "PayloadTooLarge")
     assert not api.received

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy
-from harness.client import http2_with_trailers
+from harness.client import http2
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,8 @@ def test_a_websocket_upgrade_is_signed_and_passes_bytes_both_ways(proxy, api, ro
 )
 def test_a_grpc_call_with_trailers_is_signed_and_passes(proxy, api, route, body):
     headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "5S")]
-    response = http2_with_trailers(
-        proxy.port, "POST", f"{route}/orders.Orders/Get", body, [("x-checksum", "1")], headers
-    )
+    options = {"headers": headers, "body": body, "trailers": [("x-checksum", "1")]}
+    response = http2(proxy.port, "POST", f"{route}/orders.Orders/Get", **options)
 
     assert response.status == 200, api.last.refusal
     assert api.last.request.body == body
@@ -68,9 +67,7 @@ def test_a_grpc_call_with_trailers_is_signed_and_passes(proxy, api, route, body)
 
 def test_a_refusal_reaches_a_grpc_client(proxy, api):
     headers = [("content-type", "application/grpc"), ("te", "trailers")]
-    response = http2_with_trailers(
-        proxy.port, "POST", "/nowhere/orders.Orders/Get", b"", [("x-checksum", "1")], headers
-    )
+    response = http2(proxy.port, "POST", "/nowhere/orders.Orders/Get", headers=headers)
 
     # Envoy turns local replies to gRPC into trailers-only answers.
     assert response.status == 200

@@ -7,18 +7,15 @@ import http.client
 import os
 import random
 import re
-import socket
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy, s3_route
+from harness.client import Http2
 
 SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(1 << 32)))
 REQUESTS = int(os.environ.get("REQUESTS", 6000))
@@ -63,7 +60,7 @@ class Request:
             return True
         segments = re.split(rb"[/\\]", unquote_to_bytes(path))
         # A servlet container cuts a segment at ";", others at what ends a path or a string.
-        return any(re.match(rb"\.\.?([;?#\0]|$)", segment, re.DOTALL) for segment in segments)
+        return any(re.match(rb"\.\.?([;?#\0]|\Z)", segment) for segment in segments)
 
 
 def text(chance: random.Random, marks: str, raw: Sequence[str], longest: int = 12) -> str:
@@ -102,7 +99,7 @@ def header(chance: random.Random) -> tuple[str, str]:
     name = chance.choice(
         ["X-Amz-Meta-A", "x-amz-meta-a", "X-AMZ-META-B", "Content-Type", "Content-MD5", "X-Team", "Accept"]
     )
-    value = "".join(chance.choice("ab  ,;=\"'/%ü") for _ in range(chance.randrange(12)))
+    value = "".join(chance.choice("ab  \t,;=\"'/%ü") for _ in range(chance.randrange(12)))
     return name, value.encode().decode("latin-1").strip()
 
 
@@ -139,6 +136,11 @@ def send(kept: http.client.HTTPConnection, request: Request) -> int:
     response = kept.getresponse()
     response.read()
     return response.status
+
+
+def send_over_http2(kept: Http2, request: Request) -> int:
+    headers = [(name.lower(), value.encode("latin-1")) for name, value in request.headers]
+    return kept.request(request.method, request.target, headers, request.body).status
 
 
 def check(request: Request, status: int, upstreams) -> str | None:
@@ -179,53 +181,9 @@ def test_random_requests_with_bytes_outside_ascii_are_accepted(proxy, s3, api):
     with Http2(proxy.port) as http2:
         for _ in range(REQUESTS // 10):
             request = random_request(chance, raw=["ü", "日", "🙂", '"', "<", ">", "[", "]", "^", "`", "{", "|", "}"])
-            if complaint := check(request, http2.send(request), (s3, api)):
+            if complaint := check(request, send_over_http2(http2, request), (s3, api)):
                 wrong.append(complaint)
                 print(complaint)
             assert len(wrong) < 20
 
     assert not wrong
-
-
-class Http2:
-    """One HTTP/2 connection, a request after the other."""
-
-    def __init__(self, port: int):
-        self._port = port
-
-    def __enter__(self):
-        self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-        self._tcp = socket.create_connection(("127.0.0.1", self._port), timeout=20)
-        self._connection.initiate_connection()
-        return self
-
-    def __exit__(self, *_):
-        self._tcp.close()
-
-    def send(self, request: Request) -> int:
-        stream = self._connection.get_next_available_stream_id()
-        head = [
-            (":method", request.method),
-            (":scheme", "http"),
-            (":authority", "localhost"),
-            (":path", request.target),
-        ]
-        head += [(name.lower(), value.encode("latin-1")) for name, value in request.headers]
-        self._connection.send_headers(stream, head, end_stream=not request.body)
-        if request.body:
-            self._connection.send_data(stream, request.body, end_stream=True)
-        self._tcp.sendall(self._connection.data_to_send())
-        status = 0
-        while data := self._tcp.recv(65536):
-            for event in self._connection.receive_data(data):
-                if isinstance(event, h2.events.ResponseReceived):
-                    status = int(dict(event.headers)[b":status"])
-                elif isinstance(event, h2.events.DataReceived):
-                    self._connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                elif isinstance(event, h2.events.StreamEnded) and event.stream_id == stream:
-                    self._tcp.sendall(self._connection.data_to_send())
-                    return status
-                elif isinstance(event, h2.events.StreamReset):
-                    raise ConnectionResetError(f"{event.error_code} for {request}")
-            self._tcp.sendall(self._connection.data_to_send())
-        raise ConnectionError(f"the connection ended at {request}")

@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy
-from harness.client import curl, http2_with_trailers
+from harness.client import curl, http2
 from harness.hop import Hop
 from harness.proxy import StockConfiguration
 from harness.upstream import Upstream
@@ -50,8 +50,7 @@ def test_a_body_of_unknown_length_is_accepted(proxy, api):
 
 @pytest.mark.parametrize("body", [b"", b"grpc frame", b"x" * 60_000], ids=["no body", "small", "60 kB"])
 def test_a_body_followed_by_trailers_is_accepted(proxy, api, body):
-    trailers = [("grpc-status", "0")]
-    response = http2_with_trailers(proxy.port, "POST", "/api/pkg.Service/Call", body, trailers)
+    response = http2(proxy.port, "POST", "/api/orders", body=body, trailers=[("x-checksum", "1")])
 
     assert response.status == 200
     assert api.last.request.body == body
