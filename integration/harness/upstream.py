@@ -13,7 +13,6 @@ import h11
 
 from .verifier import Refused, Verdict, Verifier, WireRequest
 
-
 # As much as any test sends: what is too much shall be for the proxy to say.
 _HEAD_MAX = 4 << 20
 
