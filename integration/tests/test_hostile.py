@@ -16,6 +16,8 @@ def shared_proxy(start_shared_proxy, _api, _s3):
     configuration = StockConfiguration()
     connections = configuration.http_connection_manager("traffic")
     connections["max_request_headers_kb"] = 2048
+    # No second of waiting for each connection that Envoy breaks off.
+    connections["delayed_close_timeout"] = "0.05s"
     connections["common_http_protocol_options"] = {"max_headers_count": 20_000}
     routes = {
         "/api": api_route(_api, "/base"),
