@@ -150,7 +150,7 @@ CHUNKED = b"0\r\n\r\n" + SMUGGLED
 def test_no_second_request_hides_in_a_body(proxy, api, s3, path, headers):
     # Connections stay open here, so that a smuggled request would have one to go over.
     request = b"\r\n".join([b"POST " + path + b" HTTP/1.1", b"Host: localhost", *headers, b"", b""]) + CHUNKED
-    answer = raw.http1(proxy.port, request, patience=0.5, answers=2)
+    answer = raw.http1(proxy.port, request, patience=0.2, answers=2)
 
     received = [*api.received, *s3.received]
     assert all("admin" not in one.request.target for one in received), received
@@ -216,7 +216,7 @@ def test_a_megabyte_of_headers(proxy, path):
     same = [(b"x-signed", b"v" * 100)] * 9000
     for headers in (one, many, same):
         lines = [name + b": " + value for name, value in headers]
-        answer = raw.http1(proxy.port, http1_request(b"GET " + path + b" HTTP/1.1", *lines), patience=10)
+        answer = raw.http1(proxy.port, http1_request(b"GET " + path + b" HTTP/1.1", *lines), patience=5)
         assert refused_or_signed(raw.statuses(answer)), answer[:500]
 
 
