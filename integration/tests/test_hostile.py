@@ -282,5 +282,6 @@ def test_headers_that_would_take_the_signature_off_or_lead_elsewhere(proxy, head
     request = b"\r\n".join([b"GET /api HTTP/1.1", b"Host: localhost", *headers, b"", b""])
     statuses = raw.statuses(raw.http1(proxy.port, request))
 
-    assert len(statuses) <= 1
-    assert set(statuses) <= {200, 400, 403, 404, 417}
+    answers = [status for status in statuses if status != 100]
+    assert len(answers) <= 1
+    assert set(answers) <= {200, 400, 403, 404, 417}
