@@ -12,16 +12,20 @@ _END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
 _FRAME_SIZE = 16384
 
 
-def http1(port: int, request: bytes, patience: float = 0.5, timeout: float = 30) -> bytes:
-    """Sends the bytes; all that comes back until the proxy closes, or is silent for `patience` seconds.
+def http1(port: int, request: bytes, patience: float = 2, answers: int = 1) -> bytes:
+    """Sends the bytes; what comes back until the answers are there, the proxy closes, or `patience` seconds are silent.
 
     Of what is no whole request the proxy may wait for the rest: then nothing comes back.
     """
     answer = bytearray()
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as tcp:
         with contextlib.suppress(ConnectionError):
             tcp.sendall(request)
         tcp.settimeout(patience)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            while len(statuses(answer)) < answers and (data := tcp.recv(65536)):
+                answer += data
+        tcp.settimeout(0.05)
         with contextlib.suppress(ConnectionError, TimeoutError):
             while data := tcp.recv(65536):
                 answer += data

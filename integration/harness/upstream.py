@@ -13,6 +13,9 @@ import h11
 
 from .verifier import Refused, Verdict, Verifier, WireRequest
 
+# As much as any test sends: what is too much shall be for the proxy to say.
+_HEAD_MAX = 4 << 20
+
 
 @dataclass(frozen=True)
 class Received:
@@ -107,7 +110,7 @@ class Upstream:
         await asyncio.gather(*connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        connection = h11.Connection(h11.SERVER)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_MAX)
         try:
             while (received := await self._receive(connection, reader, writer)) is not None:
                 self.received.append(received)
