@@ -24,6 +24,7 @@ build: system-packages ## Build dist/sigv4_filter.wasm and dist/credential-refre
 test: build ## Run all tests: unit, property, and integration in a real Envoy
 	cargo test --locked --workspace
 	integration/setup
+	integration/setup-s3s-fs
 	.venv/bin/python -m pytest integration
 
 demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)

@@ -126,13 +126,13 @@ def test_a_client_can_not_add_metrics(proxy, api):
     ],
 )
 def test_the_access_log_names_the_route(proxy, api, path, route, status):
-    # The path is logged as it was rewritten.
-    query = "?sent-to=" + path.replace("/", "-")
-    proxy.request(path + query)
+    # The path is logged as it was rewritten, and without its query, which may be a presigned one.
+    segment = "/sent-to" + path.replace("/", "-")
+    proxy.request(f"{path}{segment}?X-Amz-Signature=hush")
 
     def lines() -> list[dict]:
         entries = [json.loads(line) for line in proxy.envoy.log.splitlines() if line.startswith("{")]
-        return [entry for entry in entries if entry["path"].endswith(query)]
+        return [entry for entry in entries if entry["path"].endswith(segment)]
 
     # Envoy writes its log every ten seconds.
     wait_until(lambda: len(lines()) == 1, "the access log", timeout=15)
