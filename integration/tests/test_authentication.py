@@ -171,7 +171,8 @@ def test_a_listener_that_requires_certificates_lets_those_with_one_through(
         proxy.request("/strict")
 
 
-@pytest.mark.xfail(reason="no property of Envoy tells whether it verified a certificate; see docs/security.md", strict=True)
+# See docs/security.md: no property of Envoy tells whether it verified the certificate.
+@pytest.mark.xfail(reason="Envoy does not tell the filter", strict=True)
 def test_a_certificate_that_envoy_takes_unverified_authenticates_nobody(
     start_proxy, strict_policy, authority, stranger, api
 ):
