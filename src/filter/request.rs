@@ -9,7 +9,6 @@ use proxy_wasm::types::Action;
 
 use super::host::{self, Buffer, HeaderMap, HostError, Map};
 use super::intake::has_client_certificate;
-use super::local_reply;
 use super::signer::{Signed, Signer, UPSTREAM_SCHEME};
 use crate::authentication;
 use crate::path::SafePath;
@@ -174,10 +173,7 @@ impl Held {
                 self.rechunks = rechunks;
                 Progress::Signed
             }
-            Signed::Elsewhere(url) => {
-                local_reply::redirect(&url);
-                Progress::Answered
-            }
+            Signed::Elsewhere => Progress::Answered,
         })
     }
 
@@ -291,10 +287,7 @@ impl SignedRequest {
                     // No body follows, and even an empty one has a last chunk.
                     Signed::Here(Some(body)) if ends => body.finish().map(|()| State::Passes).map_err(malformed)?,
                     Signed::Here(Some(body)) => State::Rechunks(body),
-                    Signed::Elsewhere(url) => {
-                        local_reply::redirect(&url);
-                        State::Answered
-                    }
+                    Signed::Elsewhere => State::Answered,
                 });
             }
             (PayloadPlan::Known(payload), Some(_)) => HeldPayload::Known(payload),

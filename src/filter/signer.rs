@@ -228,7 +228,8 @@ impl Signer {
             Location::Query { expires } if route.redirect => {
                 let uri = signer.presign(&request, [], &context, expires).map_err(failed)?;
                 self.metrics.count(Some((route.index, &route.name)), "Redirected");
-                return Ok(Signed::Elsewhere(location(route, authority, uri)));
+                local_reply::redirect(&location(route, authority, uri));
+                return Ok(Signed::Elsewhere);
             }
             Location::Query { expires } => {
                 Signature::Uri(signer.presign(&request, sent, &context, expires).map_err(failed)?)
@@ -303,8 +304,8 @@ impl Signer {
 pub(super) enum Signed {
     /// On through the proxy; with what signs the chunks of its body anew, if it has such.
     Here(Option<Box<AwsChunkedBody>>),
-    /// To this URL, by the client itself.
-    Elsewhere(String),
+    /// To its URL by the client itself, which has been told so.
+    Elsewhere,
 }
 
 /// What carries the signature.
