@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /v1/identities` | which identities the loaded policies want, and what is held for each |
 //! | `PUT /v1/identities/{id}/credentials` | takes a `credential_process` document |
-//! | `DELETE /v1/identities/{id}/credentials` | forgets what is held |
+//! | `DELETE /v1/identities/{id}/credentials` | forgets what is held, and does not take the same access key again |
 //! | `GET /v1/status` | 200 where every wanted identity holds unexpired credentials, else 503 |
 
 use std::time::SystemTime;
@@ -195,9 +195,18 @@ pub fn answer<D: SharedData>(
                 );
             };
             if method == b"DELETE" {
-                return Reply::done(store.forget(identity.id()));
+                return Reply::done(store.revoke(identity.id()));
             }
             match Credentials::from_document(body) {
+                Ok(credentials)
+                    if store.revoked(identity.id()).iter().any(|key| key == credentials.access_key_id()) =>
+                {
+                    Reply::error(
+                        409,
+                        "RevokedCredentials",
+                        "this access key was revoked by a DELETE; push another one, as its source gives after a rotation",
+                    )
+                }
                 Ok(credentials) => Reply::done(store.put(identity.id(), &credentials)),
                 Err(error) => Reply::error(400, "InvalidCredentials", &error.to_string()),
             }
@@ -243,7 +252,8 @@ impl<'a> Resource<'a> {
 fn identities<D: SharedData>(store: &CredentialStore<D>, now: SystemTime) -> Identities {
     let describe = |identity: crate::credentials::Identity| {
         let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
-        IdentityStatus { identity, held }
+        let revoked = store.revoked(identity.id());
+        IdentityStatus { identity, held, revoked }
     };
     Identities { identities: store.wanted(now).into_iter().map(describe).collect() }
 }
@@ -294,7 +304,7 @@ mod tests {
     const PATH: &[u8] = b"/v1/identities/default/credentials";
 
     #[test]
-    fn a_pushed_document_is_held_listed_without_its_secrets_and_forgotten() {
+    fn a_pushed_document_is_held_listed_without_its_secrets_and_revoked() {
         let memory = Memory::default();
         let store = wanting_default(&memory);
         let put = answer(&store, b"PUT", PATH, DOCUMENT, NOW);
@@ -304,6 +314,27 @@ mod tests {
         assert!(!String::from_utf8(listing.body).unwrap().contains("hush"));
         assert_eq!(answer(&store, b"DELETE", PATH, b"", NOW).status, 204);
         assert!(store.get("default").is_none());
+    }
+
+    #[test]
+    fn a_revoked_access_key_is_listed_and_not_taken_again() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+        answer(&store, b"DELETE", PATH, b"", NOW);
+        let listing = json(&answer(&store, b"GET", b"/v1/identities", b"", NOW));
+        assert_eq!(
+            listing["identities"][0],
+            serde_json::json!({"id": "default", "held": null, "revoked": ["AKIDEXAMPLE"]})
+        );
+
+        let again = answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+        assert_eq!((again.status, json(&again)["error"]["code"].as_str()), (409, Some("RevokedCredentials")));
+        assert!(!again.changed && store.get("default").is_none());
+
+        let other = String::from_utf8(DOCUMENT.to_vec()).unwrap().replace("AKIDEXAMPLE", "AKIDOTHER");
+        assert_eq!(answer(&store, b"PUT", PATH, other.as_bytes(), NOW).status, 204);
+        assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDOTHER");
     }
 
     #[test]

@@ -131,7 +131,7 @@ class Proxy:
         answer = self.intake(f"/v1/identities/{identity}/credentials", "PUT", document)
         assert answer.status == 204, answer
 
-    def forget(self, identity: str = "default") -> None:
+    def revoke(self, identity: str = "default") -> None:
         answer = self.intake(f"/v1/identities/{identity}/credentials", "DELETE")
         assert answer.status == 204, answer
 

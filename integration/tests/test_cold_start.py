@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, s3_route
+from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, s3_route
 from harness.process import wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
@@ -136,10 +136,10 @@ def test_where_credentials_are_taken_away_requests_wait_again(start_proxy, api, 
     proxy = start_proxy(cold_policy(api, s3, SHORT_MS))
     proxy.push(TEMPORARY_KEY)
     assert proxy.request("/api").status == 200
-    proxy.forget()
+    proxy.revoke()
     wait_until(lambda: proxy.request("/api").status == 503, "the credentials to be gone")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(proxy.request, "/api")
         time.sleep(0.1)
-        proxy.push(TEMPORARY_KEY)
+        proxy.push(STATIC_KEY)
         assert waiting.result().status == 200

@@ -8,6 +8,7 @@ from botocore.credentials import Credentials
 
 from conftest import STATIC_KEY, TEMPORARY_KEY, api_route
 from harness.process import wait_until
+from harness.proxy import credential_document
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 
@@ -77,12 +78,18 @@ def test_a_push_replaces_what_was_held(proxy, api):
     wait_until(signed_with_the_new_key, "the new key to sign", timeout=1.5)
 
 
-def test_forgotten_credentials_are_not_used_any_more(proxy):
+def test_a_revoked_key_is_not_used_any_more_and_not_taken_again(proxy):
     proxy.push(STATIC_KEY)
     eventually_status(proxy, 200)
-    proxy.forget()
+    proxy.revoke()
 
     eventually_status(proxy, 503)
+    assert proxy.identities()["default"]["revoked"] == [STATIC_KEY.access_key]
+    again = proxy.intake("/v1/identities/default/credentials", "PUT", credential_document(STATIC_KEY))
+    assert (again.status, again.json["error"]["code"]) == (409, "RevokedCredentials")
+    assert no_credentials(proxy.request("/api"))
+    proxy.push(TEMPORARY_KEY)
+    eventually_status(proxy, 200)
 
 
 def test_each_identity_signs_only_its_own_routes(proxy, api):

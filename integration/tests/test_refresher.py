@@ -1,6 +1,8 @@
 """credential-refresher and the proxy together: from a base credential to requests that AWS's stand-ins accept."""
 
+import json
 import signal
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.credentials import Credentials
@@ -38,6 +40,51 @@ def test_a_role_is_assumed_and_its_requests_are_accepted(proxy, ministack, tmp_p
 
     assert held[None] == ministack.user.access_key
     assert held[ministack.role_arn] not in (None, ministack.user.access_key)
+
+
+def test_a_session_behind_a_chain_is_what_the_policy_says(start_proxy, ministack, tmp_path):
+    """STS checks the trust policies, and S3 the tags: each link, id and tag is needed."""
+    iam = ministack.client("iam")
+    account = ministack.role_arn.split(":")[4]
+    user_arn = f"arn:aws:iam::{account}:user/workload"
+    hub_arn = create_role(iam, "hub", user_arn, {}, {"Action": "sts:AssumeRole"})
+    conditions = {"StringEquals": {"sts:ExternalId": "x-1", "aws:RequestTag/team": "orders"}}
+    tagged = {"StringEquals": {"aws:PrincipalTag/team": "orders"}}
+    spoke_arn = create_role(iam, "spoke", hub_arn, conditions, {"Action": "s3:*", "Condition": tagged})
+    session = {"roleArn": spoke_arn, "roleChain": [hub_arn], "externalId": "x-1", "roleTags": {"team": "orders"}}
+    lacking = {
+        "/direct": {**session, "roleChain": [ministack.role_arn]},
+        "/id": {**session, "externalId": "x-2"},
+        "/tag": {**session, "roleTags": {"team": "sales"}},
+    }
+    routes = {"/whole": {**session, "roleDurationSeconds": 1800}, **lacking}
+    target = {"target": ministack.url, "service": "s3", "region": REGION}
+    proxy = start_proxy({"routes": {prefix: {**target, **route} for prefix, route in routes.items()}})
+    with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
+        eventually_status(proxy, 200, "/whole/")
+
+        def refused() -> set[str]:
+            lines = [line for line in refresher.log.splitlines() if "can't get credentials" in line]
+            assert all("AccessDenied" in line for line in lines)
+            return {line.split(" identity=")[1].split()[0] for line in lines}
+
+        wait_until(lambda: len(refused()) == len(lacking), "the other identities to be refused")
+
+    [whole] = [entry for entry in proxy.identities().values() if entry["held"]]
+    assert (whole["roleArn"], whole["roleChain"], whole["roleTags"]) == (spoke_arn, [hub_arn], {"team": "orders"})
+    left = datetime.fromisoformat(whole["held"]["expiration"]) - datetime.now(UTC)
+    assert timedelta(minutes=29) < left <= timedelta(minutes=30)
+    assert [proxy.request(f"{prefix}/").status for prefix in lacking] == [503] * 3
+
+
+def create_role(iam, name: str, trusted: str, conditions: dict, allowed: dict) -> str:
+    """A role that `trusted` may assume, and tag, under `conditions`, and that may do what is `allowed`."""
+    trust = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": ["sts:AssumeRole", "sts:TagSession"]}
+    document = {"Version": "2012-10-17", "Statement": [{**trust, "Condition": conditions}]}
+    permissions = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", **allowed}]}
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(document))["Role"]
+    iam.put_role_policy(RoleName=name, PolicyName="allowed", PolicyDocument=json.dumps(permissions))
+    return role["Arn"]
 
 
 def test_signing_resumes_after_envoy_restarts(proxy, ministack, tmp_path):

@@ -1,5 +1,6 @@
 //! Whom a route signs as, and what the proxy tells of it on its intake.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,102 @@ pub struct Role {
     /// The external id that the role's trust policy asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
+    /// How long a session lasts; `None` for as long as STS gives by itself, an hour.
+    #[serde(rename = "roleDurationSeconds", skip_serializing_if = "Option::is_none")]
+    pub duration_seconds: Option<u32>,
+    /// The session's tags, each a key and a value, sorted.
+    #[serde(rename = "roleTags", default, with = "as_object", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<(String, String)>,
+    /// The ARNs of the roles that are assumed before, each with the credentials of the one before it.
+    #[serde(rename = "roleChain", default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
 }
+
+impl Role {
+    /// A role that is assumed with nothing but a session name.
+    pub fn new(arn: impl Into<String>, session_name: impl Into<String>) -> Self {
+        Self {
+            arn: arn.into(),
+            session_name: session_name.into(),
+            external_id: None,
+            duration_seconds: None,
+            tags: Vec::new(),
+            chain: Vec::new(),
+        }
+    }
+
+    /// The ARNs of all roles that are assumed on the way, in their order, the last one's included.
+    pub fn path(&self) -> impl Iterator<Item = &str> {
+        self.chain.iter().chain([&self.arn]).map(String::as_str)
+    }
+
+    /// The role's name and a digest of all that tells it apart, so that the id stays the same over restarts and reads
+    /// well in a log. What is not set leaves no trace in it: a new member changes no id that exists.
+    fn id(&self) -> String {
+        let mut digest = Sha256::new();
+        let mut add = |part: &str| {
+            digest.update(part.as_bytes());
+            digest.update([0]);
+        };
+        add(&self.arn);
+        add(&self.session_name);
+        add(self.external_id.as_deref().unwrap_or_default());
+        if let Some(seconds) = self.duration_seconds {
+            add("duration");
+            add(&seconds.to_string());
+        }
+        for (key, value) in &self.tags {
+            add("tag");
+            add(key);
+            add(value);
+        }
+        for arn in &self.chain {
+            add("chain");
+            add(arn);
+        }
+        let digest = digest.finalize();
+        let name = self.arn.rsplit('/').next().unwrap_or_default().chars();
+        let name: String = name.filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect();
+        format!("{name}-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+    }
+}
+
+/// Pairs that are written as an object. (A `BTreeMap` would do the same, and cost the filter more than ten KiB.)
+mod as_object {
+    use serde::de::{Deserializer, MapAccess, Visitor};
+    use serde::ser::Serializer;
+
+    use super::fmt;
+
+    pub(super) fn serialize<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(pairs.iter().map(|(key, value)| (key, value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+        struct Pairs;
+
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Vec<(String, String)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(pairs)
+            }
+        }
+
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// The id of the refresher's own credentials.
+const DEFAULT_ID: &str = "default";
 
 /// Whom a route signs as: the refresher's own credentials, or a role assumed on top of them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,28 +133,21 @@ pub struct Identity {
 impl Identity {
     /// The credentials that AWS's provider chain gives, under the id `default`.
     pub fn default_chain() -> Self {
-        Self { id: "default".to_owned(), role: None }
+        Self { id: DEFAULT_ID.to_owned(), role: None }
     }
 
-    /// A role. Its id is the role's name and a digest of all that tells it apart, so that it stays the same over
-    /// restarts and reads well in a log.
+    /// A role, under an id that is made of all that tells it apart.
     pub fn assumed(role: Role) -> Self {
-        let mut digest = Sha256::new();
-        for part in [role.arn.as_str(), role.session_name.as_str(), role.external_id.as_deref().unwrap_or_default()] {
-            digest.update(part.as_bytes());
-            digest.update([0]);
+        Self { id: role.id(), role: Some(role) }
+    }
+
+    /// Whether the id belongs to what is known of the identity. Where it does not, a filter of another version wants
+    /// something that this one can't read: credentials for less than that must not be taken for it.
+    pub fn is_understood(&self) -> bool {
+        match &self.role {
+            None => self.id == DEFAULT_ID,
+            Some(role) => self.id == role.id(),
         }
-        let digest = digest.finalize();
-        let name: String = role
-            .arn
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-            .collect();
-        let id = format!("{name}-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
-        Self { id, role: Some(role) }
     }
 
     /// The name under which the intake knows it; safe in a URL's path as it is.
@@ -87,6 +176,9 @@ pub struct IdentityStatus {
     pub identity: Identity,
     /// What is held; `None` before the first push.
     pub held: Option<HeldCredentials>,
+    /// The ids of access keys that a `DELETE` took away, latest last: none of them is taken again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<String>,
 }
 
 /// What may be told of held credentials: never a secret.
@@ -126,24 +218,66 @@ impl HeldCredentials {
 mod tests {
     use super::*;
 
+    const READER: &str = "arn:aws:iam::123456789012:role/path/orders-reader";
+
     fn reader(external_id: Option<&str>) -> Identity {
-        Identity::assumed(Role {
-            arn: "arn:aws:iam::123456789012:role/path/orders-reader".to_owned(),
-            session_name: DEFAULT_SESSION_NAME.to_owned(),
-            external_id: external_id.map(str::to_owned),
-        })
+        let external_id = external_id.map(str::to_owned);
+        Identity::assumed(Role { external_id, ..Role::new(READER, DEFAULT_SESSION_NAME) })
     }
 
     #[test]
     fn an_id_reads_well_and_tells_identities_apart() {
-        assert!(reader(None).id().starts_with("orders-reader-"));
-        assert_eq!(reader(None), reader(None));
-        assert_ne!(reader(None).id(), reader(Some("x")).id());
+        let tags = |key: &str, value: &str| vec![(key.to_owned(), value.to_owned())];
+        let plain = || Role::new(READER, DEFAULT_SESSION_NAME);
+        let roles = [
+            plain(),
+            Role { external_id: Some("x".to_owned()), ..plain() },
+            Role { duration_seconds: Some(900), ..plain() },
+            Role { duration_seconds: Some(3600), ..plain() },
+            Role { tags: tags("team", "a"), ..plain() },
+            Role { tags: tags("team", "b"), ..plain() },
+            Role { chain: vec![READER.to_owned()], ..plain() },
+            Role { chain: vec![READER.to_owned(); 2], ..plain() },
+        ];
+        let ids: std::collections::HashSet<_> = roles.iter().map(Role::id).collect();
+        assert_eq!(ids.len(), roles.len());
+        assert!(ids.iter().all(|id| id.starts_with("orders-reader-")));
         assert_eq!(Identity::default_chain().id(), "default");
     }
 
     #[test]
+    fn an_id_stays_what_it_was_before_roles_had_more_members() {
+        assert_eq!(reader(None).id(), "orders-reader-61df6d51");
+        assert_eq!(reader(Some("x")).id(), "orders-reader-fbb132fc");
+    }
+
+    #[test]
+    fn what_a_later_version_wants_is_not_mistaken_for_what_this_one_knows() {
+        let listed = |members: &str| serde_json::from_str::<IdentityStatus>(members).unwrap().identity;
+        let role = r#""roleArn": "arn:aws:iam::123456789012:role/path/orders-reader", "roleSessionName": "tempAssumeRoleSession""#;
+        let id = reader(None).id().to_owned();
+        assert!(listed(r#"{"id": "default", "held": null}"#).is_understood());
+        assert!(listed(&format!(r#"{{"id": "{id}", {role}, "held": null}}"#)).is_understood());
+        assert!(
+            !listed(&format!(r#"{{"id": "orders-reader-0a0b0c0d", {role}, "rolePolicy": "{{}}", "held": null}}"#))
+                .is_understood()
+        );
+        assert!(
+            !listed(r#"{"id": "user-0a0b0c0d", "userArn": "arn:aws:iam::123456789012:user/x", "held": null}"#)
+                .is_understood()
+        );
+        assert!(!listed(&format!(r#"{{"id": "{id}", {role}, "roleTags": 5, "held": null}}"#)).is_understood());
+    }
+
+    #[test]
     fn the_listing_has_the_shape_of_the_contract() {
+        let whole = Identity::assumed(Role {
+            external_id: Some("x".to_owned()),
+            duration_seconds: Some(900),
+            tags: vec![("team".to_owned(), "a".to_owned())],
+            chain: vec!["arn:aws:iam::123456789012:role/hub".to_owned()],
+            ..Role::new(READER, "orders")
+        });
         let listing = Identities {
             identities: vec![
                 IdentityStatus {
@@ -152,8 +286,10 @@ mod tests {
                         access_key_id: "AKIDEXAMPLE".to_owned(),
                         expiration: Some("2026-01-02T03:04:05Z".to_owned()),
                     }),
+                    revoked: Vec::new(),
                 },
-                IdentityStatus { identity: reader(Some("x")), held: None },
+                IdentityStatus { identity: reader(Some("x")), held: None, revoked: vec!["ASIAOLD".to_owned()] },
+                IdentityStatus { identity: whole.clone(), held: None, revoked: Vec::new() },
             ],
         };
         let json = serde_json::to_value(&listing).unwrap();
@@ -162,8 +298,12 @@ mod tests {
             json,
             serde_json::json!({"identities": [
                 {"id": "default", "held": {"accessKeyId": "AKIDEXAMPLE", "expiration": "2026-01-02T03:04:05Z"}},
-                {"id": id, "roleArn": "arn:aws:iam::123456789012:role/path/orders-reader",
-                 "roleSessionName": "tempAssumeRoleSession", "externalId": "x", "held": null},
+                {"id": id, "roleArn": READER,
+                 "roleSessionName": "tempAssumeRoleSession", "externalId": "x", "held": null,
+                 "revoked": ["ASIAOLD"]},
+                {"id": whole.id(), "roleArn": READER, "roleSessionName": "orders", "externalId": "x",
+                 "roleDurationSeconds": 900, "roleTags": {"team": "a"},
+                 "roleChain": ["arn:aws:iam::123456789012:role/hub"], "held": null},
             ]})
         );
         assert_eq!(serde_json::from_value::<Identities>(json).unwrap(), listing);

@@ -20,6 +20,9 @@ const RENEWAL: Duration = Duration::from_secs(20);
 /// A writer that loses this many races in a row gives up; with one try a tick and worker it can't happen by chance.
 const ATTEMPTS: usize = 64;
 
+/// So many revoked access keys of an identity are remembered; nobody revokes that many while an older one still holds.
+const REVOKED_MAX: usize = 16;
+
 const WANTED: &str = "sigv4.wanted";
 const WATCHERS: &str = "sigv4.watchers";
 const GENERATION: &str = "sigv4.generation";
@@ -108,19 +111,46 @@ impl<D: SharedData> CredentialStore<D> {
         self.bump()
     }
 
-    /// Holds nothing for an identity any more.
+    /// Takes away what is held for an identity, and remembers its access key for as long as the identity is wanted: it
+    /// is never read again, whoever puts it back.
     ///
     /// # Errors
     /// Where the proxy does not take the value.
-    pub fn forget(&self, id: &str) -> Result<(), SetError> {
-        self.0.set(&credentials_key(id), b"", 0)?;
-        self.bump()
+    pub fn revoke(&self, id: &str) -> Result<(), SetError> {
+        if let Some(credentials) = self.get(id) {
+            self.update(&revoked_key(id), |revoked: &mut Vec<String>| {
+                revoked.push(credentials.access_key_id().to_owned());
+                revoked.drain(..revoked.len().saturating_sub(REVOKED_MAX));
+                true
+            })?;
+        }
+        self.wipe(id)
     }
 
-    /// What is held for an identity, expired or not.
+    /// The ids of the access keys that were taken away from an identity, latest last.
+    pub fn revoked(&self, id: &str) -> Vec<String> {
+        self.read(&revoked_key(id))
+    }
+
+    /// What is held for an identity, expired or not, but never what was revoked.
     pub fn get(&self, id: &str) -> Option<Credentials> {
         let (document, _) = self.0.get(&credentials_key(id))?;
-        Credentials::from_document(&document).ok()
+        let credentials = Credentials::from_document(&document).ok()?;
+        let is_revoked = self.revoked(id).iter().any(|key| key == credentials.access_key_id());
+        (!is_revoked).then_some(credentials)
+    }
+
+    /// Nothing is known of an identity that nobody wants any more.
+    fn forget(&self, id: &str) -> Result<(), SetError> {
+        if !self.revoked(id).is_empty() {
+            self.0.set(&revoked_key(id), b"", 0)?;
+        }
+        self.wipe(id)
+    }
+
+    fn wipe(&self, id: &str) -> Result<(), SetError> {
+        self.0.set(&credentials_key(id), b"", 0)?;
+        self.bump()
     }
 
     /// A number that changes with every change of any credentials.
@@ -220,6 +250,10 @@ fn credentials_key(id: &str) -> String {
     format!("sigv4.credentials.{id}")
 }
 
+fn revoked_key(id: &str) -> String {
+    format!("sigv4.revoked.{id}")
+}
+
 fn seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -237,7 +271,7 @@ mod tests {
 
     fn role(name: &str) -> Identity {
         let arn = format!("arn:aws:iam::123456789012:role/{name}");
-        Identity::assumed(Role { arn, session_name: "s".to_owned(), external_id: None })
+        Identity::assumed(Role::new(arn, "s"))
     }
 
     fn credentials(key: &str) -> Credentials {
@@ -245,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_is_held_until_it_is_forgotten() {
+    fn what_is_put_is_held_until_it_is_revoked() {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
         assert!(store.get("default").is_none());
@@ -255,8 +289,42 @@ mod tests {
         store.put("default", &credentials("AKIDTWO")).unwrap();
         assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDTWO");
         assert_ne!(store.generation(), first);
-        store.forget("default").unwrap();
+        store.revoke("default").unwrap();
         assert!(store.get("default").is_none());
+    }
+
+    #[test]
+    fn a_revoked_key_is_not_read_again_for_as_long_as_its_identity_is_wanted() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.want("policy", &[Identity::default_chain()], at(0)).unwrap();
+        store.revoke("default").unwrap();
+        assert!(store.revoked("default").is_empty());
+        for key in ["AKIDONE", "AKIDTWO"] {
+            store.put("default", &credentials(key)).unwrap();
+            store.revoke("default").unwrap();
+        }
+        assert_eq!(store.revoked("default"), ["AKIDONE", "AKIDTWO"]);
+        // As a push does that was under way meanwhile.
+        store.put("default", &credentials("AKIDONE")).unwrap();
+        assert!(store.get("default").is_none());
+        store.put("default", &credentials("AKIDTHREE")).unwrap();
+        assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDTHREE");
+
+        store.want("other", &[role("reader")], at(31)).unwrap();
+        assert!(store.revoked("default").is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_of_revocations_is_bounded() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        for number in 0..100 {
+            store.put("default", &credentials(&format!("AKID{number}"))).unwrap();
+            store.revoke("default").unwrap();
+        }
+        let revoked = store.revoked("default");
+        assert_eq!((revoked.len(), revoked.last().map(String::as_str)), (REVOKED_MAX, Some("AKID99")));
     }
 
     #[test]

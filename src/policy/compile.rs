@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::document::{
-    AlgorithmName, LocationName, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, SigningDocument,
+    AlgorithmName, Entries, LocationName, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, SigningDocument,
     StringOrList, WholeNumber,
 };
 use super::error::{Place, PolicyError};
@@ -26,6 +26,16 @@ const EXPIRES_MAX_SECONDS: u64 = 604_800;
 
 /// Long enough for a client to follow a redirect, short enough for a URL that leaks into a log.
 const EXPIRES_DEFAULT_SECONDS: u64 = 300;
+
+/// How long a session may last, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
+const ROLE_DURATION_MIN: u32 = 900;
+const ROLE_DURATION_MAX: u32 = 43_200;
+
+/// Source: IAM User Guide, "Role chaining".
+const CHAINED_ROLE_DURATION_MAX: u32 = 3600;
+
+/// Source: STS API reference, AssumeRole, `Tags`; there, and in its type `Tag`, are the other bounds too.
+const ROLE_TAGS_MAX: usize = 50;
 
 impl PolicyDocument {
     /// Reads the document; its values are not looked at yet.
@@ -175,7 +185,15 @@ impl Compiler {
             }
             _ => {}
         }
-        let role = role(document.role_arn, document.role_session_name, document.external_id, place)?;
+        let role = RoleDocument {
+            arn: document.role_arn,
+            session_name: document.role_session_name,
+            external_id: document.external_id,
+            duration_seconds: document.role_duration_seconds,
+            tags: document.role_tags,
+            chain: document.role_chain,
+        }
+        .compile(place)?;
         let identity = self.identity(role.map_or_else(Identity::default_chain, Identity::assumed));
 
         let signing_place = place.key("signing");
@@ -268,36 +286,114 @@ fn host_patterns(written: Option<Vec<String>>, place: &Place) -> Result<Vec<Host
     Ok(hosts)
 }
 
-/// Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
-fn role(
+/// What a route says of its role.
+struct RoleDocument {
     arn: Option<String>,
     session_name: Option<String>,
     external_id: Option<String>,
-    place: &Place,
-) -> Result<Option<Role>, PolicyError> {
-    let Some(arn) = arn else {
-        for (key, value) in [("roleSessionName", &session_name), ("externalId", &external_id)] {
-            if value.is_some() {
-                return Err(place.key(key).refuse("belongs to a role; add \"roleArn\", or leave this out"));
-            }
+    duration_seconds: Option<WholeNumber>,
+    tags: Option<Entries<String>>,
+    chain: Option<Vec<String>>,
+}
+
+impl RoleDocument {
+    /// Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
+    fn compile(self, place: &Place) -> Result<Option<Role>, PolicyError> {
+        let Some(arn) = self.arn else {
+            let members = [
+                ("roleSessionName", self.session_name.is_some()),
+                ("externalId", self.external_id.is_some()),
+                ("roleDurationSeconds", self.duration_seconds.is_some()),
+                ("roleTags", self.tags.is_some()),
+                ("roleChain", self.chain.is_some()),
+            ];
+            return match members.into_iter().find(|(_, is_written)| *is_written) {
+                Some((key, _)) => Err(place.key(key).refuse("belongs to a role; add \"roleArn\", or leave this out")),
+                None => Ok(None),
+            };
+        };
+        check_role_arn(&arn, &place.key("roleArn"))?;
+        let session_name = self.session_name.unwrap_or_else(|| DEFAULT_SESSION_NAME.to_owned());
+        if !(2..=64).contains(&session_name.len()) || !session_name.bytes().all(|b| is_word(b, b"+=,.@-")) {
+            return Err(place.key("roleSessionName").refuse("must be 2 to 64 letters, digits and _+=,.@-"));
         }
-        return Ok(None);
-    };
-    if !is_role_arn(&arn) {
-        return Err(place
-            .key("roleArn")
-            .refuse(format!("{arn:?} is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name")));
+        if let Some(id) = &self.external_id
+            && (!(2..=1224).contains(&id.len()) || !id.bytes().all(|b| is_word(b, b"+=,.@:/-")))
+        {
+            return Err(place.key("externalId").refuse("must be 2 to 1224 letters, digits and _+=,.@:/-"));
+        }
+        let chain = role_chain(self.chain, &place.key("roleChain"))?;
+        Ok(Some(Role {
+            arn,
+            session_name,
+            external_id: self.external_id,
+            duration_seconds: role_duration(self.duration_seconds, &chain, &place.key("roleDurationSeconds"))?,
+            tags: role_tags(self.tags, &place.key("roleTags"))?,
+            chain,
+        }))
     }
-    let session_name = session_name.unwrap_or_else(|| DEFAULT_SESSION_NAME.to_owned());
-    if !(2..=64).contains(&session_name.len()) || !session_name.bytes().all(|b| is_word(b, b"+=,.@-")) {
-        return Err(place.key("roleSessionName").refuse("must be 2 to 64 letters, digits and _+=,.@-"));
+}
+
+fn role_chain(written: Option<Vec<String>>, place: &Place) -> Result<Vec<String>, PolicyError> {
+    let Some(chain) = written else { return Ok(Vec::new()) };
+    if chain.is_empty() {
+        return Err(place.refuse("names no role; name those to assume before roleArn, or leave this out"));
     }
-    if let Some(id) = &external_id
-        && (!(2..=1224).contains(&id.len()) || !id.bytes().all(|b| is_word(b, b"+=,.@:/-")))
-    {
-        return Err(place.key("externalId").refuse("must be 2 to 1224 letters, digits and _+=,.@:/-"));
+    for (i, arn) in chain.iter().enumerate() {
+        check_role_arn(arn, &place.index(i))?;
     }
-    Ok(Some(Role { arn, session_name, external_id }))
+    Ok(chain)
+}
+
+fn role_duration(written: Option<WholeNumber>, chain: &[String], place: &Place) -> Result<Option<u32>, PolicyError> {
+    let Some(WholeNumber(seconds)) = written else { return Ok(None) };
+    let longest = if chain.is_empty() { ROLE_DURATION_MAX } else { CHAINED_ROLE_DURATION_MAX };
+    match u32::try_from(seconds) {
+        Ok(seconds) if (ROLE_DURATION_MIN..=longest).contains(&seconds) => Ok(Some(seconds)),
+        Ok(seconds) if (CHAINED_ROLE_DURATION_MAX..=ROLE_DURATION_MAX).contains(&seconds) => {
+            Err(place.refuse(format!(
+                "{seconds} is too long: AWS ends a session behind a roleChain after an hour; write at most {longest}"
+            )))
+        }
+        _ => Err(place.refuse(format!("{seconds} is out of range; write {ROLE_DURATION_MIN} to {longest}"))),
+    }
+}
+
+fn role_tags(written: Option<Entries<String>>, place: &Place) -> Result<Vec<(String, String)>, PolicyError> {
+    let Some(Entries(mut tags)) = written else { return Ok(Vec::new()) };
+    if tags.len() > ROLE_TAGS_MAX {
+        return Err(place.refuse(format!("has {} tags; AWS takes at most {ROLE_TAGS_MAX}", tags.len())));
+    }
+    for (i, (key, value)) in tags.iter().enumerate() {
+        let place = place.key(key);
+        if !(1..=128).contains(&key.chars().count()) || !key.chars().all(is_tag_character) {
+            return Err(place.refuse("the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"));
+        }
+        if key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:")) {
+            return Err(place.refuse("AWS keeps keys that begin with aws: for itself; write another"));
+        }
+        if value.chars().count() > 256 || !value.chars().all(is_tag_character) {
+            return Err(place.refuse("the value must be up to 256 letters, digits, blanks and _.:/=+-@"));
+        }
+        // To AWS, they would be one key.
+        if let Some((twin, _)) = tags.iter().take(i).find(|(other, _)| other.eq_ignore_ascii_case(key)) {
+            return Err(place.refuse(format!("is {twin:?} in another spelling; keep one")));
+        }
+    }
+    // Whose order tells nothing apart.
+    tags.sort();
+    Ok(tags)
+}
+
+fn is_tag_character(character: char) -> bool {
+    character.is_alphanumeric() || " _.:/=+-@".contains(character)
+}
+
+fn check_role_arn(arn: &str, place: &Place) -> Result<(), PolicyError> {
+    if is_role_arn(arn) {
+        return Ok(());
+    }
+    Err(place.refuse(format!("{arn:?} is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name")))
 }
 
 fn is_role_arn(arn: &str) -> bool {

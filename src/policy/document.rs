@@ -97,6 +97,20 @@ pub(super) struct RouteDocument {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) external_id: Option<String>,
 
+    /// How long a session of the role lasts, in seconds: 900 to 43200, at most what the role allows, and 3600 behind a
+    /// `roleChain`. Default: an hour.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_duration_seconds: Option<WholeNumber>,
+
+    /// The session's tags: up to 50 keys with a value each.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_tags: Option<Entries<String>>,
+
+    /// The IAM roles to assume on the way to `roleArn`, in their order: the first with the refresher's own credentials,
+    /// each other one, and `roleArn` at last, with the session before it.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_chain: Option<Vec<String>>,
+
     /// The signing name of the service, such as `execute-api`. Default: told by the AWS host name; needed where the
     /// host is not an AWS one.
     #[serde(default, deserialize_with = "not_null")]

@@ -90,6 +90,23 @@ fn the_expanded_form_says_all() {
 }
 
 #[test]
+fn a_session_may_have_a_duration_tags_and_roles_before_it() {
+    let policy = route_with(&format!(
+        r#""roleArn": "{ROLE}", "roleDurationSeconds": 3600.0, "roleTags": {{"team": "a b", "Größe": "", "emoji-less": "x"}},
+           "roleChain": ["arn:aws:iam::123456789012:role/hub", "arn:aws:iam::210987654321:role/spoke"]"#
+    ));
+    let role = policy.identities()[0].role().unwrap();
+    assert_eq!(role.duration_seconds, Some(3600));
+    assert_eq!(
+        role.tags.iter().map(|(key, value)| (&**key, &**value)).collect::<Vec<_>>(),
+        [("Größe", ""), ("emoji-less", "x"), ("team", "a b")]
+    );
+    let path = ["arn:aws:iam::123456789012:role/hub", "arn:aws:iam::210987654321:role/spoke", ROLE];
+    assert_eq!(role.path().collect::<Vec<_>>(), path);
+    assert!(policy.identities()[0].is_understood());
+}
+
+#[test]
 fn the_list_form_names_its_prefixes() {
     let policy = policy(
         r#"{"routes": [

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -45,6 +45,7 @@ pub struct Intake {
     memory: Memory,
     wanted: Mutex<Vec<Identity>>,
     pushes: Mutex<Vec<String>>,
+    delay: Mutex<Duration>,
     port_policy: Option<IntakePolicy>,
 }
 
@@ -107,6 +108,16 @@ impl Running {
         *self.intake.wanted.lock().unwrap() = wanted.to_vec();
     }
 
+    /// As if somebody had called `DELETE`.
+    pub fn revoke(&self, identity: &Identity) {
+        CredentialStore(&self.intake.memory).revoke(identity.id()).unwrap();
+    }
+
+    /// Answers each call so late from now on.
+    pub fn delay(&self, delay: Duration) {
+        *self.intake.delay.lock().unwrap() = delay;
+    }
+
     /// As if another refresher had pushed.
     pub fn put(&self, identity: &Identity, credentials: Credentials) {
         CredentialStore(&self.intake.memory).put(identity.id(), &credentials).unwrap();
@@ -125,6 +136,8 @@ impl Intake {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
+        let delay = *self.delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
         let caller = Caller {
             over_unix_socket: self.port_policy.is_none(),
             authorization: parts.headers.get(AUTHORIZATION).map(|value| value.as_bytes()),

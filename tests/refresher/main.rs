@@ -9,7 +9,7 @@ mod sts;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use sigv4_filter::credentials::{Credentials, Identity, Role};
@@ -24,11 +24,7 @@ const READER: &str = "arn:aws:iam::123456789012:role/orders-reader";
 const WRITER: &str = "arn:aws:iam::123456789012:role/orders-writer";
 
 fn role(arn: &str) -> Identity {
-    Identity::assumed(Role {
-        arn: arn.to_owned(),
-        session_name: "orders".to_owned(),
-        external_id: Some("x-1".to_owned()),
-    })
+    Identity::assumed(Role { external_id: Some("x-1".to_owned()), ..Role::new(arn, "orders") })
 }
 
 fn socket(directory: &TempDir) -> PathBuf {
@@ -103,6 +99,67 @@ async fn once_is_not_content_with_a_proxy_whose_policy_is_not_loaded_yet() {
 }
 
 #[tokio::test]
+async fn sts_is_asked_for_all_that_the_policy_says_of_the_session() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    let hubs = ["arn:aws:iam::123456789012:role/hub", "arn:aws:iam::210987654321:role/landing"];
+    for arn in [hubs[0], hubs[1], READER] {
+        sts.set(arn, Answer::Session(HOUR));
+    }
+    let tags = [("cost center", "a/7"), ("team", "orders")];
+    let identity = Identity::assumed(Role {
+        external_id: Some("x-1".to_owned()),
+        duration_seconds: Some(900),
+        tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        chain: hubs.map(str::to_owned).into(),
+        ..Role::new(READER, "orders")
+    });
+    let proxy = Running::on_socket(&socket(&directory), std::slice::from_ref(&identity));
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&["--once"]).start();
+    assert!(refresher.end().await.0.success(), "{}", refresher.log());
+
+    assert_eq!(proxy.held(&identity).unwrap().access_key_id(), "ASIASESSION3");
+    let calls = sts.calls();
+    let asked = |parameter: &str| calls.iter().map(|call| call.get(parameter).map(String::as_str)).collect::<Vec<_>>();
+    assert_eq!(asked("RoleArn"), [Some(hubs[0]), Some(hubs[1]), Some(READER)]);
+    assert_eq!(asked("SignedBy"), [Some("AKIDLONGLIVED"), Some("ASIASESSION1"), Some("ASIASESSION2")]);
+    assert_eq!(asked("RoleSessionName"), [Some("orders"); 3]);
+    // What stands in the policy beside the role is for the role alone.
+    assert_eq!(asked("ExternalId"), [None, None, Some("x-1")]);
+    assert_eq!(asked("DurationSeconds"), [None, None, Some("900")]);
+    assert_eq!(asked("Tags.member.1.Key"), [None, None, Some("cost center")]);
+    assert_eq!(asked("Tags.member.2.Value"), [None, None, Some("orders")]);
+}
+
+#[tokio::test]
+async fn a_link_of_a_chain_that_can_not_be_assumed_is_named() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let identity = Identity::assumed(Role { chain: vec![WRITER.to_owned()], ..Role::new(READER, "orders") });
+    let _proxy = Running::on_socket(&socket(&directory), &[identity]);
+    let once = ["--once", "--timeout", "300ms"];
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&once).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    let told = format!("STS did not assume {WRITER}: AccessDenied: you may not assume this role");
+    assert!(refresher.log().contains(&told), "{}", refresher.log());
+}
+
+/// A filter of a later version may want more of a session than this refresher can read.
+#[tokio::test]
+async fn an_identity_that_is_not_understood_is_given_nothing_less() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let later = format!(
+        r#"{{"id": "orders-reader-00000000", "roleArn": "{READER}", "roleSessionName": "orders", "rolePolicy": "{{}}"}}"#
+    );
+    let later: Identity = serde_json::from_str(&later).unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[later.clone(), role(READER)]);
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&["--once"]).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(proxy.held(&role(READER)).is_some() && proxy.held(&later).is_none());
+    assert!(refresher.log().contains("upgrade credential-refresher"), "{}", refresher.log());
+}
+
+#[tokio::test]
 async fn ten_proxies_cost_one_call_of_sts_and_a_dead_one_harms_nobody() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
     sts.set(READER, Answer::Session(HOUR));
@@ -160,39 +217,157 @@ async fn a_proxy_that_wants_nothing_for_a_moment_costs_no_new_call_of_sts() {
     assert_eq!(sts.calls().len(), 1);
 }
 
-#[tokio::test]
-async fn new_credentials_arrive_before_the_old_ones_expire() {
-    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
-    sts.set(READER, Answer::Session(Duration::from_secs(8)));
-    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
-    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
-    refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
-    let start = SystemTime::now();
-    while start.elapsed().unwrap() < Duration::from_secs(20) {
-        let held = proxy.held(&role(READER)).unwrap();
-        assert!(held.hold_at(SystemTime::now()), "expired credentials are held:\n{}", refresher.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// Looks at what the proxy holds until `until`, and gives the shortest remaining life that was seen.
+async fn shortest_life(proxy: &Running, identity: &Identity, until: Instant) -> Duration {
+    let mut shortest = HOUR;
+    while Instant::now() < until {
+        let held = proxy.held(identity).unwrap();
+        shortest = shortest.min(held.remaining(SystemTime::now()).unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!((4..12).contains(&sts.calls().len()), "{} calls", sts.calls().len());
+    shortest
 }
 
 #[tokio::test]
-async fn old_credentials_serve_while_sts_fails_and_new_ones_come_when_it_recovers() {
+async fn new_credentials_arrive_before_the_old_ones_expire() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
-    sts.set(READER, Answer::Session(Duration::from_secs(20)));
+    sts.set(READER, Answer::Session(Duration::from_secs(5)));
     let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
     let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
     refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
-    let first = proxy.held(&role(READER)).unwrap();
-    sts.set(READER, Answer::Denied);
-    refresher.until("the failure is told", || refresher.log().contains("can't get credentials")).await;
-    assert!(refresher.log().contains("serving_until"), "{}", refresher.log());
-    assert_eq!(proxy.held(&role(READER)).unwrap().access_key_id(), first.access_key_id());
+    let shortest = shortest_life(&proxy, &role(READER), Instant::now() + Duration::from_secs(8)).await;
+    println!("sessions of 5 s: {} of them in 8 s, the shortest remaining life was {shortest:?}", sts.calls().len());
+    assert!(shortest > Duration::from_millis(500), "{shortest:?} was left:\n{}", refresher.log());
+    assert!((3..10).contains(&sts.calls().len()), "{} calls", sts.calls().len());
+}
 
+#[tokio::test]
+async fn a_refresher_that_is_killed_and_restarted_leaves_no_gap() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(Duration::from_secs(6)));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let start = || Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    let mut refresher = start();
+    refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
+    let (mut shortest, mut slowest) = (HOUR, Duration::ZERO);
+    for _ in 0..4 {
+        refresher.signal(Signal::KILL);
+        refresher.end().await;
+        let (killed, pushes) = (Instant::now(), proxy.pushes().len());
+        // As long as systemd's RestartSec.
+        shortest = shortest.min(shortest_life(&proxy, &role(READER), killed + Duration::from_secs(1)).await);
+        refresher = start();
+        slowest = slowest.max(refresher.until("a push", || proxy.pushes().len() > pushes).await);
+    }
+    println!("4 times killed: new credentials within {slowest:?} of the start, {shortest:?} were left of the old ones");
+    assert!(shortest > Duration::from_secs(2) && slowest < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn old_credentials_serve_while_sts_is_at_fault_and_new_ones_come_when_it_recovers() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    let faults = [
+        ("denied", Answer::Denied),
+        ("garbage", Answer::Garbage),
+        ("slow", Answer::Slow(Duration::from_secs(2), HOUR)),
+    ];
+    let identity = |name: &str| role(&format!("arn:aws:iam::123456789012:role/{name}"));
+    let set = |name: &str, answer| sts.set(&identity(name).role().unwrap().arn, answer);
+    let proxy = Running::on_socket(&socket(&directory), &faults.map(|(name, _)| identity(name)));
+    faults.iter().for_each(|(name, _)| set(name, Answer::Session(Duration::from_secs(10))));
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    let all_hold = || faults.iter().all(|(name, _)| proxy.held(&identity(name)).is_some());
+    refresher.until("the first pushes", all_hold).await;
+    let first = faults.map(|(name, _)| proxy.held(&identity(name)).unwrap());
+
+    faults.iter().for_each(|(name, answer)| set(name, *answer));
+    let failed = |name: &str| refresher.log().lines().any(|line| line.contains("can't get") && line.contains(name));
+    refresher.until("two failures", || failed("role/denied") && failed("role/garbage")).await;
+    assert!(refresher.log().contains("serving_until"), "{}", refresher.log());
+    for ((name, _), first) in faults.iter().zip(&first).take(2) {
+        assert_eq!(proxy.held(&identity(name)).unwrap().access_key_id(), first.access_key_id(), "{name}");
+        set(name, Answer::Session(HOUR));
+    }
+    for ((name, _), first) in faults.iter().zip(&first) {
+        let renewed = || proxy.held(&identity(name)).unwrap().access_key_id() != first.access_key_id();
+        refresher.until("new credentials", renewed).await;
+        let left = first.remaining(SystemTime::now()).unwrap();
+        println!("{name}: of the old credentials' 10 s, {left:?} were left when new ones came");
+        assert!(!left.is_zero(), "{name}: they came too late:\n{}", refresher.log());
+    }
+}
+
+#[tokio::test]
+async fn identities_that_were_got_together_are_not_renewed_together() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    let roles: Vec<_> = (0..40).map(|n| role(&format!("arn:aws:iam::123456789012:role/r{n}"))).collect();
+    roles.iter().for_each(|role| sts.set(&role.role().unwrap().arn, Answer::Session(Duration::from_secs(10))));
+    let _proxy = Running::on_socket(&socket(&directory), &roles);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first renewals", || sts.calls().len() >= 80).await;
+    let times = sts.call_times();
+    let busiest = |calls: &[Instant], span| {
+        let within = |first: &Instant| calls.iter().filter(|at| (*first..*first + span).contains(*at)).count();
+        calls.iter().map(within).max().unwrap()
+    };
+    let quarter = Duration::from_millis(250);
+    let (first, renewals) = (busiest(&times[..40], quarter), busiest(&times[40..], quarter));
+    println!("40 roles: up to {first} first calls within {quarter:?}, and {renewals} renewals");
+    assert!(renewals < 20, "{renewals}");
+}
+
+#[tokio::test]
+async fn a_revoked_access_key_is_replaced_and_pushed_no_more() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
     sts.set(READER, Answer::Session(HOUR));
-    let renewed = || proxy.held(&role(READER)).unwrap().access_key_id() != first.access_key_id();
-    refresher.until("new credentials", renewed).await;
-    assert!(first.hold_at(SystemTime::now()), "they came too late:\n{}", refresher.log());
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
+    proxy.revoke(&role(READER));
+    let took = refresher.until("another key", || proxy.held(&role(READER)).is_some()).await;
+    println!("a new access key {took:?} after the old one was revoked, at an interval of 100ms");
+    assert_eq!(proxy.held(&role(READER)).unwrap().access_key_id(), "ASIASESSION2");
+    assert_eq!(proxy.pushes().len(), 2);
+}
+
+#[tokio::test]
+async fn a_source_that_only_has_the_revoked_key_is_waited_for_and_told_once() {
+    let directory = TempDir::new().unwrap();
+    let default = Identity::default_chain();
+    let proxy = Running::on_socket(&socket(&directory), std::slice::from_ref(&default));
+    let key = |id: &str| format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = s\n");
+    let refresher = Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
+    let refresher = refresher.home_file(".aws/credentials", &key("AKIDOLD")).socket(&socket(&directory)).start();
+    refresher.until("the first push", || proxy.held(&default).is_some()).await;
+    proxy.revoke(&default);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(proxy.held(&default).is_none());
+    assert_eq!(proxy.pushes().len(), 1, "the revoked key was pushed:\n{}", refresher.log());
+    let told = "the source still gives the access key AKIDOLD, which was revoked: rotate it there";
+    assert_eq!(refresher.log().matches(told).count(), 1, "{}", refresher.log());
+
+    // A new refresher knows of it from the proxy.
+    drop(refresher);
+    let refresher = Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
+    let refresher = refresher.home_file(".aws/credentials", &key("AKIDOLD")).socket(&socket(&directory)).start();
+    refresher.until("that the key is revoked", || refresher.log().contains(told)).await;
+    assert_eq!(proxy.pushes().len(), 1);
+    std::fs::write(refresher.home.path().join(".aws/credentials"), key("AKIDNEW")).unwrap();
+    refresher.until("the rotated key", || proxy.held(&default).is_some()).await;
+    assert_eq!(proxy.held(&default).unwrap().access_key_id(), "AKIDNEW");
+}
+
+#[tokio::test]
+async fn a_proxy_that_answers_slowly_is_supplied_all_the_same_and_delays_no_other() {
+    let directory = TempDir::new().unwrap();
+    let slow = Running::on_socket(&directory.path().join("slow.sock"), &[Identity::default_chain()]);
+    slow.delay(Duration::from_secs(1));
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = Refresher::new().socket(&directory.path().join("slow.sock")).socket(&socket(&directory)).start();
+    let took = refresher.until("the other's push", || proxy.held(&Identity::default_chain()).is_some()).await;
+    let slow_took = refresher.until("the slow one's", || slow.held(&Identity::default_chain()).is_some()).await;
+    println!("supplied within {took:?}, and {slow_took:?} later the proxy that takes 1 s for each answer");
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test]
@@ -246,7 +421,7 @@ async fn a_port_is_supplied_under_a_token_that_is_read_anew() {
     let token_file = directory.path().join("token");
     std::fs::write(&token_file, "outdated\n").unwrap();
     let args = ["--proxy", &format!("http://127.0.0.1:{port}"), "--token-file", token_file.to_str().unwrap()];
-    let refresher = Refresher::new().args(&args).start();
+    let refresher = Refresher::new().args(&args).args(&["--log-level", "trace"]).start();
     refresher
         .until("the refusal is told", || refresher.log().contains("401 Unauthorized: call over the Unix socket"))
         .await;
@@ -372,8 +547,8 @@ async fn no_secret_is_logged_at_any_level_whatever_goes_wrong() {
     let proxy = Running::on_socket(&socket(&directory), &wanted);
     for format in ["text", "json"] {
         let trace = ["--log-level", "trace", "--log-format", format];
-        let refresher =
-            Refresher::new().env("RUST_LOG", "trace").sts(sts.port).socket(&socket(&directory)).args(&trace).start();
+        let refresher = Refresher::new().env("RUST_LOG", "trace").env("AWS_SESSION_TOKEN", "BASETOKEN");
+        let refresher = refresher.sts(sts.port).socket(&socket(&directory)).args(&trace).start();
         let all_told = || {
             let log = refresher.log();
             ["pushed credentials", "AccessDenied", "broken-"].iter().all(|told| log.contains(told))

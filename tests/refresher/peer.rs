@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -17,7 +18,12 @@ pub fn answer(status: StatusCode, body: impl Into<String>) -> Response<String> {
     answer
 }
 
-/// Serves HTTP on a port of its own until the test ends. Where `answer` gives `None`, the caller waits for ever.
+/// Holds an answer back for so long.
+#[derive(Clone)]
+pub struct Delay(pub Duration);
+
+/// Serves HTTP on a port of its own until the test ends. Where `answer` gives `None`, the caller waits for ever; where
+/// the answer bears a [`Delay`], so long.
 pub async fn start(answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -31,7 +37,12 @@ pub async fn start(answer: impl Fn(Request<Bytes>) -> Option<Response<String>> +
                     let (parts, body) = request.into_parts();
                     let body = BodyExt::collect(body).await.unwrap().to_bytes();
                     match answer(Request::from_parts(parts, body)) {
-                        Some(answer) => Ok::<_, Infallible>(answer.map(Full::<Bytes>::from)),
+                        Some(answer) => {
+                            if let Some(Delay(delay)) = answer.extensions().get() {
+                                tokio::time::sleep(*delay).await;
+                            }
+                            Ok::<_, Infallible>(answer.map(Full::<Bytes>::from))
+                        }
                         None => std::future::pending().await,
                     }
                 }

@@ -1,6 +1,7 @@
 //! Every source of AWS's provider chain, each against a peer that speaks its protocol.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use hyper::header::HeaderValue;
@@ -95,6 +96,45 @@ async fn the_container_endpoint_of_ecs_and_eks_pod_identity() {
     let token_file = refresher.home.path().join("token");
     let refresher = refresher.env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token_file);
     assert_is_session(&pushed(refresher).await, "ASIAMETADATA");
+}
+
+#[tokio::test]
+async fn the_token_of_a_pod_that_is_replaced_is_read_anew() {
+    let valid = Arc::new(Mutex::new("first-token"));
+    let port = peer::start({
+        let valid = valid.clone();
+        move |request| {
+            let token = *valid.lock().unwrap();
+            if request.headers().get("authorization").is_none_or(|shown| shown != token) {
+                return Some(peer::answer(StatusCode::FORBIDDEN, ""));
+            }
+            let expiration = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(3)).to_string();
+            let key = format!("ASIA{}", &token[..5]);
+            let document = json!({"AccessKeyId": key, "SecretAccessKey": "s", "Token": "t", "Expiration": expiration});
+            Some(peer::answer(StatusCode::OK, document.to_string()))
+        }
+    });
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let uri = format!("http://127.0.0.1:{}/v1/credentials", port.await);
+    let refresher = without_keys().home_file("token", "first-token").env("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri);
+    let token_file = refresher.home.path().join("token");
+    let refresher = refresher.env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token_file).socket(&socket(&directory));
+    let refresher = refresher.start();
+    let held = || proxy.held(&Identity::default_chain()).map(|held| held.access_key_id().to_owned());
+    refresher.until("the first push", || held().as_deref() == Some("ASIAfirst")).await;
+
+    *valid.lock().unwrap() = "later-token";
+    std::fs::write(&token_file, "later-token").unwrap();
+    refresher.until("credentials for the new token", || held().as_deref() == Some("ASIAlater")).await;
+    assert!(!refresher.log().contains("can't get credentials"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn the_keys_of_the_environment_with_their_session_token() {
+    let refresher = Refresher::new().env("AWS_SESSION_TOKEN", SESSION_TOKEN);
+    let credentials = pushed(refresher).await;
+    assert_eq!((credentials.access_key_id(), credentials.session_token()), ("AKIDLONGLIVED", Some(SESSION_TOKEN)));
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use hyper::{Response, StatusCode};
+use hyper::body::Bytes;
+use hyper::{Request, Response, StatusCode};
 
 use crate::peer;
 
@@ -24,9 +25,11 @@ pub enum Answer {
     Garbage,
     /// No answer at all.
     Silence,
+    /// A session for the second of these, after the first.
+    Slow(Duration, Duration),
 }
 
-/// What was asked for: the parameters of one call.
+/// What was asked for: the parameters of one call, and under `SignedBy` the access key id of the caller.
 pub type Call = HashMap<String, String>;
 
 /// A running STS.
@@ -38,7 +41,7 @@ pub struct Sts {
 #[derive(Default)]
 struct State {
     answers: Mutex<BTreeMap<String, Answer>>,
-    calls: Mutex<Vec<Call>>,
+    calls: Mutex<Vec<(Instant, Call)>>,
 }
 
 impl Sts {
@@ -46,7 +49,7 @@ impl Sts {
         let state = Arc::<State>::default();
         let port = peer::start({
             let state = state.clone();
-            move |request| state.answer(request.body())
+            move |request| state.answer(&request)
         });
         Arc::new(Self { port: port.await, state })
     }
@@ -57,26 +60,39 @@ impl Sts {
     }
 
     pub fn calls(&self) -> Vec<Call> {
-        self.state.calls.lock().unwrap().clone()
+        self.state.calls.lock().unwrap().iter().map(|(_, call)| call.clone()).collect()
+    }
+
+    /// When the calls came in.
+    pub fn call_times(&self) -> Vec<Instant> {
+        self.state.calls.lock().unwrap().iter().map(|(at, _)| *at).collect()
     }
 }
 
 impl State {
-    fn answer(&self, body: &[u8]) -> Option<Response<String>> {
-        let call: Call = url::form_urlencoded::parse(body).into_owned().collect();
+    fn answer(&self, request: &Request<Bytes>) -> Option<Response<String>> {
+        let mut call: Call = url::form_urlencoded::parse(request.body()).into_owned().collect();
+        if let Some(authorization) = request.headers().get("authorization") {
+            let authorization = authorization.to_str().unwrap();
+            let (_, scope) = authorization.split_once("Credential=").unwrap();
+            call.insert("SignedBy".to_owned(), scope.split('/').next().unwrap().to_owned());
+        }
         let answer = self.answers.lock().unwrap().get(&call["RoleArn"]).copied().unwrap_or(Answer::Denied);
         let number = {
             let mut calls = self.calls.lock().unwrap();
-            calls.push(call.clone());
+            calls.push((Instant::now(), call.clone()));
             calls.len()
         };
+        let session_for = |life| {
+            let expiration = humantime::format_rfc3339_seconds(SystemTime::now() + life).to_string();
+            peer::answer(StatusCode::OK, session(&call["Action"], &format!("ASIASESSION{number}"), &expiration))
+        };
         match answer {
-            Answer::Session(life) => {
-                let expiration = humantime::format_rfc3339_seconds(SystemTime::now() + life).to_string();
-                Some(peer::answer(
-                    StatusCode::OK,
-                    session(&call["Action"], &format!("ASIASESSION{number}"), &expiration),
-                ))
+            Answer::Session(life) => Some(session_for(life)),
+            Answer::Slow(delay, life) => {
+                let mut answer = session_for(life);
+                answer.extensions_mut().insert(peer::Delay(delay));
+                Some(answer)
             }
             Answer::Garbage => {
                 let whole = session(&call["Action"], "ASIAGARBAGE", "tomorrow");

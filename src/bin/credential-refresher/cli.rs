@@ -54,8 +54,8 @@ struct Options {
     #[serde(deserialize_with = "interval_in_file")]
     interval: Option<Duration>,
 
-    /// Assume only roles whose ARN matches this pattern: `*` stands for any characters, `?` for one. May be given
-    /// several times. Without it, every role that a proxy's policy names is assumed.
+    /// Assume only roles whose ARN matches this pattern: `*` stands for any characters, `?` for one. Every role of a chain
+    /// has to match one. May be given several times. Without it, every role that a proxy's policy names is assumed.
     #[arg(long = "allow-role", value_name = "PATTERN")]
     allow_roles: Vec<String>,
 

@@ -1,12 +1,12 @@
 //! Keeps the credentials of every wanted identity fresh, each in a task of its own: a role that can't be assumed delays
 //! no other, and ten proxies that want the same one cost one call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sigv4_filter::credentials::{Credentials, HeldCredentials, Identity};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -48,6 +48,7 @@ struct Kept {
 pub struct KeptIdentity {
     identity: Identity,
     state: Arc<Mutex<State>>,
+    due: Arc<Notify>,
     status: Arc<Status>,
     task: AbortHandle,
 }
@@ -56,6 +57,8 @@ pub struct KeptIdentity {
 struct State {
     credentials: Option<Arc<Credentials>>,
     failure: Option<String>,
+    /// The ids of access keys that some proxy no longer takes.
+    revoked: HashSet<String>,
 }
 
 impl Keeper {
@@ -83,16 +86,17 @@ impl Keeper {
     }
 
     fn start(&self, identity: &Identity) -> KeptIdentity {
-        let state = Arc::<Mutex<State>>::default();
+        let (state, due) = (Arc::<Mutex<State>>::default(), Arc::<Notify>::default());
         let renewal = Renewal {
             identity: identity.clone(),
             state: state.clone(),
+            due: due.clone(),
             source: self.source.clone(),
             status: self.status.clone(),
             renewals: self.renewals.clone(),
         };
         let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
-        KeptIdentity { identity: identity.clone(), state, status: self.status.clone(), task }
+        KeptIdentity { identity: identity.clone(), state, due, status: self.status.clone(), task }
     }
 
     /// Changes whenever an identity has new credentials.
@@ -112,6 +116,18 @@ impl KeptIdentity {
         locked(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
     }
 
+    /// Gives these access keys out no more, and gets others at once where one of them is in use.
+    pub fn revoke(&self, access_key_ids: &[String]) {
+        let mut state = locked(&self.state);
+        state.revoked.extend(access_key_ids.iter().cloned());
+        let in_use = state.credentials.take_if(|held| access_key_ids.iter().any(|key| key == held.access_key_id()));
+        if let Some(credentials) = in_use {
+            let access_key_id = credentials.access_key_id();
+            warn!(identity = self.identity.id(), access_key_id, "the access key was revoked; getting another");
+            self.due.notify_one();
+        }
+    }
+
     /// Why the source's last answer was none, until it gives one.
     pub fn failure(&self) -> Option<String> {
         locked(&self.state).failure.clone()
@@ -129,6 +145,8 @@ impl Drop for KeptIdentity {
 struct Renewal {
     identity: Identity,
     state: Arc<Mutex<State>>,
+    /// Told when credentials are to be got before their time.
+    due: Arc<Notify>,
     source: Arc<AwsSource>,
     status: Arc<Status>,
     renewals: watch::Sender<()>,
@@ -138,7 +156,8 @@ impl Renewal {
     async fn keep_fresh(self) {
         let mut failures = 0;
         loop {
-            let wait = match self.source.credentials_of(&self.identity).await {
+            let answer = self.source.credentials_of(&self.identity).await;
+            let wait = match answer.and_then(|credentials| self.unless_revoked(credentials)) {
                 Ok(credentials) => {
                     failures = 0;
                     let wait = renewal_wait(credentials.remaining(SystemTime::now()));
@@ -152,8 +171,19 @@ impl Renewal {
                     wait
                 }
             };
-            sleep_until(SystemTime::now() + wait).await;
+            tokio::select! {
+                () = sleep_until(SystemTime::now() + wait) => {}
+                () = self.due.notified() => failures = 0,
+            }
         }
+    }
+
+    fn unless_revoked(&self, credentials: Credentials) -> Result<Credentials, SourceError> {
+        let access_key_id = credentials.access_key_id();
+        if locked(&self.state).revoked.contains(access_key_id) {
+            return Err(SourceError::Revoked { access_key_id: access_key_id.to_owned() });
+        }
+        Ok(credentials)
     }
 
     fn take_in(&self, credentials: Credentials, next: Duration) {
@@ -178,8 +208,15 @@ impl Renewal {
     }
 
     fn note_failure(&self, error: &SourceError, retry: Duration) {
+        self.status.source_failed(&self.identity, error);
         let mut state = locked(&self.state);
-        state.failure = Some(error.to_string());
+        let failure = Some(error.to_string());
+        if matches!(error, SourceError::Revoked { .. }) && state.failure == failure {
+            // Until somebody rotates the key there is nothing new to say.
+            debug!(identity = self.identity.id(), %error, retry_in = %rounded(retry), "still can't get credentials");
+            return;
+        }
+        state.failure = failure;
         let held = state.credentials.as_ref().filter(|credentials| credentials.hold_at(SystemTime::now()));
         warn!(
             identity = self.identity.id(),
@@ -189,7 +226,6 @@ impl Renewal {
             serving_until = held.and_then(|credentials| credentials.expiration()).map(instant),
             "can't get credentials"
         );
-        self.status.source_failed(&self.identity, error);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Brings each proxy to hold what its policy wants.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 pub struct AllowedRoles(Vec<WildMatch>);
 
 impl AllowedRoles {
-    /// Roles whose ARN matches a pattern; all of them where there is no pattern.
+    /// Identities of whose roles each one, of a chain too, matches a pattern; all of them where there is no pattern.
     pub fn new(patterns: &[String]) -> Self {
         Self(patterns.iter().map(|pattern| WildMatch::new(pattern)).collect())
     }
@@ -32,7 +32,8 @@ impl AllowedRoles {
         let Some(role) = identity.role() else {
             return true;
         };
-        self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(&role.arn))
+        let matches = |arn: &str| self.0.iter().any(|pattern| pattern.matches(arn));
+        self.0.is_empty() || role.path().all(matches)
     }
 }
 
@@ -44,7 +45,7 @@ pub struct Proxy {
     status: Arc<Status>,
     /// Held on to while the proxy is down, so that it is supplied as soon as it is back.
     wanted: Vec<Arc<KeptIdentity>>,
-    refused: HashSet<Identity>,
+    refused: HashMap<Identity, Refusal>,
     pushed: HashMap<Identity, HeldCredentials>,
     last_problem: Option<String>,
 }
@@ -61,19 +62,39 @@ pub struct Unsupplied {
 /// Why there is nothing in the proxy yet.
 #[derive(Debug)]
 pub enum Lack {
-    /// `--allow-role` does not cover the role.
-    NotAllowed,
+    /// It is not supplied at all.
+    Refused(Refusal),
     /// The source has not answered yet, or its last answer was this failure.
     NoCredentials(Option<String>),
     /// The proxy did not take them.
     PushFailed(ProxyError),
 }
 
+/// Why an identity is not supplied, whatever its source would say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// `--allow-role` does not cover one of its roles.
+    NotAllowed,
+    /// The proxy's filter is newer: it wants something of the session that this version knows nothing of.
+    NotUnderstood,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAllowed => "no --allow-role covers every role of it",
+            Self::NotUnderstood => {
+                "the proxy wants more of it than this version knows of: upgrade credential-refresher"
+            }
+        })
+    }
+}
+
 impl fmt::Display for Unsupplied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.identity)?;
         match &self.why {
-            Lack::NotAllowed => f.write_str("no --allow-role covers this role"),
+            Lack::Refused(refusal) => refusal.fmt(f),
             Lack::NoCredentials(Some(failure)) => f.write_str(failure),
             Lack::NoCredentials(None) => f.write_str("its source has not answered yet"),
             Lack::PushFailed(error) => error.fmt(f),
@@ -89,7 +110,7 @@ impl Proxy {
             allowed_roles,
             status,
             wanted: Vec::new(),
-            refused: HashSet::new(),
+            refused: HashMap::new(),
             pushed: HashMap::new(),
             last_problem: None,
         }
@@ -130,7 +151,7 @@ impl Proxy {
             let outcome = self.reconcile(&keeper).await;
             let may_change = match &outcome {
                 Ok(_) if self.wants_nothing() => true,
-                Ok(unsupplied) => unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::NotAllowed)),
+                Ok(unsupplied) => unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::Refused(_))),
                 Err(_) => true,
             };
             if !may_change || Instant::now() >= deadline {
@@ -169,10 +190,18 @@ impl Proxy {
     async fn supply(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
         let listing = self.client.identities().await;
         self.note_whether_reached(listing.as_ref().err());
-        let (allowed, refused): (Vec<_>, Vec<_>) =
-            listing?.identities.into_iter().partition(|status| self.allowed_roles.allow(&status.identity));
+        let (mut allowed, mut refused) = (Vec::new(), HashMap::new());
+        for status in listing?.identities {
+            match self.refusal_of(&status.identity) {
+                None => allowed.push(status),
+                Some(refusal) => drop(refused.insert(status.identity, refusal)),
+            }
+        }
         let mut unsupplied = self.note_refused(refused);
         self.wanted = allowed.iter().map(|status| keeper.keep(&status.identity)).collect();
+        for (kept, status) in self.wanted.iter().zip(&allowed) {
+            kept.revoke(&status.revoked);
+        }
         keeper.forget_unwanted();
         self.pushed.retain(|identity, _| allowed.iter().any(|status| status.identity == *identity));
 
@@ -248,18 +277,33 @@ impl Proxy {
         self.last_problem = problem;
     }
 
-    fn note_refused(&mut self, refused: Vec<IdentityStatus>) -> Vec<Unsupplied> {
-        let refused: HashSet<_> = refused.into_iter().map(|status| status.identity).collect();
-        for identity in refused.difference(&self.refused) {
-            warn!(
-                proxy = %self.client.address(),
-                identity = identity.id(),
-                role = identity.role().map(|role| role.arn.as_str()),
-                "the proxy wants a role that no --allow-role covers; it is not assumed"
-            );
+    fn refusal_of(&self, identity: &Identity) -> Option<Refusal> {
+        if !identity.is_understood() {
+            Some(Refusal::NotUnderstood)
+        } else if !self.allowed_roles.allow(identity) {
+            Some(Refusal::NotAllowed)
+        } else {
+            None
+        }
+    }
+
+    fn note_refused(&mut self, refused: HashMap<Identity, Refusal>) -> Vec<Unsupplied> {
+        for (identity, refusal) in &refused {
+            if !self.refused.contains_key(identity) {
+                warn!(
+                    proxy = %self.client.address(),
+                    identity = identity.id(),
+                    role = identity.role().map(|role| role.arn.as_str()),
+                    reason = %refusal,
+                    "the proxy wants an identity that it is not given"
+                );
+            }
         }
         self.refused = refused;
-        let unsupplied = |identity: &Identity| Unsupplied { identity: identity.id().to_owned(), why: Lack::NotAllowed };
+        let unsupplied = |(identity, refusal): (&Identity, &Refusal)| Unsupplied {
+            identity: identity.id().to_owned(),
+            why: Lack::Refused(*refusal),
+        };
         self.refused.iter().map(unsupplied).collect()
     }
 }
@@ -281,14 +325,16 @@ mod tests {
 
     #[test]
     fn a_pattern_covers_roles_and_never_stands_in_the_way_of_the_default_identity() {
-        let role = |arn: &str| {
-            Identity::assumed(Role { arn: arn.to_owned(), session_name: "s".to_owned(), external_id: None })
-        };
+        let role = |arn: &str| Identity::assumed(Role::new(arn, "s"));
         let allowed = AllowedRoles::new(&["arn:aws:iam::123456789012:role/*".to_owned()]);
         assert!(allowed.allow(&role("arn:aws:iam::123456789012:role/team/orders")));
         assert!(!allowed.allow(&role("arn:aws:iam::999999999999:role/orders")));
         assert!(!allowed.allow(&role("x:arn:aws:iam::123456789012:role/orders")));
         assert!(allowed.allow(&Identity::default_chain()));
+        let spoke = "arn:aws:iam::123456789012:role/spoke";
+        let behind = |hub: &str| Identity::assumed(Role { chain: vec![hub.to_owned()], ..Role::new(spoke, "s") });
+        assert!(allowed.allow(&behind("arn:aws:iam::123456789012:role/hub")));
+        assert!(!allowed.allow(&behind("arn:aws:iam::999999999999:role/hub")));
         assert!(AllowedRoles::new(&[]).allow(&role("arn:aws:iam::999999999999:role/orders")));
     }
 }

@@ -12,6 +12,9 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_sts::config::{IdentityCache, SharedHttpClient};
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleInput;
+use aws_sdk_sts::operation::assume_role::builders::AssumeRoleInputBuilder;
+use aws_sdk_sts::types::Tag;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider as Tls;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -38,8 +41,13 @@ pub enum SourceError {
     #[error("the AWS provider chain gave no credentials: {0}")]
     Chain(String),
     /// STS would not have the role assumed, or could not be reached.
-    #[error("STS did not assume the role: {0}")]
-    Sts(String),
+    #[error("STS did not assume {role}: {problem}")]
+    Sts {
+        /// The role's ARN.
+        role: String,
+        /// What STS said, or why it could not be asked.
+        problem: String,
+    },
     /// No answer in time.
     #[error("no answer from {source_name} within {} s", SOURCE_TIMEOUT.as_secs())]
     Timeout {
@@ -54,19 +62,26 @@ pub enum SourceError {
         /// What is wrong with them.
         problem: String,
     },
+    /// It still gives what was revoked.
+    #[error("the source still gives the access key {access_key_id}, which was revoked: rotate it there")]
+    Revoked {
+        /// The access key's id.
+        access_key_id: String,
+    },
 }
 
 impl SourceError {
     /// All that [`SourceError::reason`] may say.
-    pub const REASONS: [&str; 4] = ["chain", "sts", "timeout", "unusable"];
+    pub const REASONS: [&str; 5] = ["chain", "sts", "timeout", "unusable", "revoked"];
 
     /// Its kind in one word, for a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Chain(_) => "chain",
-            Self::Sts(_) => "sts",
+            Self::Sts { .. } => "sts",
             Self::Timeout { .. } => "timeout",
             Self::Unusable { .. } => "unusable",
+            Self::Revoked { .. } => "revoked",
         }
     }
 }
@@ -175,29 +190,57 @@ async fn region(http_client: SharedHttpClient) -> Region {
     Region::from_static(FALLBACK_REGION)
 }
 
+/// Assumes the roles of a chain one by one, and then the role itself.
 async fn assume(role: &Role, base: Base) -> Result<Credentials, SourceError> {
-    let config = aws_sdk_sts::config::Builder::from(&base.config)
-        .credentials_provider(SharedCredentialsProvider::new(base.credentials))
-        .identity_cache(IdentityCache::no_cache())
-        .build();
-    let answer = aws_sdk_sts::Client::from_conf(config)
-        .assume_role()
+    let Base { config, mut credentials } = base;
+    for arn in &role.chain {
+        let hop = AssumeRoleInput::builder().role_arn(arn).role_session_name(&role.session_name);
+        let session = call_sts(arn, hop, &config, credentials).await?;
+        credentials = aws_credential_types::Credentials::new(
+            session.access_key_id,
+            session.secret_access_key,
+            Some(session.session_token),
+            None,
+            STS,
+        );
+    }
+    let tag = |(key, value): &(String, String)| Tag::builder().key(key).value(value).build();
+    let tags: Vec<Tag> = role.tags.iter().map(tag).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
+    let last = AssumeRoleInput::builder()
         .role_arn(&role.arn)
         .role_session_name(&role.session_name)
         .set_external_id(role.external_id.clone())
-        .send()
-        .await
-        .map_err(sts_error)?;
-    let unusable = |problem: &dyn ToString| SourceError::Unusable { source_name: STS, problem: problem.to_string() };
-    let credentials = answer.credentials.ok_or_else(|| unusable(&"the answer has none"))?;
-    let expiration = SystemTime::try_from(credentials.expiration).map_err(|error| unusable(&error))?;
+        .set_duration_seconds(role.duration_seconds.and_then(|seconds| i32::try_from(seconds).ok()))
+        .set_tags((!tags.is_empty()).then_some(tags));
+    let session = call_sts(&role.arn, last, &config, credentials).await?;
+    let expiration = SystemTime::try_from(session.expiration).map_err(|error| unusable(&error))?;
     Credentials::new(
-        credentials.access_key_id,
-        credentials.secret_access_key,
-        Some(SecretString::from(credentials.session_token)),
+        session.access_key_id,
+        session.secret_access_key,
+        Some(SecretString::from(session.session_token)),
         Some(expiration),
     )
     .map_err(|error| unusable(&error))
+}
+
+async fn call_sts(
+    role: &str,
+    call: AssumeRoleInputBuilder,
+    config: &SdkConfig,
+    credentials: aws_credential_types::Credentials,
+) -> Result<aws_sdk_sts::types::Credentials, SourceError> {
+    let config = aws_sdk_sts::config::Builder::from(config)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .identity_cache(IdentityCache::no_cache())
+        .build();
+    let client = aws_sdk_sts::Client::from_conf(config);
+    let answer = call.send_with(&client).await;
+    let answer = answer.map_err(|error| SourceError::Sts { role: role.to_owned(), problem: sts_problem(&error) })?;
+    answer.credentials.ok_or_else(|| unusable(&"the answer has none"))
+}
+
+fn unusable(problem: &dyn ToString) -> SourceError {
+    SourceError::Unusable { source_name: STS, problem: problem.to_string() }
 }
 
 fn from_chain(credentials: &aws_credential_types::Credentials) -> Result<Credentials, SourceError> {
@@ -210,15 +253,15 @@ fn from_chain(credentials: &aws_credential_types::Credentials) -> Result<Credent
     .map_err(|error| SourceError::Unusable { source_name: CHAIN, problem: error.to_string() })
 }
 
-fn sts_error<E>(error: SdkError<E>) -> SourceError
+fn sts_problem<E>(error: &SdkError<E>) -> String
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    SourceError::Sts(match (error.code(), error.message()) {
+    match (error.code(), error.message()) {
         (Some(code), Some(message)) => one_line(&format!("{code}: {message}")),
         (Some(code), None) => one_line(code),
-        _ => in_words(&error),
-    })
+        _ => in_words(error),
+    }
 }
 
 /// An error and its causes. Only their own words: the SDK's debug forms show whole responses, and those hold secrets.

@@ -85,7 +85,7 @@ impl Status {
         let expiry = "When the credentials in use expire; left out for long-lived ones";
         all.register_with_unit("credentials_expiry", expiry, seconds(), self.expiry.clone());
         all.register("renewals", "New credentials that the source gave", self.renewals.clone());
-        let failures = "Times that the source gave none: chain, sts, timeout, unusable";
+        let failures = "Times that the source gave none: chain, sts, timeout, unusable, revoked";
         all.register("source_failures", failures, self.failures.clone());
         all.register("proxy_reachable", "Whether the proxy answered when last asked", self.reachable.clone());
         let reconciled = "When the proxy last said what it wants";

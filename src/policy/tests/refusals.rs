@@ -399,6 +399,103 @@ fn roles() {
     ]);
 }
 
+/// A policy whose route `/a` assumes a role with these more members.
+fn role(members: &str) -> String {
+    route(&format!(r#""roleArn": "arn:aws:iam::123456789012:role/x", {members}"#))
+}
+
+#[test]
+fn sessions_of_a_role() {
+    let many_tags: Vec<_> = (0..51).map(|n| format!(r#""k{n}": "v""#)).collect();
+    let long_key = "k".repeat(129);
+    assert_refused(&[
+        (
+            route(r#""roleDurationSeconds": 900"#),
+            r#"routes["/a"].roleDurationSeconds: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            route(r#""roleTags": {"team": "a"}"#),
+            r#"routes["/a"].roleTags: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            route(r#""roleChain": ["arn:aws:iam::123456789012:role/x"]"#),
+            r#"routes["/a"].roleChain: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 899"#),
+            r#"routes["/a"].roleDurationSeconds: 899 is out of range; write 900 to 43200"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 43201"#),
+            r#"routes["/a"].roleDurationSeconds: 43201 is out of range; write 900 to 43200"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 1e300"#),
+            r#"routes["/a"].roleDurationSeconds: 18446744073709551615 is out of range; write 900 to 43200"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": "1h""#),
+            r#"routes["/a"].roleDurationSeconds: must be a whole number, not a string"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 3601, "roleChain": ["arn:aws:iam::123456789012:role/hub"]"#),
+            r#"routes["/a"].roleDurationSeconds: 3601 is too long: AWS ends a session behind a roleChain after an hour; write at most 3600"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 1, "roleChain": ["arn:aws:iam::123456789012:role/hub"]"#),
+            r#"routes["/a"].roleDurationSeconds: 1 is out of range; write 900 to 3600"#,
+        ),
+        (
+            role(r#""roleChain": "arn:aws:iam::123456789012:role/hub""#),
+            r#"routes["/a"].roleChain: must be a list, not a string"#,
+        ),
+        (
+            role(r#""roleChain": []"#),
+            r#"routes["/a"].roleChain: names no role; name those to assume before roleArn, or leave this out"#,
+        ),
+        (
+            role(r#""roleChain": ["arn:aws:iam::123456789012:role/hub", "spoke"]"#),
+            r#"routes["/a"].roleChain[1]: "spoke" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (role(r#""roleTags": ["team"]"#), r#"routes["/a"].roleTags: must be an object, not a list"#),
+        (role(r#""roleTags": {"team": 5}"#), r#"routes["/a"].roleTags.team: must be a string, not a number"#),
+        (role(r#""roleTags": {"team": null}"#), r#"routes["/a"].roleTags.team: must be a string, not null"#),
+        (role(r#""roleTags": {"a": "1", "a": "2"}"#), r#"routes["/a"].roleTags: "a" is written twice; keep one"#),
+        (
+            role(r#""roleTags": {"Team": "1", "team": "2"}"#),
+            r#"routes["/a"].roleTags.team: is "Team" in another spelling; keep one"#,
+        ),
+        (
+            role(&format!(r#""roleTags": {{{}}}"#, many_tags.join(", "))),
+            r#"routes["/a"].roleTags: has 51 tags; AWS takes at most 50"#,
+        ),
+        (
+            role(r#""roleTags": {"": "v"}"#),
+            r#"routes["/a"].roleTags[""]: the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(&format!(r#""roleTags": {{"{long_key}": "v"}}"#)),
+            r#"routes["/a"].roleTags["kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk…"]: the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(r#""roleTags": {"a,b": "v"}"#),
+            r#"routes["/a"].roleTags["a,b"]: the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(r#""roleTags": {"AWS:team": "v"}"#),
+            r#"routes["/a"].roleTags["AWS:team"]: AWS keeps keys that begin with aws: for itself; write another"#,
+        ),
+        (
+            role(r#""roleTags": {"team": "a\nb"}"#),
+            r#"routes["/a"].roleTags.team: the value must be up to 256 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(&format!(r#""roleTags": {{"team": "{}"}}"#, "v".repeat(257))),
+            r#"routes["/a"].roleTags.team: the value must be up to 256 letters, digits, blanks and _.:/=+-@"#,
+        ),
+    ]);
+}
+
 #[test]
 fn keys_of_a_route() {
     assert_refused(&[
@@ -406,11 +503,11 @@ fn keys_of_a_route() {
         (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
         (
             route(r#""headers": {}"#),
-            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, service, region, hosts, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""session": "x""#),
-            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, service, region, hosts, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""payload": "sign""#),
