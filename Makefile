@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench lint format clean system-packages
+.PHONY: help build test demo bench soak lint format clean system-packages
 
 # What rustc uses of WebAssembly by default, and V8 has had for years; wasm-opt has to be told.
 WASM_FEATURES := --enable-bulk-memory --enable-multivalue --enable-mutable-globals --enable-nontrapping-float-to-int \
@@ -34,6 +34,11 @@ bench: build ## Measure what signing costs a request, against plain Envoy and it
 	build/cargo-wasm build --locked --release --example empty_filter
 	integration/setup
 	.venv/bin/python integration/bench/run
+
+soak: build ## Rotate credentials each second under load, and kill and reload things: no request may be lost
+	cargo build --locked --example soak_load --example soak_upstream
+	integration/setup
+	.venv/bin/python integration/soak/run
 
 lint: system-packages ## Check formatting, lints and dependencies
 	build/lint

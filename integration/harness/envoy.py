@@ -28,7 +28,9 @@ def envoy_binary() -> str:
 class Envoy:
     """One Envoy. Its listeners take free ports of their own choice; a pipe keeps its path over restarts."""
 
-    def __init__(self, configuration: dict, directory: Path, concurrency: int = 2, log_level: str = "info"):
+    def __init__(
+        self, configuration: dict, directory: Path, concurrency: int = 2, log_level: str = "info", *arguments: str
+    ):
         self.configuration = copy.deepcopy(configuration)
         self.configuration["admin"] = {"address": _any_port()}
         for listener in self.configuration["static_resources"]["listeners"]:
@@ -43,7 +45,7 @@ class Envoy:
             # Hot restart would share memory between the Envoys of one machine.
             [envoy_binary(), "--config-path", configuration_path, "--disable-hot-restart",
              "--concurrency", str(concurrency), "--log-level", log_level,
-             "--admin-address-path", self._admin_address],
+             "--admin-address-path", self._admin_address, *arguments],
             directory / "envoy.log",
             environment_without_aws(),
         )  # fmt: skip
