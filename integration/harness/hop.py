@@ -2,15 +2,16 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
 
 class Hop:
-    """Passes TCP on to `port` of 127.0.0.1 and keeps what the client's side sends."""
+    """Passes TCP on to `port` of 127.0.0.1 and keeps what the client's side sends; with `tls`, it ends the client's."""
 
-    def __init__(self, port: int):
-        self._port = port
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None):
+        self._port, self._tls = port, tls
         self._old = self._new = b""
         self.changed = 0
         """How many times it changed something since `change`."""
@@ -20,7 +21,7 @@ class Hop:
     def __enter__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -40,6 +41,8 @@ class Hop:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._tls:
+                client = self._tls.wrap_socket(client, server_side=True)
             server = socket.create_connection(("127.0.0.1", self._port))
             threading.Thread(target=_pass_on, args=(client, server, self._listen), daemon=True).start()
             threading.Thread(target=_pass_on, args=(server, client, bytes), daemon=True).start()

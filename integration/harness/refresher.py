@@ -15,7 +15,13 @@ class Refresher(Process):
     """credential-refresher that feeds `proxy`, with `credentials` in its environment and a stand-in's STS."""
 
     def __init__(
-        self, directory: Path, proxy: Proxy, sts: StandIn, *arguments: str, credentials: Credentials | None = None
+        self,
+        directory: Path,
+        proxy: Proxy,
+        sts: StandIn,
+        *arguments: str,
+        credentials: Credentials | None = None,
+        **variables: str,
     ):
         if not BINARY.exists():
             raise FileNotFoundError(f"{BINARY} is not there: run make build")
@@ -25,9 +31,12 @@ class Refresher(Process):
             [BINARY, "--proxy", f"unix:{proxy.socket}", *arguments],
             directory / "credential-refresher.log",
             environment_without_aws(
-                AWS_ACCESS_KEY_ID=source.access_key,
-                AWS_SECRET_ACCESS_KEY=source.secret_key,
-                AWS_REGION=REGION,
-                AWS_ENDPOINT_URL_STS=sts.url,
+                **{
+                    "AWS_ACCESS_KEY_ID": source.access_key,
+                    "AWS_SECRET_ACCESS_KEY": source.secret_key,
+                    "AWS_REGION": REGION,
+                    "AWS_ENDPOINT_URL_STS": sts.url,
+                    **variables,
+                }
             ),
         )

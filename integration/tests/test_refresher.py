@@ -1,17 +1,22 @@
 """credential-refresher and the proxy together: from a base credential to requests that AWS's stand-ins accept."""
 
 import json
+import os
 import signal
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from botocore.credentials import Credentials
 
 from conftest import REGION
+from harness.hop import Hop
 from harness.process import wait_until
 from harness.refresher import Refresher
 
 BUCKET = "refresher"
+SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @pytest.fixture
@@ -153,6 +158,39 @@ def test_ends_on_sigterm(proxy, ministack, tmp_path):
         refresher.stop(signal.SIGTERM)
 
     assert refresher.exit_code == 0
+
+
+def test_it_is_small_and_idle(start_proxy, ministack, authority, tmp_path):
+    """The figures of docs/operations.md: twenty roles over TLS, the default interval, the release build."""
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(SYSTEM_AUTHORITIES.read_bytes() + authority.certificate.read_bytes())
+    target = {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn}
+    proxy = start_proxy({"routes": {f"/{n}": {**target, "roleSessionName": f"session-{n}"} for n in range(20)}})
+    with (
+        Hop(ministack.port, authority.server_context("localhost")) as sts,
+        Refresher(tmp_path, proxy, ministack, AWS_ENDPOINT_URL_STS=sts.url, SSL_CERT_FILE=str(trusted)) as refresher,
+    ):
+        wait_until(lambda: proxy.intake("/v1/status").status == 200, "all credentials")
+        began, before = time.monotonic(), processor_seconds(refresher.pid)
+        time.sleep(6)
+        share = (processor_seconds(refresher.pid) - before) / (time.monotonic() - began)
+        resident = resident_mib(refresher.pid)
+
+    print(f"resident memory {resident:.1f} MiB, {100 * share:.2f} % of a processor")
+    assert resident < 20
+    assert share < 0.01
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used of a processor's time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int) -> float:
+    """The most memory that a process ever had resident."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def test_nothing_of_a_secret_is_logged(proxy, ministack, tmp_path):

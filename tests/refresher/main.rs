@@ -269,6 +269,7 @@ async fn old_credentials_serve_while_sts_is_at_fault_and_new_ones_come_when_it_r
     let faults = [
         ("denied", Answer::Denied),
         ("garbage", Answer::Garbage),
+        ("unavailable", Answer::Unavailable),
         ("slow", Answer::Slow(Duration::from_secs(2), HOUR)),
     ];
     let identity = |name: &str| role(&format!("arn:aws:iam::123456789012:role/{name}"));
@@ -283,8 +284,11 @@ async fn old_credentials_serve_while_sts_is_at_fault_and_new_ones_come_when_it_r
     faults.iter().for_each(|(name, answer)| set(name, *answer));
     let failed = |name: &str| refresher.log().lines().any(|line| line.contains("can't get") && line.contains(name));
     refresher.until("two failures", || failed("role/denied") && failed("role/garbage")).await;
+    let unavailable = &identity("unavailable").role().unwrap().arn.clone();
+    // The SDK tries again by itself before it gives up.
+    refresher.until("calls that get 503", || sts.calls_for(unavailable) >= 3).await;
     assert!(refresher.log().contains("serving_until"), "{}", refresher.log());
-    for ((name, _), first) in faults.iter().zip(&first).take(2) {
+    for ((name, _), first) in faults.iter().zip(&first).take(3) {
         assert_eq!(proxy.held(&identity(name)).unwrap().access_key_id(), first.access_key_id(), "{name}");
         set(name, Answer::Session(HOUR));
     }
@@ -306,14 +310,33 @@ async fn identities_that_were_got_together_are_not_renewed_together() {
     let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
     refresher.until("the first renewals", || sts.calls().len() >= 80).await;
     let times = sts.call_times();
-    let busiest = |calls: &[Instant], span| {
-        let within = |first: &Instant| calls.iter().filter(|at| (*first..*first + span).contains(*at)).count();
-        calls.iter().map(within).max().unwrap()
-    };
     let quarter = Duration::from_millis(250);
-    let (first, renewals) = (busiest(&times[..40], quarter), busiest(&times[40..], quarter));
+    let (first, renewals) = (most_within(quarter, &times[..40]), most_within(quarter, &times[40..]));
     println!("40 roles: up to {first} first calls within {quarter:?}, and {renewals} renewals");
     assert!(renewals < 20, "{renewals}");
+}
+
+#[tokio::test]
+async fn identities_that_failed_together_are_not_tried_again_together() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    let roles: Vec<_> = (0..40).map(|n| role(&format!("arn:aws:iam::123456789012:role/r{n}"))).collect();
+    let _proxy = Running::on_socket(&socket(&directory), &roles);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first retries", || sts.calls().len() >= 80).await;
+    let times = sts.call_times();
+    let (moment, first) = (Duration::from_millis(50), times[0]);
+    let (calls, retries) = (most_within(moment, &times[..40]), most_within(moment, &times[40..80]));
+    let apart = times[79] - times[40];
+    println!(
+        "40 roles: up to {calls} first calls within {moment:?}, and {retries} retries, {apart:?} from first to last"
+    );
+    assert!(retries < 16 && times[40] - first > Duration::from_millis(450), "{retries}");
+}
+
+/// The most of these calls that any span of this length saw.
+fn most_within(span: Duration, calls: &[Instant]) -> usize {
+    let within = |first: &Instant| calls.iter().filter(|at| (*first..*first + span).contains(*at)).count();
+    calls.iter().map(within).max().unwrap()
 }
 
 #[tokio::test]
@@ -497,6 +520,14 @@ async fn probes_and_prometheus_are_told_how_it_goes() {
     refresher.until("why it is not ready", || ready().1.contains("AccessDenied")).await;
     assert_eq!(ready().0, "HTTP/1.1 503 Service Unavailable");
     assert!(ready().1.contains("nowhere.sock is not there"), "{}", ready().1);
+
+    let run_book = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    for line in get(&address, "/metrics").1.lines() {
+        if let Some(metric) = line.strip_prefix("# TYPE credential_refresher_") {
+            let name = metric.split(' ').next().unwrap();
+            assert!(run_book.contains(name), "docs/operations.md says nothing of {name}");
+        }
+    }
 
     let metric = |start: &str| {
         let metrics = get(&address, "/metrics").1;

@@ -21,6 +21,8 @@ pub enum Answer {
     Session(Duration),
     /// AccessDenied.
     Denied,
+    /// Status 503.
+    Unavailable,
     /// Status 200 and a body that is cut off in the middle, behind the secret.
     Garbage,
     /// No answer at all.
@@ -63,6 +65,11 @@ impl Sts {
         self.state.calls.lock().unwrap().iter().map(|(_, call)| call.clone()).collect()
     }
 
+    /// How often this role was asked for.
+    pub fn calls_for(&self, role_arn: &str) -> usize {
+        self.calls().iter().filter(|call| call["RoleArn"] == role_arn).count()
+    }
+
     /// When the calls came in.
     pub fn call_times(&self) -> Vec<Instant> {
         self.state.calls.lock().unwrap().iter().map(|(at, _)| *at).collect()
@@ -99,6 +106,7 @@ impl State {
                 Some(peer::answer(StatusCode::OK, &whole[..whole.len() - 60]))
             }
             Answer::Silence => None,
+            Answer::Unavailable => Some(peer::answer(StatusCode::SERVICE_UNAVAILABLE, "")),
             Answer::Denied => Some(peer::answer(
                 StatusCode::FORBIDDEN,
                 "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
