@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
+use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, LEASE, SetError, SharedData};
 use sigv4_filter::intake::{self, Caller, IntakePolicy, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -44,6 +45,7 @@ impl SharedData for &Memory {
 pub struct Intake {
     memory: Memory,
     wanted: Mutex<Vec<Identity>>,
+    policies: AtomicU32,
     pushes: Mutex<Vec<String>>,
     delay: Mutex<Duration>,
     port_policy: Option<IntakePolicy>,
@@ -104,7 +106,11 @@ impl Running {
         self.intake.pushes.lock().unwrap().clone()
     }
 
+    /// As if another policy was loaded, and the leases of all before it had run out.
     pub fn want(&self, wanted: &[Identity]) {
+        let policy = self.intake.policies.fetch_add(1, Ordering::Relaxed) + 1;
+        let all_before_ended = SystemTime::now() + 2 * LEASE * policy;
+        CredentialStore(&self.intake.memory).want(&policy.to_string(), wanted, all_before_ended).unwrap();
         *self.intake.wanted.lock().unwrap() = wanted.to_vec();
     }
 
