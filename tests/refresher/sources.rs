@@ -12,16 +12,27 @@ use tempfile::TempDir;
 
 use crate::intake::Running;
 use crate::peer;
-use crate::process::Refresher;
+use crate::process::{Refresher, SECRET};
 use crate::sts::{self, SESSION_SECRET, SESSION_TOKEN, Sts};
 use crate::{HOUR, READER, WRITER, socket};
 
-/// What the chain gives: pushed once into a proxy that wants the default identity.
+const PROFILE_SECRET: &str = "PROFILE/secret+of/the+base";
+const WEB_TOKEN: &str = "eyJ.web.identity";
+
+/// What the chain gives: pushed once into a proxy that wants the default identity. None of the secrets that the peers
+/// here take and give may show in the log.
 async fn pushed(refresher: Refresher) -> Credentials {
     let directory = TempDir::new().unwrap();
     let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
-    let mut refresher = refresher.socket(&socket(&directory)).args(&["--once", "--timeout", "20s"]).start();
+    let once = ["--once", "--timeout", "20s", "--log-level", "trace"];
+    let mut refresher = refresher.env("RUST_LOG", "trace").socket(&socket(&directory)).args(&once).start();
     assert!(refresher.end().await.0.success(), "{}", refresher.log());
+    let log = refresher.log();
+    assert!(log.contains("pushed credentials"), "{log}");
+    for secret in [SECRET, SESSION_SECRET, SESSION_TOKEN, PROFILE_SECRET, WEB_TOKEN, "pod-token", "imds-token", "sso-"]
+    {
+        assert!(!log.contains(secret), "{secret} in the log:\n{log}");
+    }
     proxy.held(&Identity::default_chain()).unwrap()
 }
 
@@ -64,7 +75,7 @@ async fn a_profile_that_assumes_a_role_from_another_that_assumes_one() {
         &format!(
             "[profile app]\nrole_arn = {READER}\nsource_profile = middle\n\
              [profile middle]\nrole_arn = {WRITER}\nsource_profile = base\n\
-             [profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = s\n"
+             [profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = {PROFILE_SECRET}\n"
         ),
     );
     assert_is_session(&pushed(refresher).await, "ASIASESSION2");
@@ -76,13 +87,13 @@ async fn a_profile_that_assumes_a_role_from_another_that_assumes_one() {
 async fn the_token_of_a_web_identity() {
     let sts = Sts::start().await;
     sts.set(READER, sts::Answer::Session(HOUR));
-    let refresher = without_keys().home_file("token", "eyJ.web.identity").sts(sts.port).env("AWS_ROLE_ARN", READER);
+    let refresher = without_keys().home_file("token", WEB_TOKEN).sts(sts.port).env("AWS_ROLE_ARN", READER);
     let token_file = refresher.home.path().join("token");
     let refresher = refresher.env("AWS_WEB_IDENTITY_TOKEN_FILE", token_file).env("AWS_ROLE_SESSION_NAME", "pod");
     assert_is_session(&pushed(refresher).await, "ASIASESSION1");
     let call = &sts.calls()[0];
     assert_eq!(call["Action"], "AssumeRoleWithWebIdentity");
-    assert_eq!((call["WebIdentityToken"].as_str(), call["RoleSessionName"].as_str()), ("eyJ.web.identity", "pod"));
+    assert_eq!((call["WebIdentityToken"].as_str(), call["RoleSessionName"].as_str()), (WEB_TOKEN, "pod"));
 }
 
 #[tokio::test]
@@ -161,9 +172,22 @@ async fn the_instance_metadata_of_ec2() {
     assert_is_session(&pushed(refresher).await, "ASIAMETADATA");
 }
 
-#[tokio::test]
-async fn the_cached_token_of_a_single_sign_on() {
+/// The file is named after the SHA-1 of the session's name.
+const SSO_CACHE: &str = ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
+
+/// Logged in at a portal that gives credentials for the token `sso-token`, and that for `sso-refresh-token`.
+async fn logged_in(token: serde_json::Value) -> Refresher {
     let port = peer::start(|request| {
+        if request.uri().path() == "/token" {
+            let asked: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+            assert_eq!(
+                (&asked["grantType"], &asked["refreshToken"]),
+                (&json!("refresh_token"), &json!("sso-refresh-token"))
+            );
+            let token = json!({"accessToken": "sso-token", "expiresIn": 3600, "tokenType": "Bearer",
+                               "refreshToken": "sso-refresh-token"});
+            return Some(peer::answer(StatusCode::OK, token.to_string()));
+        }
         let authorized = request.headers().get("x-amz-sso_bearer_token").is_some_and(|token| token == "sso-token");
         if !authorized || request.uri().path() != "/federation/credentials" {
             return Some(not_found());
@@ -175,18 +199,31 @@ async fn the_cached_token_of_a_single_sign_on() {
         }});
         Some(peer::answer(StatusCode::OK, credentials.to_string()))
     });
-    let token = json!({"accessToken": "sso-token", "expiresAt": in_an_hour(), "region": "eu-west-1",
-                       "startUrl": "https://corp.awsapps.com/start"});
-    let refresher = without_keys()
-        .env("AWS_ENDPOINT_URL_SSO", format!("http://127.0.0.1:{}", port.await))
-        // The file is named after the SHA-1 of the session's name.
-        .home_file(".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json", &token.to_string())
+    let endpoint = format!("http://127.0.0.1:{}", port.await);
+    without_keys()
+        .env("AWS_ENDPOINT_URL_SSO", &endpoint)
+        .env("AWS_ENDPOINT_URL_SSO_OIDC", &endpoint)
+        .home_file(SSO_CACHE, &token.to_string())
         .home_file(
             ".aws/config",
             "[default]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = dev\n\
              [sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.awsapps.com/start\n",
-        );
-    assert_is_session(&pushed(refresher).await, "ASIASSO");
+        )
+}
+
+#[tokio::test]
+async fn the_cached_token_of_a_single_sign_on() {
+    let token = json!({"accessToken": "sso-token", "expiresAt": in_an_hour(), "region": "eu-west-1",
+                       "startUrl": "https://corp.awsapps.com/start"});
+    assert_is_session(&pushed(logged_in(token).await).await, "ASIASSO");
+}
+
+#[tokio::test]
+async fn a_token_of_a_single_sign_on_that_has_to_be_refreshed() {
+    let token = json!({"accessToken": "sso-old-token", "expiresAt": "2026-01-01T00:00:00Z", "region": "eu-west-1",
+                       "startUrl": "https://corp.awsapps.com/start", "refreshToken": "sso-refresh-token",
+                       "clientId": "client", "clientSecret": "sso-client-secret", "registrationExpiresAt": in_an_hour()});
+    assert_is_session(&pushed(logged_in(token).await).await, "ASIASSO");
 }
 
 #[tokio::test]

@@ -709,7 +709,8 @@ proptest! {
     #[test]
     fn damage(at in 0usize..500, length in 0usize..20, by in "[\\PC\n]{0,8}|[{}\\[\\]\",:/%*.0-9-]{0,8}") {
         let whole = route(
-            r#""roleArn": "arn:aws:iam::123456789012:role/x", "hosts": ["*.a.example:80"], "signing": {"location": "query",
+            r#""roleArn": "arn:aws:iam::123456789012:role/x", "roleTags": {"a": "b"}, "roleDurationSeconds": 900,
+            "roleChain": ["arn:aws:iam::123456789012:role/y"], "hosts": ["*.a.example:80"], "signing": {"location": "query",
             "expiresSeconds": 60, "algorithm": "sigv4a", "regionSet": ["us-*"]}, "requestHeaders": {"allow": ["x-*"],
             "set": {"x-team": "a"}}, "signedHeaders": ["x-team"], "allowUnauthenticatedRequests": false"#,
         );
