@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -92,8 +93,21 @@ impl Credentials {
     }
 
     /// The document that [`Credentials::from_document`] reads. It holds the secret: for the proxy alone.
-    pub fn to_document(&self) -> Vec<u8> {
-        serde_json::to_vec(&ExposedDocument(self)).unwrap_or_default()
+    pub fn to_document(&self) -> Zeroizing<Vec<u8>> {
+        // Room for all of it, as a vector that has to grow leaves what it held where it was.
+        let mut document = Zeroizing::new(Vec::with_capacity(self.document_bound()));
+        match serde_json::to_writer(&mut *document, &ExposedDocument(self)) {
+            Ok(()) => document,
+            // Writing into a vector does not fail.
+            Err(_) => Zeroizing::default(),
+        }
+    }
+
+    /// No document of these credentials is longer: JSON takes six bytes at most for one of a string.
+    fn document_bound(&self) -> usize {
+        const MEMBERS: usize = 160;
+        let token = self.session_token().unwrap_or_default();
+        MEMBERS + self.access_key_id.len() + 6 * self.secret_access_key().len() + 2 * token.len()
     }
 
     /// The access key's id, which is no secret.
@@ -211,6 +225,17 @@ mod tests {
         assert_eq!(again.secret_access_key(), SECRET);
         assert_eq!(again.session_token(), Some("abc+/="));
         assert_eq!(again.expiration(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045)));
+    }
+
+    #[test]
+    fn a_document_never_outgrows_its_buffer() {
+        let expiration = Some(SystemTime::UNIX_EPOCH);
+        for (secret, token) in [("\u{1}".repeat(40), "\"\\".repeat(500)), ("s".to_owned(), "t".to_owned())] {
+            let credentials = Credentials::new("A".repeat(128), secret, Some(token.into()), expiration).unwrap();
+            let document = credentials.to_document();
+            assert!(document.len() <= credentials.document_bound(), "{}", document.len());
+            assert_eq!(document.capacity(), credentials.document_bound());
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Credentials, Identity};
@@ -135,7 +136,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// What is held for an identity, expired or not, but never what was revoked.
     pub fn get(&self, id: &str) -> Option<Credentials> {
         let (document, _) = self.0.get(&credentials_key(id))?;
-        let credentials = Credentials::from_document(&document).ok()?;
+        let credentials = Credentials::from_document(&Zeroizing::new(document)).ok()?;
         let is_revoked = self.revoked(id).iter().any(|key| key == credentials.access_key_id());
         (!is_revoked).then_some(credentials)
     }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
+use secrecy::zeroize::Zeroizing;
 
 use super::host::{self, Buffer, HeaderMap, Map, ProxySharedData};
 use super::root::watcher_queue;
@@ -15,13 +16,13 @@ pub(super) struct IntakeCall {
     policy: Rc<IntakePolicy>,
     method: Vec<u8>,
     path: Vec<u8>,
-    body: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
     answered: bool,
 }
 
 impl IntakeCall {
     pub(super) fn new(policy: Rc<IntakePolicy>) -> Self {
-        Self { policy, method: Vec::new(), path: Vec::new(), body: Vec::new(), answered: false }
+        Self { policy, method: Vec::new(), path: Vec::new(), body: Zeroizing::default(), answered: false }
     }
 
     fn answer(&mut self) -> Action {
@@ -83,7 +84,7 @@ impl HttpContext for IntakeCall {
             return self.send(&Reply::too_large());
         }
         match host::buffer(Buffer::RequestBody, 0, size) {
-            Ok(body) => self.body = body,
+            Ok(body) => self.body = Zeroizing::new(body),
             Err(error) => log::error!("{error}"),
         }
         if end_of_stream { self.answer() } else { Action::Pause }

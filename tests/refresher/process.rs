@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -99,6 +100,23 @@ impl Process {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// All memory that it may write to, piece by piece.
+    pub fn memory(&self) -> Vec<Vec<u8>> {
+        let process = format!("/proc/{}", self.child.id());
+        let memory = std::fs::File::open(format!("{process}/mem")).unwrap();
+        let maps = std::fs::read_to_string(format!("{process}/maps")).unwrap();
+        let read = |map: &str| {
+            let (range, rest) = map.split_once(' ')?;
+            let (start, end) = range.split_once('-').filter(|_| rest.starts_with("rw"))?;
+            let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+            let mut piece = vec![0; usize::try_from(end - start).unwrap()];
+            // Some of the kernel's own can't be read.
+            memory.read_exact_at(&mut piece, start).ok()?;
+            Some(piece)
+        };
+        maps.lines().filter_map(read).collect()
     }
 
     /// Waits for its end, and how long that took.

@@ -11,6 +11,8 @@ use crate::peer;
 
 /// The secret of every session that is handed out.
 pub const SESSION_SECRET: &str = "SESSION/secret+that/no/log/may/show";
+/// What the secret of a rotating session begins with; its number follows, in four digits.
+pub const ROTATING_SECRET: &str = "ROTATING/secret/of/the+session/";
 /// The token of every session that is handed out.
 pub const SESSION_TOKEN: &str = "SESSIONTOKENthatnologmayshow==";
 
@@ -19,6 +21,8 @@ pub const SESSION_TOKEN: &str = "SESSIONTOKENthatnologmayshow==";
 pub enum Answer {
     /// A session for so long.
     Session(Duration),
+    /// A session for so long, with a secret of its own.
+    Rotating(Duration),
     /// AccessDenied.
     Denied,
     /// Status 503.
@@ -96,6 +100,10 @@ impl State {
         };
         match answer {
             Answer::Session(life) => Some(session_for(life)),
+            Answer::Rotating(life) => {
+                let secret = format!("{ROTATING_SECRET}{number:04}");
+                Some(session_for(life).map(|session| session.replace(SESSION_SECRET, &secret)))
+            }
             Answer::Slow(delay, life) => {
                 let mut answer = session_for(life);
                 answer.extensions_mut().insert(peer::Delay(delay));
