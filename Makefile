@@ -6,10 +6,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help build test demo bench soak lint format clean system-packages
 
-# What rustc uses of WebAssembly by default, and V8 has had for years; wasm-opt has to be told.
-WASM_FEATURES := --enable-bulk-memory --enable-multivalue --enable-mutable-globals --enable-nontrapping-float-to-int \
-	--enable-reference-types --enable-sign-ext
-
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -17,7 +13,7 @@ build: system-packages ## Build dist/sigv4_filter.wasm and dist/credential-refre
 	build/cargo-wasm build --locked --release --lib
 	cargo build --locked --release --bin credential-refresher
 	mkdir -p dist
-	wasm-opt -O3 $(WASM_FEATURES) target/wasm/wasm32-unknown-unknown/release/sigv4_filter.wasm -o dist/sigv4_filter.wasm
+	build/optimize-wasm target/wasm/wasm32-unknown-unknown/release/sigv4_filter.wasm dist/sigv4_filter.wasm
 	install -m 755 target/release/credential-refresher dist/
 	build/check-wasm dist/sigv4_filter.wasm
 

@@ -14,8 +14,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sigv4_filter::credentials::Credentials;
 use sigv4_filter::path::{self, SafePath};
 use sigv4_filter::signing::{
-    Algorithm, AwsChunkedForm, PayloadHash, PayloadHasher, Scope, Signer, SigningContext, UnsignedRequest, UriStyle,
-    WireUri,
+    Algorithm, AwsChunkedForm, PayloadHash, PayloadHasher, Scope, Signer, SigningContext, SigningCredentials,
+    UnsignedRequest, UriStyle, WireUri,
 };
 
 /// What a browser sends.
@@ -41,8 +41,8 @@ fn token() -> String {
     "IQoJb3JpZ2luX2VjEJr//////////wEaCWV1LXdlc3QtMSJ".repeat(16)
 }
 
-fn credentials() -> Credentials {
-    Credentials::new("ASIAIOSFODNN7EXAMPLE", SECRET.to_owned(), Some(token().into()), None).unwrap()
+fn credentials() -> SigningCredentials {
+    Credentials::new("ASIAIOSFODNN7EXAMPLE", SECRET.to_owned(), Some(token().into()), None).unwrap().into()
 }
 
 fn headers() -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
@@ -59,7 +59,7 @@ fn request(uri: &WireUri) -> UnsignedRequest<'_> {
     }
 }
 
-fn context<'a>(credentials: &'a Credentials, algorithm: Algorithm<'a>) -> SigningContext<'a> {
+fn context<'a>(credentials: &'a SigningCredentials, algorithm: Algorithm<'a>) -> SigningContext<'a> {
     SigningContext { credentials, scope: SCOPE, algorithm, at: SystemTime::now() }
 }
 

@@ -40,7 +40,7 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_request_like_an_earlier_one_needs_no_allocation() {
-    let credentials = Credentials::new("AKIDEXAMPLE", "secret".to_owned(), Some("token".into()), None).unwrap();
+    let credentials = Credentials::new("AKIDEXAMPLE", "secret".to_owned(), Some("token".into()), None).unwrap().into();
     let headers: Vec<(String, String)> =
         (0..40).map(|index| (format!("x-amz-meta-{}", index * 7 % 40), "a value".to_owned())).collect();
     let mut signer = Signer::default();

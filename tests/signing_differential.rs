@@ -150,7 +150,7 @@ impl Request {
             signed_headers: &added,
         };
         let token = self.token.clone().map(Into::into);
-        let credentials = Credentials::new("AKIDEXAMPLE", self.secret.clone(), token, None).unwrap();
+        let credentials = Credentials::new("AKIDEXAMPLE", self.secret.clone(), token, None).unwrap().into();
         let context = SigningContext {
             credentials: &credentials,
             scope: Scope { region: self.region, service: self.service },

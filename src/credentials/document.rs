@@ -48,6 +48,16 @@ pub enum CredentialDocumentError {
     },
 }
 
+/// For what a worker holds already; not for telling whether a caller knows a secret, as its time depends on the values.
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.access_key_id == other.access_key_id
+            && self.expiration == other.expiration
+            && self.secret_access_key() == other.secret_access_key()
+            && self.session_token() == other.session_token()
+    }
+}
+
 impl Credentials {
     /// Checks and keeps credentials.
     ///

@@ -38,6 +38,13 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         name: *const u8,
@@ -159,6 +166,14 @@ pub(super) fn header(map: Map, name: &[u8]) -> Result<Vec<u8>, HostError> {
         Err(HostError { status: NOT_FOUND, .. }) => Ok(Vec::new()),
         value => value,
     }
+}
+
+/// Adds a header. Cheaper than [`replace_header`], for a name that is not there.
+pub(super) fn add_header(map: Map, name: &[u8], value: &[u8]) -> Result<(), HostError> {
+    // SAFETY: see the module's head.
+    check("add_header_map_value", unsafe {
+        proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
 }
 
 /// Sets a header in place of all of that name.

@@ -15,7 +15,7 @@ use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan};
 use crate::policy::{HeaderRules, Policy, Route, Scheme, Unmatched};
 use crate::refusal::Refusal;
-use crate::signing::{AwsChunkedBody, AwsChunkedError, PayloadHash, PayloadHasher};
+use crate::signing::{AwsChunkedBody, AwsChunkedError, PayloadHash, PayloadHasher, is_owned_by_signing};
 
 /// How long a body may be late before it is checked whether it came and was not shown to the filter.
 const BODY_CHECK: Duration = Duration::from_secs(1);
@@ -50,6 +50,8 @@ pub(super) struct RequestHead<'a> {
     pub(super) content_sha256: Option<&'a [u8]>,
     pub(super) decoded_content_length: Option<u64>,
     pub(super) sent_upstream_scheme: bool,
+    /// Whether there are headers that [signing owns](is_owned_by_signing).
+    pub(super) sends_owned: bool,
     is_upgrade: bool,
 }
 
@@ -57,7 +59,7 @@ impl<'a> RequestHead<'a> {
     fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
-        let (mut sent_upstream_scheme, mut is_upgrade) = (false, false);
+        let (mut sent_upstream_scheme, mut sends_owned, mut is_upgrade) = (false, false, false);
         for (name, value) in headers.iter() {
             match name {
                 b":method" => method = value,
@@ -70,6 +72,7 @@ impl<'a> RequestHead<'a> {
                 _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
                 _ => {}
             }
+            sends_owned |= is_owned_by_signing(name);
         }
         Ok(Self {
             method,
@@ -79,6 +82,7 @@ impl<'a> RequestHead<'a> {
             content_sha256,
             decoded_content_length,
             sent_upstream_scheme,
+            sends_owned,
             is_upgrade,
         })
     }
@@ -313,6 +317,13 @@ impl SignedRequest {
 
     /// Reads in a refusal what the upstream's clock says, and applies the route's rules to the response's headers.
     fn on_response(&self, route: &Route) -> Result<(), HostError> {
+        if self.signer.looks_at_clock() {
+            self.check_clock(route)?;
+        }
+        if route.response_headers.is_empty() { Ok(()) } else { apply_response_rules(&route.response_headers) }
+    }
+
+    fn check_clock(&self, route: &Route) -> Result<(), HostError> {
         let status = host::header(Map::Response, b":status")?;
         if matches!(status.as_slice(), b"400" | b"401" | b"403") {
             let status = parse_number(&status).and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
@@ -326,7 +337,7 @@ impl SignedRequest {
                 }
             }
         }
-        if route.response_headers.is_empty() { Ok(()) } else { apply_response_rules(&route.response_headers) }
+        Ok(())
     }
 
     /// Takes what has come of the body, and goes on if that was what the request waited for.

@@ -13,13 +13,13 @@ use super::metrics::Metrics;
 use super::request::{Held, RequestHead};
 use super::root::watcher_queue;
 use crate::aws_endpoint;
-use crate::credentials::{CredentialStore, Credentials, SetError};
+use crate::credentials::{CredentialStore, SetError};
 use crate::path;
 use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource};
 use crate::refusal::Refusal;
 use crate::signing::{
-    self, Algorithm, AwsChunkedBody, ClockSkew, PayloadHash, Scope, SignedHeaders, SigningContext, SigningError,
-    UnsignedRequest, UriStyle, WireUri, is_owned_by_signing,
+    self, Algorithm, AwsChunkedBody, ClockSkew, PayloadHash, Scope, SignedHeaders, SigningContext, SigningCredentials,
+    SigningError, UnsignedRequest, UriStyle, WireUri, is_owned_by_signing,
 };
 
 /// How often leases are renewed, and the generation of the shared data compared should a wake-up have been lost.
@@ -27,6 +27,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often while requests wait for credentials, so that none waits noticeably longer than its policy says.
 const WAITING_TICK: Duration = Duration::from_millis(20);
+
+/// How many answers are looked at for the upstream's clock between two ticks.
+const LOOKS_AT_CLOCKS: u32 = 32;
 
 /// The header by which the proxy's route configuration tells targets without TLS. Only the signer sets it.
 pub(super) const UPSTREAM_SCHEME: &[u8] = b"x-sigv4-upstream";
@@ -42,13 +45,15 @@ pub(super) struct Signer {
     held: RefCell<Vec<(u32, Weak<RefCell<Held>>)>>,
     watcher: Cell<Option<usize>>,
     ticks_fast: Cell<bool>,
+    /// How many more answers are looked at for the upstream's clock until the next tick.
+    looks_at_clocks: Cell<u32>,
     metrics: Metrics,
 }
 
 /// This worker's copy of the credentials, by the place of their identity in the policy.
 struct HeldCredentials {
     generation: u64,
-    by_identity: Vec<Option<Credentials>>,
+    by_identity: Vec<Option<SigningCredentials>>,
 }
 
 /// Buffers and keys that one request after another uses.
@@ -66,6 +71,7 @@ impl Signer {
     pub(super) fn start(policy: Policy, document: &[u8]) -> Result<Self, HostError> {
         let policy_id = Sha256::digest(document).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let by_identity = policy.identities().iter().map(|_| None).collect();
+        let metrics = Metrics::new(policy.routes().len());
         let signer = Self {
             policy,
             policy_id,
@@ -76,7 +82,8 @@ impl Signer {
             held: RefCell::default(),
             watcher: Cell::new(None),
             ticks_fast: Cell::new(false),
-            metrics: Metrics::default(),
+            looks_at_clocks: Cell::new(LOOKS_AT_CLOCKS),
+            metrics,
         };
         host::set_tick_period(TICK)?;
         signer.tick(host::now());
@@ -90,6 +97,7 @@ impl Signer {
         }
         self.reload();
         self.advance_held(now);
+        self.looks_at_clocks.set(LOOKS_AT_CLOCKS);
     }
 
     /// Another worker says that credentials changed.
@@ -122,7 +130,11 @@ impl Signer {
         let mut credentials = self.credentials.borrow_mut();
         if generation != credentials.generation {
             for (held, identity) in credentials.by_identity.iter_mut().zip(self.policy.identities()) {
-                *held = self.store.get(identity.id());
+                let now_held = self.store.get(identity.id());
+                // What is the same keeps the keys that were derived from it.
+                if held.as_ref().map(SigningCredentials::credentials) != now_held.as_ref() {
+                    *held = now_held.map(SigningCredentials::from);
+                }
             }
             credentials.generation = generation;
         }
@@ -165,7 +177,7 @@ impl Signer {
     /// Whether credentials that hold at `now` are there for the route.
     pub(super) fn can_sign(&self, route: &Route, now: SystemTime) -> bool {
         let credentials = self.credentials.borrow();
-        matches!(credentials.by_identity.get(route.identity), Some(Some(held)) if held.hold_at(now))
+        matches!(credentials.by_identity.get(route.identity), Some(Some(held)) if held.credentials().hold_at(now))
     }
 
     /// Rewrites and signs the current stream's request.
@@ -179,7 +191,7 @@ impl Signer {
     ) -> Result<Signed, Refusal> {
         let credentials = self.credentials.borrow();
         let credentials = match credentials.by_identity.get(route.identity) {
-            Some(Some(held)) if held.hold_at(now) => held,
+            Some(Some(held)) if held.credentials().hold_at(now) => held,
             _ => return Err(self.no_credentials(route)),
         };
         let Signing { signer, clock_skew, host, path, uri } = &mut *self.signing.borrow_mut();
@@ -236,9 +248,11 @@ impl Signer {
             }
         };
         let write = || -> Result<(), HostError> {
-            for (name, _) in headers.iter() {
-                if !rules.keeps(name) || (is_owned_by_signing(name) && !signature.replaces(name)) {
-                    host::remove_header(Map::Request, name)?;
+            if head.sends_owned || !rules.is_empty() {
+                for (name, _) in headers.iter() {
+                    if !rules.keeps(name) || (is_owned_by_signing(name) && !signature.replaces(name)) {
+                        host::remove_header(Map::Request, name)?;
+                    }
                 }
             }
             for (name, value) in set {
@@ -248,8 +262,9 @@ impl Signer {
             match &signature {
                 Signature::Headers(signed) => {
                     host::replace_header(Map::Request, b":path", uri.as_bytes())?;
+                    let write = if head.sends_owned { host::replace_header } else { host::add_header };
                     for (name, value) in signed.iter() {
-                        host::replace_header(Map::Request, name.as_bytes(), value)?;
+                        write(Map::Request, name.as_bytes(), value)?;
                     }
                 }
                 Signature::Uri(presigned) => host::replace_header(Map::Request, b":path", presigned)?,
@@ -270,6 +285,14 @@ impl Signer {
     pub(super) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
         self.metrics.count(route.map(|route| (route.index, route.name.as_str())), refusal.code());
         local_reply::send(refusal, route.map(|route| route.name.as_str()));
+    }
+
+    /// Whether an answer is to be looked at for the upstream's clock. A clock that is off has every request refused, so some
+    /// answers a second tell as much as all of them.
+    pub(super) fn looks_at_clock(&self) -> bool {
+        let left = self.looks_at_clocks.get();
+        self.looks_at_clocks.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// Looks whether an answer tells that the upstream's clock and the proxy's differ.

@@ -30,11 +30,30 @@ pub(super) struct Matcher {
 /// The place in the trie that some segments lead to.
 #[derive(Debug, Default)]
 struct Node {
-    children: HashMap<Box<[u8]>, Node>,
+    children: Children,
     /// Routes whose prefix ends with this segment.
     here: Hosts,
     /// Routes whose prefix ends with a slash behind this segment.
     below: Hosts,
+}
+
+/// Nodes by their segment, sorted: a policy does not change, and a search by halves beats hashing each segment of a request.
+#[derive(Debug, Default)]
+struct Children(Vec<(Box<[u8]>, Node)>);
+
+impl Children {
+    fn get(&self, segment: &[u8]) -> Option<&Node> {
+        let at = self.0.binary_search_by(|(name, _)| name.as_ref().cmp(segment)).ok()?;
+        self.0.get(at).map(|(_, node)| node)
+    }
+
+    fn get_or_insert(&mut self, segment: Box<[u8]>) -> &mut Node {
+        let at = self.0.binary_search_by(|(name, _)| name.cmp(&segment)).unwrap_or_else(|free| {
+            self.0.insert(free, (segment, Node::default()));
+            free
+        });
+        &mut self.0[at].1
+    }
 }
 
 /// The routes of one prefix by the hosts they take.
@@ -53,7 +72,7 @@ impl Matcher {
             let PrefixSegments { segments, slash } = PrefixSegments::of(&route.prefix);
             let mut node = &mut matcher.root;
             for segment in segments {
-                node = node.children.entry(segment).or_default();
+                node = node.children.get_or_insert(segment);
             }
             let hosts = if slash { &mut node.below } else { &mut node.here };
             hosts.add(route);
@@ -88,9 +107,6 @@ impl Matcher {
 
 impl Node {
     fn child(&self, segment: &[u8]) -> Option<&Self> {
-        if self.children.is_empty() {
-            return None;
-        }
         if !segment.contains(&b'%') {
             return self.children.get(segment);
         }

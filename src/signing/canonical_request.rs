@@ -98,6 +98,15 @@ impl CanonicalHeaders {
         self.fields.push(Field { start, name_end, end: self.bytes.len() });
     }
 
+    /// Adds a header whose name and value are in canonical form already.
+    pub(super) fn add_canonical(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        let name_end = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.fields.push(Field { start, name_end, end: self.bytes.len() });
+    }
+
     /// Sorts by name. Done once all are added.
     pub(super) fn sort(&mut self) {
         let bytes = &self.bytes;

@@ -6,7 +6,8 @@
 pub fn is_owned_by_signing(name: &[u8]) -> bool {
     const OWNED: [&[u8]; 5] =
         [b"authorization", b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256", b"x-amz-region-set"];
-    OWNED.iter().any(|owned| name.eq_ignore_ascii_case(owned))
+    matches!(name.first(), Some(b'a' | b'A' | b'x' | b'X'))
+        && OWNED.iter().any(|owned| name.eq_ignore_ascii_case(owned))
 }
 
 /// Whether a header may be named in a policy's `signedHeaders`: none that a hop takes off or Envoy writes later.

@@ -6,11 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::aws_chunked::{AwsChunkedBody, AwsChunkedForm, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
-use super::signing_key::{KeyCache, KeyScope, SigningKey};
-use super::sigv4a::{self, AsymmetricKey};
+use super::sigv4a;
 use super::timestamp::{Clock, Timestamp};
-use super::{PayloadHash, Scope, WireUri, hex, uri};
-use crate::credentials::Credentials;
+use super::{PayloadHash, Scope, SigningCredentials, WireUri, hex, uri};
 
 /// What is to be signed. The headers are given apart, as whoever holds them has them.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +29,7 @@ pub struct UnsignedRequest<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct SigningContext<'a> {
     /// As whom.
-    pub credentials: &'a Credentials,
+    pub credentials: &'a SigningCredentials,
     /// For which region and service.
     pub scope: Scope<&'a str>,
     /// With which algorithm.
@@ -112,13 +110,11 @@ impl<'a> SignedHeaders<'a> {
     }
 }
 
-/// Signs requests one after another. It keeps the signing keys and its buffers, so that a request that resembles an
+/// Signs requests one after another. It keeps its buffers, and the credentials their signing keys, so that a request that resembles an
 /// earlier one is signed without an allocation.
 #[derive(Debug, Default)]
 pub struct Signer {
     clock: Clock,
-    keys: KeyCache<SigningKey>,
-    asymmetric_keys: KeyCache<AsymmetricKey>,
     canonical_request: CanonicalRequest,
     credential_scope: Vec<u8>,
     string_to_sign: Vec<u8>,
@@ -152,19 +148,19 @@ impl Signer {
         sends_payload_hash: bool,
     ) -> Result<SignedHeaders<'s>, SigningError> {
         let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
-        let security_token = context.credentials.session_token().map(str::as_bytes);
+        let security_token = context.credentials.credentials().session_token().map(str::as_bytes);
         let region_set = context.algorithm.region_set();
 
         let canonical_headers = self.canonical_request.start(request, headers);
         if sends_payload_hash {
-            canonical_headers.add(b"x-amz-content-sha256", request.payload.as_bytes());
+            canonical_headers.add_canonical(b"x-amz-content-sha256", request.payload.as_bytes());
         }
-        canonical_headers.add(b"x-amz-date", timestamp.as_bytes());
+        canonical_headers.add_canonical(b"x-amz-date", timestamp.as_bytes());
         if let Some(region_set) = region_set {
-            canonical_headers.add(b"x-amz-region-set", region_set);
+            canonical_headers.add_canonical(b"x-amz-region-set", region_set);
         }
         if let Some(token) = security_token {
-            canonical_headers.add(b"x-amz-security-token", token);
+            canonical_headers.add_canonical(b"x-amz-security-token", token);
         }
         canonical_headers.sort();
         self.write_credential_scope(context, timestamp);
@@ -175,7 +171,7 @@ impl Signer {
             &[
                 context.algorithm.name(),
                 b" Credential=",
-                context.credentials.access_key_id().as_bytes(),
+                context.credentials.credentials().access_key_id().as_bytes(),
                 b"/",
                 &self.credential_scope,
                 b", SignedHeaders=",
@@ -195,7 +191,7 @@ impl Signer {
         SignedHeaders {
             authorization: &self.authorization,
             date: &self.date,
-            security_token: context.credentials.session_token().map(str::as_bytes),
+            security_token: context.credentials.credentials().session_token().map(str::as_bytes),
             content_sha256: sends_payload_hash.then_some(&self.payload_hash),
             region_set: context.algorithm.region_set(),
         }
@@ -216,15 +212,13 @@ impl Signer {
         context: &SigningContext<'s>,
     ) -> Result<(SignedHeaders<'s>, AwsChunkedBody), SigningError> {
         let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
-        let chunk_key = match context.algorithm {
-            _ if !form.is_signed() => None,
-            Algorithm::SigV4 => Some(signing_key(&mut self.keys, context, timestamp)?.clone()),
-            Algorithm::SigV4a { .. } => return Err(SigningError::AsymmetricChunks),
-        };
+        if form.is_signed() && context.algorithm != Algorithm::SigV4 {
+            return Err(SigningError::AsymmetricChunks);
+        }
         let request = UnsignedRequest { payload: PayloadHash::AwsChunked(form), ..*request };
         self.sign_in_headers(&request, headers, context, true)?;
-        let chunk_signer = chunk_key.map(|key| ChunkSigner {
-            key,
+        let chunk_signer = form.is_signed().then(|| ChunkSigner {
+            key: context.credentials.signing_key(&self.credential_scope, context.at, context.scope),
             context: [timestamp.as_bytes(), b"\n", &self.credential_scope, b"\n"].concat(),
             previous_signature: self.signature.clone(),
         });
@@ -270,7 +264,7 @@ impl Signer {
         out.extend_from_slice(b"X-Amz-Algorithm=");
         out.extend_from_slice(context.algorithm.name());
         out.extend_from_slice(b"&X-Amz-Credential=");
-        uri::write_encoded(context.credentials.access_key_id().as_bytes(), out);
+        uri::write_encoded(context.credentials.credentials().access_key_id().as_bytes(), out);
         out.extend_from_slice(b"%2F");
         uri::write_encoded(&self.credential_scope, out);
         out.extend_from_slice(b"&X-Amz-Date=");
@@ -281,7 +275,7 @@ impl Signer {
         uri::write_encoded(&self.signature, out);
         out.extend_from_slice(b"&X-Amz-Expires=");
         out.extend_from_slice(expires.as_secs().to_string().as_bytes());
-        if let Some(token) = context.credentials.session_token().filter(|_| signs_token) {
+        if let Some(token) = context.credentials.credentials().session_token().filter(|_| signs_token) {
             write_security_token(token, out);
         }
         if let Some(region_set) = context.algorithm.region_set() {
@@ -293,7 +287,7 @@ impl Signer {
         self.canonical_request.finish(request, query);
         self.calculate_signature(context, timestamp)?;
         let out = &mut self.presigned_uri;
-        if let Some(token) = context.credentials.session_token().filter(|_| !signs_token) {
+        if let Some(token) = context.credentials.credentials().session_token().filter(|_| !signs_token) {
             write_security_token(token, out);
         }
         out.extend_from_slice(b"&X-Amz-Signature=");
@@ -315,44 +309,28 @@ impl Signer {
 
     /// Signs the canonical request that was finished last, in the credential scope that was written last.
     fn calculate_signature(&mut self, context: &SigningContext<'_>, timestamp: Timestamp) -> Result<(), SigningError> {
-        let SigningContext { credentials, algorithm, .. } = *context;
+        let SigningContext { credentials, scope, algorithm, at } = *context;
         write_parts(
-            &[
-                algorithm.name(),
-                b"\n",
-                timestamp.as_bytes(),
-                b"\n",
-                &self.credential_scope,
-                b"\n",
-                &hex::encode(&Sha256::digest(self.canonical_request.text()).into()),
-            ],
+            &[algorithm.name(), b"\n", timestamp.as_bytes(), b"\n", &self.credential_scope, b"\n"],
             &mut self.string_to_sign,
         );
+        let head_len = self.string_to_sign.len();
+        let hash = hex::encode(&Sha256::digest(self.canonical_request.text()).into());
+        self.string_to_sign.extend_from_slice(&hash);
         self.signature.clear();
         match algorithm {
             Algorithm::SigV4 => {
-                let signature = signing_key(&mut self.keys, context, timestamp)?.sign(&self.string_to_sign);
+                let (head, tail) = self.string_to_sign.split_at(head_len);
+                let signature = credentials.sign(&self.credential_scope, at, scope, head, tail);
                 self.signature.extend_from_slice(&signature);
             }
             Algorithm::SigV4a { .. } => {
-                let derive = || AsymmetricKey::derive(credentials).ok_or(SigningError::Asymmetric);
-                let key = self.asymmetric_keys.key(credentials, KeyScope::ANY, derive)?;
+                let key = credentials.asymmetric_key().ok_or(SigningError::Asymmetric)?;
                 key.sign(&self.string_to_sign, &mut self.signature).ok_or(SigningError::Asymmetric)?;
             }
         }
         Ok(())
     }
-}
-
-/// The key for the day of `timestamp`, which is when `context` signs.
-fn signing_key<'k>(
-    keys: &'k mut KeyCache<SigningKey>,
-    context: &SigningContext<'_>,
-    timestamp: Timestamp,
-) -> Result<&'k SigningKey, SigningError> {
-    let SigningContext { credentials, scope, at, .. } = *context;
-    let derive = || Ok(SigningKey::derive(credentials.secret_access_key(), at, scope));
-    keys.key(credentials, KeyScope { day: timestamp.day(), scope }, derive)
 }
 
 fn write_security_token(token: &str, out: &mut Vec<u8>) {

@@ -1,22 +1,75 @@
-//! Signing keys, derived once for a credential, day, region and service.
+//! Signing keys, derived once for a day, region and service, and kept with the credentials that they come from.
 
-use std::collections::{HashMap, hash_map};
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::SystemTime;
 
 use aws_sigv4::sign::v4::generate_signing_key;
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
 use super::Scope;
 use super::hex::{self, HexDigest};
+use super::sigv4a::AsymmetricKey;
 use crate::credentials::Credentials;
 
-/// How many keys are kept. A proxy needs one for each identity, region and service that it signs for at a time; what is
-/// beyond costs a derivation (five HMACs), never more memory.
-const CAPACITY: usize = 512;
+/// How many signing keys are kept for one identity. It needs one for each region and service that it signs for at a time;
+/// what is beyond costs a derivation (five HMACs), never more memory.
+const CAPACITY: usize = 64;
+
+/// Credentials with the keys that were derived from them. The keys end with the credentials, so a rotated secret can't
+/// sign under an old key, nor the other way about.
+pub struct SigningCredentials {
+    credentials: Credentials,
+    keys: RefCell<KeyCache>,
+    asymmetric_key: OnceCell<Option<AsymmetricKey>>,
+}
+
+impl SigningCredentials {
+    /// The credentials.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The signing key for `scope` on the day of `at`, of which `credential_scope` is the text.
+    pub(super) fn signing_key(&self, credential_scope: &[u8], at: SystemTime, scope: Scope<&str>) -> SigningKey {
+        self.keys.borrow_mut().key(credential_scope, || self.derive(at, scope)).key.clone()
+    }
+
+    /// The signature of the string to sign that is `head` and then `tail`. As all requests of a second and a scope have one
+    /// head, the HMAC of it is kept.
+    pub(super) fn sign(
+        &self,
+        credential_scope: &[u8],
+        at: SystemTime,
+        scope: Scope<&str>,
+        head: &[u8],
+        tail: &[u8],
+    ) -> HexDigest {
+        self.keys.borrow_mut().key(credential_scope, || self.derive(at, scope)).sign(head, tail)
+    }
+
+    /// The key of SigV4A, which serves on every day, for every region and service; `None` where there is none.
+    pub(super) fn asymmetric_key(&self) -> Option<&AsymmetricKey> {
+        self.asymmetric_key.get_or_init(|| AsymmetricKey::derive(&self.credentials)).as_ref()
+    }
+
+    fn derive(&self, at: SystemTime, scope: Scope<&str>) -> SigningKey {
+        SigningKey::derive(self.credentials.secret_access_key(), at, scope)
+    }
+}
+
+impl From<Credentials> for SigningCredentials {
+    fn from(credentials: Credentials) -> Self {
+        Self { credentials, keys: RefCell::default(), asymmetric_key: OnceCell::new() }
+    }
+}
+
+impl fmt::Debug for SigningCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningCredentials").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
+}
 
 /// A derived key, as the state of an HMAC that has taken it in: a signature costs the blocks of its message alone.
 #[derive(Clone)]
@@ -36,145 +89,80 @@ impl SigningKey {
 
     /// The signature of a string to sign.
     pub(super) fn sign(&self, string_to_sign: &[u8]) -> HexDigest {
-        let mut hmac = self.0.clone();
-        hmac.update(string_to_sign);
+        Self::finish(self.0.clone(), string_to_sign)
+    }
+
+    fn finish(mut hmac: Hmac<Sha256>, rest: &[u8]) -> HexDigest {
+        hmac.update(rest);
         hex::encode(&hmac.finalize().into_bytes().into())
     }
 }
 
-/// What a key is derived from, beside the credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct KeyScope<'a> {
-    /// `20150830`
-    pub(super) day: [u8; 8],
-    pub(super) scope: Scope<&'a str>,
-}
-
-impl KeyScope<'static> {
-    /// Of a key that serves on every day, for every region and service.
-    pub(super) const ANY: Self = Self { day: [0; 8], scope: Scope { region: "", service: "" } };
-}
-
-/// The keys of the requests seen lately.
-pub(super) struct KeyCache<K> {
-    /// By a hash of what the key was derived from. Two that fall on one hash take turns; each is checked in full before
-    /// it is used, so a collision costs a derivation and never gives a wrong key.
-    entries: HashMap<u64, Entry<K>>,
+/// The signing keys of one secret that were used lately, by their credential scope.
+#[derive(Default)]
+struct KeyCache {
+    /// Few: most identities sign for a service or two.
+    entries: Vec<ScopedKey>,
     uses: u64,
 }
 
-struct Entry<K> {
-    access_key_id: String,
-    secret_access_key: SecretString,
-    day: [u8; 8],
-    scope: Scope,
-    key: K,
+struct ScopedKey {
+    credential_scope: Vec<u8>,
+    key: SigningKey,
+    head: Vec<u8>,
+    /// The HMAC that has taken in `head`.
+    after_head: Hmac<Sha256>,
     last_use: u64,
 }
 
-impl<K> Entry<K> {
-    fn is_of(&self, credentials: &Credentials, scope: KeyScope<'_>) -> bool {
-        self.day == scope.day
-            && self.access_key_id == credentials.access_key_id()
-            && self.secret_access_key.expose_secret() == credentials.secret_access_key()
-            && self.scope.as_deref() == scope.scope
-    }
-}
-
-impl<K> KeyCache<K> {
-    /// The key of `credentials` for `scope`; where it is not held, the one that `derive` gives.
-    pub(super) fn key<E>(
-        &mut self,
-        credentials: &Credentials,
-        scope: KeyScope<'_>,
-        derive: impl FnOnce() -> Result<K, E>,
-    ) -> Result<&K, E> {
+impl KeyCache {
+    /// The key for a credential scope; where it is not held, the one that `derive` gives.
+    fn key(&mut self, credential_scope: &[u8], derive: impl FnOnce() -> SigningKey) -> &mut ScopedKey {
         self.uses += 1;
-        let uses = self.uses;
-        let hash = {
-            let mut hasher = DefaultHasher::new();
-            (credentials.access_key_id(), scope).hash(&mut hasher);
-            hasher.finish()
-        };
-        if self.entries.len() >= CAPACITY && !self.entries.contains_key(&hash) {
-            self.evict(scope.day);
-        }
-        let new = || {
-            Ok(Entry {
-                access_key_id: credentials.access_key_id().to_owned(),
-                secret_access_key: credentials.secret_access_key().into(),
-                day: scope.day,
-                scope: Scope { region: scope.scope.region.to_owned(), service: scope.scope.service.to_owned() },
-                key: derive()?,
-                last_use: uses,
-            })
-        };
-        let entry = match self.entries.entry(hash) {
-            hash_map::Entry::Vacant(vacant) => vacant.insert(new()?),
-            hash_map::Entry::Occupied(occupied) => {
-                let entry = occupied.into_mut();
-                if !entry.is_of(credentials, scope) {
-                    *entry = new()?;
-                }
-                entry
+        let held = self.entries.iter().position(|entry| entry.credential_scope == credential_scope);
+        let at = held.unwrap_or_else(|| {
+            if self.entries.len() == CAPACITY
+                && let Some((oldest, _)) = self.entries.iter().enumerate().min_by_key(|(_, entry)| entry.last_use)
+            {
+                self.entries.swap_remove(oldest);
             }
-        };
-        entry.last_use = uses;
-        Ok(&entry.key)
+            let key = derive();
+            let after_head = key.0.clone();
+            let credential_scope = credential_scope.to_vec();
+            self.entries.push(ScopedKey { credential_scope, key, head: Vec::new(), after_head, last_use: 0 });
+            self.entries.len() - 1
+        });
+        let entry = &mut self.entries[at];
+        entry.last_use = self.uses;
+        entry
     }
+}
 
-    /// Makes room: keys of other days go first, then the half that was not used for longest.
-    fn evict(&mut self, day: [u8; 8]) {
-        self.entries.retain(|_, entry| entry.day == day);
-        if self.entries.len() < CAPACITY {
-            return;
+impl ScopedKey {
+    fn sign(&mut self, head: &[u8], tail: &[u8]) -> HexDigest {
+        if self.head != head {
+            self.head.clear();
+            self.head.extend_from_slice(head);
+            self.after_head.clone_from(&self.key.0);
+            self.after_head.update(head);
         }
-        let mut uses: Vec<u64> = self.entries.values().map(|entry| entry.last_use).collect();
-        let (_, &mut median, _) = uses.select_nth_unstable(CAPACITY / 2);
-        self.entries.retain(|_, entry| entry.last_use >= median);
-    }
-}
-
-// By hand, for a derived one would ask for `K: Default`.
-impl<K> Default for KeyCache<K> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), uses: 0 }
-    }
-}
-
-impl<K> fmt::Debug for KeyCache<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyCache").field("len", &self.entries.len()).finish_non_exhaustive()
+        SigningKey::finish(self.after_head.clone(), tail)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-
-    type Cache = KeyCache<SigningKey>;
-
-    const DAY: [u8; 8] = *b"20150830";
-
-    fn key<'c>(
-        cache: &'c mut Cache,
-        credentials: &Credentials,
-        at: SystemTime,
-        day: [u8; 8],
-        scope: Scope<&str>,
-    ) -> &'c SigningKey {
-        let derive = || Ok::<_, ()>(SigningKey::derive(credentials.secret_access_key(), at, scope));
-        cache.key(credentials, KeyScope { day, scope }, derive).unwrap()
-    }
 
     fn at() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_440_938_160)
     }
 
-    fn credentials(secret: &str) -> Credentials {
-        Credentials::new("AKIDEXAMPLE", secret.to_owned(), None, None).unwrap()
+    fn credentials(secret: &str) -> SigningCredentials {
+        Credentials::new("AKIDEXAMPLE", secret.to_owned(), None, None).unwrap().into()
     }
 
     fn expected(secret: &str, scope: Scope<&str>) -> HexDigest {
@@ -183,56 +171,46 @@ mod tests {
     }
 
     #[test]
-    fn a_cached_key_signs_as_a_fresh_one() {
+    fn a_cached_key_signs_as_a_fresh_one_wherever_the_head_ends() {
         let scope = Scope { region: "us-east-1", service: "iam" };
-        let mut cache = Cache::default();
-        for _ in 0..2 {
-            let key = key(&mut cache, &credentials("secret"), at(), DAY, scope);
-            assert_eq!(key.sign(b"message"), expected("secret", scope));
+        let credentials = credentials("secret");
+        for (head, tail) in [("mess", "age"), ("mess", "age"), ("", "message"), ("message", "")] {
+            let signature = credentials.sign(b"of today", at(), scope, head.as_bytes(), tail.as_bytes());
+            assert_eq!(signature, expected("secret", scope));
         }
-        assert_eq!(cache.entries.len(), 1);
+        assert_eq!(credentials.signing_key(b"of today", at(), scope).sign(b"message"), expected("secret", scope));
+        assert_eq!(credentials.keys.borrow().entries.len(), 1);
     }
 
     #[test]
-    fn a_rotated_secret_under_the_same_id_gets_its_own_key() {
-        let scope = Scope { region: "us-east-1", service: "iam" };
-        let mut cache = Cache::default();
-        for secret in ["old", "new", "old"] {
-            let key = key(&mut cache, &credentials(secret), at(), DAY, scope);
-            assert_eq!(key.sign(b"message"), expected(secret, scope));
-        }
-    }
-
-    #[test]
-    fn day_region_and_service_each_have_their_own_key() {
-        let mut cache = Cache::default();
-        let mut signatures = std::collections::HashSet::new();
-        for (day, at) in [(DAY, at()), (*b"20150831", at() + Duration::from_secs(86_400))] {
-            for (region, service) in [("r", "s"), ("rs", ""), ("r", "t"), ("q", "s")] {
-                let key = key(&mut cache, &credentials("secret"), at, day, Scope { region, service });
-                signatures.insert(key.sign(b"message"));
+    fn every_credential_scope_has_its_own_key() {
+        let credentials = credentials("secret");
+        let mut signatures = HashSet::new();
+        for (day, at) in [("20150830", at()), ("20150831", at() + Duration::from_secs(86_400))] {
+            for (region, service) in [("r", "s"), ("rs", "t"), ("r", "t"), ("q", "s")] {
+                let text = format!("{day}/{region}/{service}/aws4_request");
+                signatures.insert(credentials.sign(text.as_bytes(), at, Scope { region, service }, b"", b"message"));
             }
         }
         assert_eq!(signatures.len(), 8);
     }
 
     #[test]
-    fn the_cache_is_bounded_and_keeps_what_is_used() {
-        let mut cache = Cache::default();
+    fn the_keys_are_bounded_and_what_is_used_stays() {
         let credentials = credentials("secret");
-        let hot = Scope { region: "us-east-1", service: "hot" };
+        let scope = Scope { region: "r", service: "s" };
         for index in 0..3 * CAPACITY {
-            key(&mut cache, &credentials, at(), DAY, hot);
-            key(&mut cache, &credentials, at(), DAY, Scope { region: "us-east-1", service: &index.to_string() });
-            assert!(cache.entries.len() <= CAPACITY);
+            credentials.signing_key(b"hot", at(), scope);
+            credentials.signing_key(index.to_string().as_bytes(), at(), scope);
+            assert!(credentials.keys.borrow().entries.len() <= CAPACITY);
         }
-        assert!(cache.entries.values().any(|entry| entry.scope.as_deref() == hot));
+        assert!(credentials.keys.borrow().entries.iter().any(|entry| entry.credential_scope == b"hot"));
     }
 
     #[test]
-    fn debug_output_shows_no_key() {
-        let mut cache = Cache::default();
-        key(&mut cache, &credentials("hush"), at(), DAY, Scope { region: "r", service: "s" });
-        assert_eq!(format!("{cache:?}"), "KeyCache { len: 1, .. }");
+    fn debug_output_shows_no_secret() {
+        let credentials = credentials("hush");
+        credentials.signing_key(b"scope", at(), Scope { region: "r", service: "s" });
+        assert!(!format!("{credentials:?}").contains("hush"));
     }
 }

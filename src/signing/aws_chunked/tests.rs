@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::credentials::Credentials;
-use crate::signing::{Algorithm, Scope, Signer, SigningContext, SigningError, UnsignedRequest, UriStyle, WireUri};
+use crate::signing::{
+    Algorithm, Scope, Signer, SigningContext, SigningCredentials, SigningError, UnsignedRequest, UriStyle, WireUri,
+};
 
 /// 2013-05-24T00:00:00Z, of the examples in the S3 API Reference.
 fn at() -> SystemTime {
@@ -15,8 +17,8 @@ fn at() -> SystemTime {
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const SCOPE: Scope<&str> = Scope { region: "us-east-1", service: "s3" };
 
-fn credentials() -> Credentials {
-    Credentials::new("AKIAIOSFODNN7EXAMPLE", SECRET.to_owned(), None, None).unwrap()
+fn credentials() -> SigningCredentials {
+    Credentials::new("AKIAIOSFODNN7EXAMPLE", SECRET.to_owned(), None, None).unwrap().into()
 }
 
 /// Signs the request of the examples; gives its signature and its body.

@@ -22,7 +22,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::*;
+use crate::credentials::Credentials;
 use crate::path::{PathError, SafePath};
+use crate::signing::sigv4a::AsymmetricKey;
 use crate::signing::{PayloadHasher, UriStyle};
 
 #[derive(Deserialize)]
@@ -101,17 +103,17 @@ impl Vector {
     }
 
     /// Without a token that is to be left out of the signature: in a header, what is sent is signed.
-    fn credentials(&self) -> Credentials {
+    fn credentials(&self) -> SigningCredentials {
         self.credentials_with(self.context.credentials.token.clone().filter(|_| !self.context.omit_session_token))
     }
 
-    fn credentials_with_token(&self) -> Credentials {
+    fn credentials_with_token(&self) -> SigningCredentials {
         self.credentials_with(self.context.credentials.token.clone())
     }
 
-    fn credentials_with(&self, token: Option<String>) -> Credentials {
+    fn credentials_with(&self, token: Option<String>) -> SigningCredentials {
         let ContextCredentials { access_key_id, secret_access_key, .. } = &self.context.credentials;
-        Credentials::new(access_key_id, secret_access_key.clone(), token.map(Into::into), None).unwrap()
+        Credentials::new(access_key_id, secret_access_key.clone(), token.map(Into::into), None).unwrap().into()
     }
 
     fn uri(&self) -> WireUri {
@@ -271,7 +273,7 @@ fn every_sigv4a_vector_comes_out_value_by_value_and_verifies() {
         let point: PublicKey = serde_json::from_str(&vector.file("public-key.json")).unwrap();
         let point = from_hex(&format!("04{}{}", point.x, point.y));
         let published = VerifyingKey::from_sec1_bytes(&point).unwrap();
-        let derived = AsymmetricKey::derive(&vector.credentials()).unwrap();
+        let derived = AsymmetricKey::derive(vector.credentials().credentials()).unwrap();
         assert_eq!(derived.verifying_key(), &published, "{}", vector.name());
 
         let verifies = |signature: &str| {
