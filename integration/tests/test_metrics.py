@@ -1,4 +1,4 @@
-"""What an operator sees of the filter: Prometheus counters by route and outcome, and the route in the access log."""
+"""What an operator sees of the filter: metrics for Prometheus, and what the access log says of a request."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def proxy(start_shared_proxy, _api):
         "/host": {"hosts": ["*.amazonaws.com"]},
         "/with.dots;and=signs": api_route(_api),
     }
-    proxy = start_shared_proxy({"routes": routes})
+    proxy = start_shared_proxy({"routes": routes, "accessLog": True})
     proxy.push(TEMPORARY_KEY)
     answers = deque(maxlen=20)
 
@@ -116,16 +116,55 @@ def test_a_client_can_not_add_metrics(proxy, api):
     assert len(counts(proxy)) <= before + 1  # NoRoute
 
 
+def samples(proxy, name: str) -> dict[tuple[str, ...], float]:
+    """The values of a metric, by those of its labels."""
+    lines = [line for line in proxy.envoy.admin("/stats/prometheus").splitlines() if line.startswith(name + "{")]
+    return {tuple(re.findall(r'="([^"]*)"', line)): float(line.rpartition(" ")[2]) for line in lines}
+
+
+def test_one_request_of_some_is_timed(proxy, api):
+    for _ in range(200):
+        proxy.request("/api")
+
+    def timed() -> float:
+        return samples(proxy, "sigv4_signing_microseconds_count").get(("/api", "Signed"), 0)
+
+    # Envoy adds to its histograms every five seconds.
+    wait_until(timed, "the histogram")
+    assert timed() < 200
+    took = samples(proxy, "sigv4_signing_microseconds_sum")["/api", "Signed"]
+    assert 1 <= took / timed() < 100_000
+
+
+def test_every_request_that_is_held_is_timed(proxy, api):
+    def held() -> float:
+        return samples(proxy, "sigv4_held_milliseconds_count").get(("/api/special", "Signed"), 0)
+
+    before = held()
+    for _ in range(3):
+        proxy.request("/api/special", "POST", body=b"to be hashed")
+
+    wait_until(lambda: held() == before + 3, "the histogram")
+
+
+def test_the_remaining_life_of_each_identity_is_shown(proxy):
+    lives = samples(proxy, "sigv4_credentials_remaining_seconds")
+
+    [role] = [identity for (identity,) in lives if identity.startswith("orders-reader-")]
+    assert lives[(role,)] == 0, "none are held"
+    assert 0 < lives[("default",)] <= 3600
+
+
 @pytest.mark.parametrize(
-    ("path", "route", "status"),
+    ("path", "route", "identity", "signing_name", "outcome", "status"),
     [
-        ("/api/logged", "/api", 200),
-        ("/api/special/logged", "/api/special", 200),
-        ("/strict/logged", "/strict", 401),
-        ("/elsewhere/logged", None, 404),
+        ("/api/logged", "/api", "default", "execute-api", "Signed", 200),
+        ("/api/special/logged", "/api/special", "default", "execute-api", "Signed", 200),
+        ("/strict/logged", "/strict", "default", None, "Unauthenticated", 401),
+        ("/elsewhere/logged", None, None, None, "NoRoute", 404),
     ],
 )
-def test_the_access_log_names_the_route(proxy, api, path, route, status):
+def test_the_access_log_describes_a_request(proxy, api, path, route, identity, signing_name, outcome, status):
     # The path is logged as it was rewritten, and without its query, which may be a presigned one.
     segment = "/sent-to" + path.replace("/", "-")
     proxy.request(f"{path}{segment}?X-Amz-Signature=hush")
@@ -137,4 +176,5 @@ def test_the_access_log_names_the_route(proxy, api, path, route, status):
     # Envoy writes its log every ten seconds.
     wait_until(lambda: len(lines()) == 1, "the access log", timeout=15)
     [line] = lines()
-    assert (line["route"], line["status"]) == (route, status)
+    described = [line[field] for field in ("route", "identity", "signing_name", "outcome", "status")]
+    assert described == [route, identity, signing_name, outcome, status]

@@ -137,6 +137,7 @@ pub(super) enum Buffer {
 pub(super) enum Metric {
     Counter = 0,
     Gauge = 1,
+    Histogram = 2,
 }
 
 /// A header map as the host hands it over, in one block.
@@ -367,7 +368,7 @@ pub(super) fn increment_metric(id: u32) -> Result<(), HostError> {
     check("increment_metric", unsafe { proxy_increment_metric(id, 1) })
 }
 
-/// Sets a gauge.
+/// Sets a gauge, or adds a value to a histogram.
 pub(super) fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
     // SAFETY: see the module's head.
     check("record_metric", unsafe { proxy_record_metric(id, value) })

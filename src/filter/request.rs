@@ -154,7 +154,13 @@ impl Held {
     /// Signs, if all is there that a signature needs.
     fn advance(&mut self, signer: &Signer, now: SystemTime) -> Progress {
         if self.progress == Progress::Waits {
-            self.progress = self.try_to_sign(signer, now).unwrap_or_else(|refusal| self.refuse(signer, &refusal));
+            let tried = self.try_to_sign(signer, now);
+            match tried {
+                Ok(Progress::Signed) => self.ends(signer, "Signed", now),
+                Ok(Progress::Answered) => self.ends(signer, "Redirected", now),
+                Ok(Progress::Waits) | Err(_) => {}
+            }
+            self.progress = tried.unwrap_or_else(|refusal| self.refuse(signer, &refusal));
         }
         self.progress
     }
@@ -194,7 +200,13 @@ impl Held {
         self.advance(signer, host::now())
     }
 
+    fn ends(&self, signer: &Signer, outcome: &'static str, now: SystemTime) {
+        let route = signer.policy.routes().get(self.route);
+        signer.metrics.held(route, outcome, now.duration_since(self.since).unwrap_or_default());
+    }
+
     fn refuse(&self, signer: &Signer, refusal: &Refusal) -> Progress {
+        self.ends(signer, refusal.code(), host::now());
         signer.refuse(refusal, signer.policy.routes().get(self.route));
         Progress::Answered
     }
@@ -251,8 +263,6 @@ impl SignedRequest {
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
-        // The access log and Envoy's own 413 name the route by it.
-        host::set_property(b"sigv4.route", route.name.as_bytes()).map_err(failed)?;
         self.begin_on(&signer, route, &headers, &head?, ends)
     }
 
@@ -297,6 +307,8 @@ impl SignedRequest {
             (PayloadPlan::Known(payload), Some(_)) => HeldPayload::Known(payload),
             (PayloadPlan::HashBody, _) => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
         };
+        // Envoy's own 413 names the route by it.
+        host::set_property(b"sigv4.route", route.name.as_bytes()).map_err(failed)?;
         let held = Rc::new(RefCell::new(Held {
             route: route.index,
             payload,
@@ -309,6 +321,17 @@ impl SignedRequest {
         }));
         signer.hold(self.context, &held);
         Ok(State::Held(held))
+    }
+
+    /// What became of a request at its headers, in the word that is counted; `None` where that is not decided, or there was
+    /// nothing to do.
+    fn outcome(&self, begun: &Result<State, Refusal>) -> Option<&'static str> {
+        match begun {
+            Err(refusal) => Some(refusal.code()),
+            Ok(State::Answered) => Some("Redirected"),
+            Ok(State::Passes | State::Rechunks(_)) => self.route.map(|_| "Signed"),
+            Ok(State::Held(_)) => None,
+        }
     }
 
     fn route(&self) -> Option<&Route> {
@@ -371,7 +394,13 @@ impl Context for SignedRequest {}
 
 impl HttpContext for SignedRequest {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        self.state = self.begin(end_of_stream).unwrap_or_else(|refusal| {
+        let started = self.signer.metrics.is_timed().then(host::now);
+        let begun = self.begin(end_of_stream);
+        if let Some((started, outcome)) = started.zip(self.outcome(&begun)) {
+            let took = host::now().duration_since(started).unwrap_or_default();
+            self.signer.metrics.took(self.route(), outcome, took);
+        }
+        self.state = begun.unwrap_or_else(|refusal| {
             self.signer.refuse(&refusal, self.route());
             State::Answered
         });

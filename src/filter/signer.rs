@@ -13,7 +13,7 @@ use super::metrics::Metrics;
 use super::request::{Held, RequestHead};
 use super::root::watcher_queue;
 use crate::aws_endpoint;
-use crate::credentials::{CredentialStore, SetError};
+use crate::credentials::{CredentialStore, Identity, SetError};
 use crate::path;
 use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource};
 use crate::refusal::Refusal;
@@ -47,7 +47,7 @@ pub(super) struct Signer {
     ticks_fast: Cell<bool>,
     /// How many more answers are looked at for the upstream's clock until the next tick.
     looks_at_clocks: Cell<u32>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// This worker's copy of the credentials, by the place of their identity in the policy.
@@ -96,6 +96,7 @@ impl Signer {
             log::error!("{error}; will be tried again");
         }
         self.reload();
+        self.show_remaining_life(now);
         self.advance_held(now);
         self.looks_at_clocks.set(LOOKS_AT_CLOCKS);
     }
@@ -137,6 +138,20 @@ impl Signer {
                 }
             }
             credentials.generation = generation;
+        }
+    }
+
+    fn show_remaining_life(&self, now: SystemTime) {
+        for (held, identity) in self.credentials.borrow().by_identity.iter().zip(self.policy.identities()) {
+            let remaining = match held {
+                Some(held) if !held.credentials().hold_at(now) => Some(Duration::ZERO),
+                Some(held) => held.credentials().remaining(now),
+                None => Some(Duration::ZERO),
+            };
+            // What holds for ever has no number for it.
+            if let Some(remaining) = remaining {
+                self.metrics.remaining_life(identity.id(), remaining);
+            }
         }
     }
 
@@ -239,7 +254,8 @@ impl Signer {
             // Whoever follows a redirect sends headers of its own: none but the host can be signed.
             Location::Query { expires } if route.redirect => {
                 let uri = signer.presign(&request, [], &context, expires).map_err(failed)?;
-                self.metrics.count(Some((route.index, &route.name)), "Redirected");
+                self.metrics.count(Some(route), "Redirected");
+                self.describe(Some(route), scope.service, "Redirected");
                 local_reply::redirect(&location(route, authority, uri));
                 return Ok(Signed::Elsewhere);
             }
@@ -277,13 +293,17 @@ impl Signer {
             host::clear_route_cache()
         };
         write().map_err(|error| Refusal::SigningFailed(error.to_string()))?;
-        self.metrics.count(Some((route.index, &route.name)), "Signed");
+        self.metrics.count(Some(route), "Signed");
+        if self.policy.access_log {
+            self.describe(Some(route), scope.service, "Signed");
+        }
         Ok(Signed::Here(rechunks))
     }
 
     /// Answers the current stream's request with a refusal. The stream must be paused after that.
     pub(super) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
-        self.metrics.count(route.map(|route| (route.index, route.name.as_str())), refusal.code());
+        self.metrics.count(route, refusal.code());
+        self.describe(route, "", refusal.code());
         local_reply::send(refusal, route.map(|route| route.name.as_str()));
     }
 
@@ -293,6 +313,22 @@ impl Signer {
         let left = self.looks_at_clocks.get();
         self.looks_at_clocks.set(left.saturating_sub(1));
         left > 0
+    }
+
+    /// Describes the current stream's request in the proxy's filter state, where the access log finds it.
+    fn describe(&self, route: Option<&Route>, signing_name: &str, outcome: &str) {
+        let identity = route.and_then(|route| self.policy.identities().get(route.identity));
+        let parts = [
+            (&b"sigv4.route"[..], route.map_or("", |route| &route.name)),
+            (b"sigv4.identity", identity.map_or("", Identity::id)),
+            (b"sigv4.signing_name", signing_name),
+            (b"sigv4.outcome", outcome),
+        ];
+        for (path, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
+            if let Err(error) = host::set_property(path, value.as_bytes()) {
+                log::error!("{error}");
+            }
+        }
     }
 
     /// Looks whether an answer tells that the upstream's clock and the proxy's differ.

@@ -66,13 +66,15 @@ impl Policy {
 
 fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyError> {
     let PolicyDocument { settings, backstage_routes } = document;
-    let Settings { routes, unmatched, allow_unauthenticated_requests, credentials_wait_ms, proxysigv4 } = settings;
+    let Settings { routes, unmatched, allow_unauthenticated_requests, credentials_wait_ms, access_log, proxysigv4 } =
+        settings;
 
     if let Some(section) = proxysigv4 {
         let alone = routes.is_none()
             && unmatched.is_none()
             && allow_unauthenticated_requests.is_none()
             && credentials_wait_ms.is_none()
+            && access_log.is_none()
             && backstage_routes.0.is_empty();
         let place = top.key("proxysigv4");
         if !alone || !top.is_policy() {
@@ -121,6 +123,7 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
         identities,
         unmatched: unmatched.unwrap_or_default(),
         credentials_wait: Duration::from_millis(wait_ms),
+        access_log: access_log.unwrap_or(false),
     })
 }
 

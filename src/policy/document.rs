@@ -44,6 +44,11 @@ pub(super) struct Settings {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) credentials_wait_ms: Option<WholeNumber>,
 
+    /// Whether a request that is signed at once is described in Envoy's filter state, for its access log. Others always
+    /// are. Default: false.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) access_log: Option<bool>,
+
     /// A section of a Backstage `app-config.yaml`, pasted with its key. Its content is a policy in itself, so that
     /// nothing may stand beside it.
     #[serde(default, deserialize_with = "not_null")]

@@ -45,6 +45,8 @@ pub struct Policy {
     pub unmatched: Unmatched,
     /// How long a request may wait for the first credentials after a cold start.
     pub credentials_wait: Duration,
+    /// Whether requests that are signed at once are described for the access log.
+    pub access_log: bool,
 }
 
 impl Policy {

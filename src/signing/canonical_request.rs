@@ -92,8 +92,11 @@ impl CanonicalHeaders {
     /// Adds a header. Values of a name that comes again are joined in the order in which they were added.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
         let start = self.bytes.len();
-        self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
+        self.bytes.extend_from_slice(name);
         let name_end = self.bytes.len();
+        if let Some(name) = self.bytes.get_mut(start..) {
+            name.make_ascii_lowercase();
+        }
         write_trimmed(value, &mut self.bytes);
         self.fields.push(Field { start, name_end, end: self.bytes.len() });
     }

@@ -8,8 +8,9 @@ pub(super) type HexDigest = [u8; 64];
 
 pub(super) fn encode(digest: &[u8; 32]) -> HexDigest {
     let mut text = [0; 64];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(digest) {
-        pair.copy_from_slice(&[LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]]);
+    let (pairs, _) = text.as_chunks_mut();
+    for (pair, byte) in pairs.iter_mut().zip(digest) {
+        *pair = [LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]];
     }
     text
 }
