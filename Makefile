@@ -26,8 +26,15 @@ test: build ## Run all tests: unit, property, and integration in a real Envoy
 demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)
 	envoy/demo/run
 
-bench: build ## Measure what signing costs a request, against plain Envoy and its native signer
+bench: build ## Measure what signing costs, against plain Envoy and its native signer
+	build/system-packages wrk
 	build/cargo-wasm build --locked --release --example empty_filter
+	build/cargo-wasm build --locked --release --lib --manifest-path integration/bench/sha256/Cargo.toml
+	RUSTFLAGS='--cfg sha2_backend="soft"' cargo build --locked --release --bin sha256-native \
+		--manifest-path integration/bench/sha256/Cargo.toml --target-dir target/bench/native
+	mkdir -p target/bench/sha256
+	cp target/wasm/wasm32-unknown-unknown/release/sha256_filter.wasm target/bench/native/release/sha256-native \
+		target/bench/sha256/
 	integration/setup
 	.venv/bin/python integration/bench/run
 

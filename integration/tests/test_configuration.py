@@ -4,7 +4,7 @@ import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy
 from harness.envoy import validate
-from harness.process import ProcessEnded, wait_until
+from harness.process import ProcessEnded
 from harness.proxy import WASM, StockConfiguration
 
 
@@ -83,11 +83,3 @@ def test_route_metadata_names_a_policy_route_or_switches_signing_off(start_proxy
     assert proxy.request("/off", headers=here).status == 403
     assert api.last.refusal == "no Authorization header"
     assert proxy.request("/named/x", headers=here).status == 200, api.last.refusal
-
-
-def test_the_access_log_names_the_route(start_proxy, api):
-    proxy = start_proxy(policy({"/api": api_route(api)}))
-    proxy.push(TEMPORARY_KEY)
-    proxy.request("/api/orders")
-
-    wait_until(lambda: '"route":"/api"' in proxy.envoy.log, "the access log to name the route", timeout=15)

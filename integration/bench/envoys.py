@@ -1,0 +1,140 @@
+"""The Envoys that are measured: one listener for each filter, with credentials in all of them."""
+
+import json
+from pathlib import Path
+
+from botocore.credentials import Credentials
+
+from harness.client import curl
+from harness.process import REPOSITORY, wait_until
+from harness.proxy import WASM, credential_document
+
+EXAMPLES = REPOSITORY / "target/wasm/wasm32-unknown-unknown/release/examples"
+EMPTY_FILTER = EXAMPLES / "empty_filter.wasm"
+TOKEN = "IQoJb3JpZ2luX2VjE" + "a1B2" * 180
+KEY = Credentials("ASIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", TOKEN)
+HOST = "abc123.execute-api.eu-west-1.amazonaws.com"
+# Of the 12 headers that the load generator sends, those that the filter does not sign.
+NOT_SIGNED = ["cookie", "referer", "cache-control", "dnt", "user-agent"]
+NOT_SIGNED_PREFIXES = ["x-forwarded", "x-envoy", "x-request", "sec-", "accept"]
+
+
+def wasm(name: str, code: Path, configuration: dict | None = None) -> dict:
+    """A wasm filter."""
+    plugin = {
+        "name": name,
+        "allow_on_headers_stop_iteration": True,
+        "vm_config": {
+            "vm_id": code.stem,
+            "runtime": "envoy.wasm.runtime.v8",
+            "code": {"local": {"filename": str(code)}},
+        },
+    }
+    if configuration is not None:
+        plugin["configuration"] = {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": json.dumps(configuration),
+        }
+    return {
+        "name": name,
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm", "config": plugin},
+    }
+
+
+def native(*, signs_few_headers: bool) -> dict:
+    """Envoy's own signer for the same upstream: as it comes, or with the same signed headers as the filter."""
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.aws_request_signing.v3.AwsRequestSigning",
+        "service_name": "execute-api",
+        "region": "eu-west-1",
+        "host_rewrite": HOST,
+        "credential_provider": {
+            "inline_credential": {
+                "access_key_id": KEY.access_key,
+                "secret_access_key": KEY.secret_key,
+                "session_token": KEY.token,
+            }
+        },
+    }
+    if signs_few_headers:
+        config["match_excluded_headers"] = [{"prefix": prefix} for prefix in NOT_SIGNED_PREFIXES]
+        config["match_excluded_headers"] += [{"exact": name} for name in NOT_SIGNED]
+    return {"name": "native", "typed_config": config}
+
+
+def buffer() -> dict:
+    """Envoy's filter that holds a request until its body is whole, and does no more."""
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+        "max_request_bytes": 16 << 20,
+    }
+    return {"name": "buffer", "typed_config": config}
+
+
+def policy(routes: int = 1, *, identities: int = 1, host: str = f"https://{HOST}", **route) -> dict:
+    """A policy of so many routes; the requests take the last one, and its own identity."""
+
+    def one(number: int, target: str) -> dict:
+        role = {"roleArn": f"arn:aws:iam::123456789012:role/r{number}"} if number < identities - 1 else {}
+        return {"target": target, "service": "execute-api", "region": "eu-west-1", **role, **route}
+
+    others = {f"/other/{n}/of/many": one(n, f"{host}/prod") for n in range(max(routes, identities) - 1)}
+    return {"routes": {**others, "/orders": one(len(others), f"{host}/prod/orders")}}
+
+
+def intake(socket: Path) -> dict:
+    """The listener that takes credentials."""
+    return listener(
+        "intake", [wasm("intake", WASM, {"intake": {}})], address={"pipe": {"path": str(socket), "mode": 384}}
+    )
+
+
+def listener(name: str, filters: list[dict], *, address: dict | None = None, cluster: str | None = None) -> dict:
+    """A listener that answers every request itself, behind its filters, or sends it to a cluster."""
+    router = {
+        "name": "router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }
+    action = {"route": {"cluster": cluster, "timeout": "0s"}} if cluster else {"direct_response": {"status": 200}}
+    manager = {
+        "@type": "type.googleapis.com/"
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "http_filters": [*filters, router],
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **action}]}]
+        },
+    }
+    return {
+        "name": name,
+        "address": address or {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "per_connection_buffer_limit_bytes": 16 << 20,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+def cluster(name: str, port: int) -> dict:
+    """A cluster of one host."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+
+
+def push_all(socket: Path, identities: int) -> None:
+    """Gives every identity that the signers want its credentials."""
+
+    def wanted() -> list[dict]:
+        return json.loads(curl("http://intake/v1/identities", unix_socket=str(socket)).body)["identities"]
+
+    wait_until(lambda: len(wanted()) == identities, f"the intake to want {identities} identities")
+    for identity in wanted():
+        url = f"http://intake/v1/identities/{identity['id']}/credentials"
+        answer = curl(url, "PUT", body=credential_document(KEY), unix_socket=str(socket))
+        if answer.status != 204:
+            raise RuntimeError(f"a push failed: {answer}")

@@ -1,0 +1,82 @@
+"""Load from wrk on a core of its own, and what Envoy's workers spend on it.
+
+The cost is the CPU time of the worker threads, which the kernel counts in nanoseconds: what else the machine does then
+changes it less than it changes a throughput.
+"""
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.envoy import Envoy
+
+# What a browser sends.
+HEADERS = {
+    "user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "accept-language": "en-US,en;q=0.5",
+    "accept-encoding": "gzip, deflate, br, zstd",
+    "content-type": "application/json",
+    "referer": "https://shop.example.com/orders",
+    "cookie": "session=4f1c2b7a9d; theme=dark",
+    "sec-fetch-dest": "document",
+    "sec-fetch-mode": "navigate",
+    "sec-fetch-site": "same-origin",
+    "cache-control": "no-cache",
+    "dnt": "1",
+}
+PATH = "/orders/42/lines?limit=10&after=2026-01-01"
+ENVOY_CORE, LOAD_CORE = "0", "1"
+
+
+@dataclass
+class Cost:
+    """Of one request."""
+
+    cpu_us: float
+    requests_per_second: float
+
+
+class Load:
+    """Drives the listeners of an Envoy."""
+
+    def __init__(self, envoy: Envoy, *, pinned: bool = True):
+        self._envoy = envoy
+        self._pinned = pinned
+        self._scripts = tempfile.TemporaryDirectory(prefix="bench-")
+        if pinned:
+            pin = ["taskset", "-acp", ENVOY_CORE, str(envoy.process.pid)]
+            subprocess.run(pin, check=True, capture_output=True)
+
+    def measure(self, listener: str, seconds: float, *, body: int = 0, connections: int = 16, path: str = PATH) -> Cost:
+        """The cost of requests with a body of so many bytes."""
+        headers = [argument for name, value in HEADERS.items() for argument in ("-H", f"{name}: {value}")]
+        url = f"http://127.0.0.1:{self._envoy.port(listener)}{path}"
+        pin = ["taskset", "-c", LOAD_CORE] if self._pinned else []
+        load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *headers]
+        if body:
+            load += ["-s", str(self._script(body))]
+        before = self._worker_nanoseconds()
+        output = subprocess.run([*pin, *load, url], check=True, capture_output=True, text=True).stdout
+        spent = self._worker_nanoseconds() - before
+        if "Non-2xx" in output or "Socket errors" in output:
+            raise RuntimeError(f"{listener}: requests failed:\n{output}")
+        requests = int(re.search(r"(\d+) requests in", output)[1])
+        return Cost(spent / 1000 / requests, float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]))
+
+    def resident_mib(self) -> float:
+        """Memory of the Envoy."""
+        status = Path(f"/proc/{self._envoy.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+    def _worker_nanoseconds(self) -> int:
+        threads = Path(f"/proc/{self._envoy.process.pid}/task").iterdir()
+        workers = [thread for thread in threads if (thread / "comm").read_text().startswith("wrk:worker")]
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in workers)
+
+    def _script(self, body: int) -> Path:
+        script = Path(self._scripts.name) / f"{body}.lua"
+        script.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {body})\n')
+        return script
