@@ -1,0 +1,273 @@
+"""A real Envoy that is configured as Istio would configure it from manifests.
+
+istiod is no part of this. What it makes of the few resources that are used here is written down below, by its source:
+EnvoyFilter patches are put in as they stand, WasmPlugin becomes a filter, ServiceEntry and DestinationRule become
+clusters. As istio-agent does, the filter's image is replaced by a local file.
+"""
+
+import copy
+import json
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from botocore.credentials import Credentials
+
+from .certificates import Authority
+from .client import Response, curl
+from .envoy import Envoy
+from .process import wait_until
+from .proxy import WASM, credential_document
+
+_TYPES = "type.googleapis.com/"
+_ROUTER = {
+    "name": "envoy.filters.http.router",
+    "typed_config": {"@type": _TYPES + "envoy.extensions.filters.http.router.v3.Router"},
+}
+
+
+@dataclass
+class Mesh:
+    """The proxy of one workload: a sidecar, or a gateway that takes mutual TLS."""
+
+    manifests: list[dict]
+    directory: Path
+    upstreams: dict[str, int]
+    """The port on 127.0.0.1 at which each host of the ServiceEntry really is, with TLS."""
+    authority: Authority
+    context: str = "SIDECAR_OUTBOUND"
+
+    def __enter__(self):
+        self.socket_volume = Path(tempfile.mkdtemp(prefix="mesh-"))
+        # As the kubelet makes an emptyDir.
+        self.socket_volume.chmod(0o777)
+        try:
+            self.envoy = Envoy(self._bootstrap(), self.directory)
+            self.envoy.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if hasattr(self, "envoy"):
+            self.envoy.stop()
+        shutil.rmtree(self.socket_volume, ignore_errors=True)
+
+    def request(
+        self, host: str, path: str, method: str = "GET", certificate: tuple[Path, Path] | None = None, **options
+    ):
+        """A request of the application to `http://HOST`; over mutual TLS where the proxy is a gateway."""
+        port = self.envoy.port("traffic")
+        headers = {"Host": host, **options.pop("headers", {})}
+        if self.context == "SIDECAR_OUTBOUND":
+            return curl(f"http://127.0.0.1:{port}{path}", method, headers=headers, **options)
+        tls = ["--insecure"]
+        if certificate:
+            tls += ["--cert", str(certificate[0]), "--key", str(certificate[1])]
+        return curl(f"https://127.0.0.1:{port}{path}", method, headers=headers, options=tls, **options)
+
+    def intake(self, path: str, method: str = "GET", body: bytes | None = None) -> Response:
+        return curl(f"http://intake{path}", method, body=body, unix_socket=str(self.socket))
+
+    def push(self, credentials: Credentials, identity: str = "default") -> None:
+        def wanted() -> bool:
+            return identity in {entry["id"] for entry in self.intake("/v1/identities").json["identities"]}
+
+        wait_until(wanted, f"the intake to want {identity}")
+        document = credential_document(credentials)
+        assert self.intake(f"/v1/identities/{identity}/credentials", "PUT", document).status == 204
+
+    @property
+    def socket(self) -> Path:
+        return self.local(self._patches("LISTENER")[0]["patch"]["value"]["address"]["pipe"]["path"])
+
+    def local(self, path: str) -> Path:
+        """Where a path on the pod's volume is here."""
+        return Path(path.replace("/var/run/sigv4", str(self.socket_volume)))
+
+    def of_kind(self, kind: str) -> list[dict]:
+        return [manifest for manifest in self.manifests if manifest["kind"] == kind]
+
+    def _patches(self, apply_to: str) -> list[dict]:
+        return [
+            patch
+            for manifest in self.of_kind("EnvoyFilter")
+            for patch in copy.deepcopy(manifest["spec"]["configPatches"])
+            if patch["applyTo"] == apply_to and patch["match"]["context"] == self.context
+        ]
+
+    def _bootstrap(self) -> dict:
+        filters = [_ROUTER]
+        for patch in self._patches("HTTP_FILTER"):
+            before = patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
+            assert patch["patch"]["operation"] == "INSERT_BEFORE"
+            filters.insert([each["name"] for each in filters].index(before), patch["patch"]["value"])
+        filters[:0] = [_wasm_plugin_filter(plugin) for plugin in self.of_kind("WasmPlugin")]
+        listeners = [self._traffic(filters), *(patch["patch"]["value"] for patch in self._patches("LISTENER"))]
+        for listener in listeners:
+            if pipe := listener["address"].get("pipe"):
+                pipe["path"] = str(self.local(pipe["path"]))
+                self._make_directory(pipe["path"])
+        bootstrap = {
+            "node": {"id": "mesh", "cluster": "mesh"},
+            "static_resources": {"listeners": listeners, "clusters": self._clusters()},
+        }
+        extensions = {
+            patch["patch"]["value"]["name"]: patch["patch"]["value"] for patch in self._patches("EXTENSION_CONFIG")
+        }
+        self._discover_from_files(bootstrap, extensions)
+        _use_local_file(bootstrap)
+        return bootstrap
+
+    def _make_directory(self, socket: str) -> None:
+        # By the pod's own init container; where no pod is among the manifests, as that one does.
+        pods = [deployment["spec"]["template"]["spec"] for deployment in self.of_kind("Deployment")]
+        commands = [
+            each["command"] for pod in pods for each in pod["initContainers"] if each["name"] == "sigv4-directory"
+        ]
+        command = commands[0] if commands else ["install", "-d", "-m", "0700", str(Path(socket).parent)]
+        subprocess.run([str(self.local(part)) if part.startswith("/") else part for part in command], check=True)
+
+    def _traffic(self, filters: list[dict]) -> dict:
+        manager = {
+            "@type": _TYPES + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "traffic",
+            # Istio's default.
+            "normalize_path": True,
+            "http_filters": filters,
+            "route_config": {
+                "virtual_hosts": [
+                    {
+                        "name": f"{host}:80",
+                        "domains": [host, f"{host}:80"],
+                        "routes": [
+                            {"match": {"prefix": "/"}, "route": {"cluster": f"outbound|80||{host}", "timeout": "0s"}}
+                        ],
+                    }
+                    for host in self._external_hosts()
+                ]
+            },
+        }
+        chain: dict = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        if self.context == "GATEWAY":
+            certificate, key = self.authority.issue("gateway.internal")
+            chain["transport_socket"] = {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": _TYPES + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                    # Istio's own is true; here a client without a certificate is to be seen by the filter.
+                    "require_client_certificate": False,
+                    "common_tls_context": {
+                        "tls_certificates": [
+                            {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+                        ],
+                        "validation_context": {"trusted_ca": {"filename": str(self.authority.certificate)}},
+                    },
+                },
+            }
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+        return {"name": "traffic", "address": address, "filter_chains": [chain]}
+
+    def _external_hosts(self) -> list[str]:
+        return [host for entry in self.of_kind("ServiceEntry") for host in entry["spec"]["hosts"]]
+
+    def _clusters(self) -> list[dict]:
+        clusters = []
+        for host in self._external_hosts():
+            address = {"socket_address": {"address": "127.0.0.1", "port_value": self.upstreams.get(host, 1)}}
+            cluster = {
+                "name": f"outbound|80||{host}",
+                "type": "STATIC",
+                "load_assignment": {
+                    "cluster_name": host,
+                    "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+                },
+            }
+            if self._originates_tls(host):
+                cluster |= _tls_by_the_requests_host(self.authority.certificate)
+            clusters.append(cluster)
+        return clusters
+
+    def _originates_tls(self, host: str) -> bool:
+        for rule in self.of_kind("DestinationRule"):
+            wanted = rule["spec"]["host"]
+            if wanted == host or (wanted.startswith("*") and host.endswith(wanted[1:])):
+                for settings in rule["spec"]["trafficPolicy"].get("portLevelSettings", []):
+                    if settings["port"]["number"] == 80:
+                        return settings["tls"]["mode"] == "SIMPLE"
+        return False
+
+    def _discover_from_files(self, node, extensions: dict[str, dict]) -> None:
+        """Extensions come from a file in place of istiod."""
+        if isinstance(node, list):
+            for each in node:
+                self._discover_from_files(each, extensions)
+        elif isinstance(node, dict):
+            if "config_discovery" in node:
+                assert "ads" in node["config_discovery"]["config_source"]
+                extension = extensions[node["name"]]
+                _use_local_file(extension)
+                path = self.directory / f"{node['name']}.yaml"
+                resource = {"@type": _TYPES + "envoy.config.core.v3.TypedExtensionConfig", **extension}
+                path.write_text(yaml.safe_dump({"version_info": "1", "resources": [resource]}))
+                del node["config_discovery"]["config_source"]["ads"]
+                node["config_discovery"]["config_source"]["path_config_source"] = {"path": str(path)}
+            for each in node.values():
+                self._discover_from_files(each, extensions)
+
+
+def _wasm_plugin_filter(plugin: dict) -> dict:
+    spec, metadata = plugin["spec"], plugin["metadata"]
+    name = f"{metadata['namespace']}.{metadata['name']}"
+    return {
+        "name": name,
+        "typed_config": {
+            "@type": _TYPES + "envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": name,
+                "configuration": {
+                    "@type": _TYPES + "google.protobuf.StringValue",
+                    "value": json.dumps(spec["pluginConfig"]),
+                },
+                "vm_config": {
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"remote": {"http_uri": {"uri": spec["url"], "cluster": "_", "timeout": "30s"}}},
+                },
+            },
+        },
+    }
+
+
+def _use_local_file(node) -> None:
+    if isinstance(node, list):
+        for each in node:
+            _use_local_file(each)
+    elif isinstance(node, dict):
+        if "remote" in node.get("code", {}):
+            assert node["code"]["remote"]["http_uri"]["uri"].startswith("oci://")
+            node["code"] = {"local": {"filename": str(WASM)}}
+        for each in node.values():
+            _use_local_file(each)
+
+
+def _tls_by_the_requests_host(trusted: Path) -> dict:
+    return {
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": _TYPES + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {"validation_context": {"trusted_ca": {"filename": str(trusted)}}},
+            },
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _TYPES + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "upstream_http_protocol_options": {"auto_sni": True, "auto_san_validation": True},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+    }
