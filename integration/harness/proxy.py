@@ -51,8 +51,12 @@ class StockConfiguration:
         }
 
     def use_wasm(self, path: Path) -> None:
-        for plugin in (self.signer, self.intake):
-            plugin["vm_config"]["code"]["local"]["filename"] = str(path)
+        """In every listener that has the filter."""
+        for listener in self.document["static_resources"]["listeners"]:
+            for each in self.http_connection_manager(listener["name"])["http_filters"]:
+                plugin = each["typed_config"].get("config", {})
+                if "vm_config" in plugin:
+                    plugin["vm_config"]["code"]["local"]["filename"] = str(path)
 
     def use_socket(self, path: Path) -> None:
         """The intake's Unix socket, where its listener has one."""
@@ -77,13 +81,14 @@ class StockConfiguration:
 
 
 class Proxy:
-    """A running Envoy that signs by `policy`; credentials go in over its Unix socket."""
+    """A running Envoy that signs by `policy`, or else as `configuration` says; credentials go in over its socket."""
 
-    def __init__(self, directory: Path, policy: dict, configuration: StockConfiguration | None = None):
+    def __init__(self, directory: Path, policy: dict | None, configuration: StockConfiguration | None = None):
         if not WASM.exists():
             raise FileNotFoundError(f"{WASM} is not there: run make build")
         configuration = configuration or StockConfiguration()
-        configuration.configure(configuration.signer, policy)
+        if policy is not None:
+            configuration.configure(configuration.signer, policy)
         configuration.use_wasm(WASM)
         # A socket's path has room for about a hundred characters, which test directories outgrow.
         self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))

@@ -31,9 +31,11 @@ def start(tmp_path, authority, aws):
     """Starts the proxy of a kustomization."""
     started = []
 
-    def start(kustomization: str, **options) -> Mesh:
+    def start(kustomization: str, change=lambda manifests: None, **options) -> Mesh:
         ports = {host: upstream.port for host, upstream in aws.items()}
-        mesh = Mesh(build(ISTIO / kustomization), tmp_path, ports, authority, **options)
+        manifests = build(ISTIO / kustomization)
+        change(manifests)
+        mesh = Mesh(manifests, tmp_path, ports, authority, **options)
         started.append(mesh.__enter__())
         return mesh
 
@@ -126,6 +128,20 @@ def test_a_wasm_plugin_shares_credentials_with_the_intake_and_streams_to_s3(star
     assert mesh.request(S3, "/bucket/key").status == 200
     assert mesh.request(S3, "/bucket/key", "PUT", body=b"object").status == 200
     assert aws[S3].last.verdict.payload == "unsigned"
+
+
+def test_a_wasm_plugin_can_hash_no_body(start, aws):
+    def hashing(manifests):
+        next(each for each in manifests if each["kind"] == "WasmPlugin")["spec"]["pluginConfig"]["routes"]["/"] = {
+            "hosts": [SQS]
+        }
+
+    mesh = start("wasm-plugin", change=hashing)
+    mesh.push(TEMPORARY_KEY)
+
+    response = mesh.request(SQS, "/", "POST", body=b"{}")
+    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert "allow_on_headers_stop_iteration" in response.json["error"]["message"]
 
 
 def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, authority):

@@ -1,0 +1,1 @@
+"""The policy reference, made from the policy's JSON schema."""

@@ -1,0 +1,186 @@
+"""The documents: what a reader would copy from them works, and does what the text says."""
+
+import contextlib
+import re
+import shlex
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from conftest import TEMPORARY_KEY
+from harness.client import curl
+from harness.documents import examples, lead_to, listeners
+from harness.process import REPOSITORY, environment_without_aws
+from harness.proxy import Proxy
+from harness.upstream import Upstream
+from harness.verifier import Refused, Signature, Verifier
+from reference import generate
+
+EXAMPLES = [
+    example
+    for document in (
+        "recipes.md",
+        "migrating-from-aws-sigv4-proxy.md",
+        "migrating-from-envoy-aws-request-signing.md",
+    )
+    for example in examples(document)
+]
+KEYS = generate.load_examples()
+
+
+class AnyScope(Verifier):
+    """Accepts a signature for whatever service and region it names; the test looks which they were."""
+
+    def verify(self, request, now=None):
+        claimed = Signature.of(request)
+        *region, service, end = claimed.scope[1:]
+        if end != "aws4_request":
+            raise Refused(f"scope is {claimed.scope}")
+        # A set of regions is no part of the scope.
+        named = region[0] if region else claimed.region_set.split(",")[0].replace("*", "us-east-1")
+        return Verifier(self.keys, named, service).verify(request, now)
+
+
+@pytest.fixture(scope="module")
+def _aws(keys):
+    with Upstream(AnyScope(keys, "", "")) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def aws(_aws):
+    _aws.reset()
+    return _aws
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory, _aws):
+    """One Envoy with a listener for the policy of each example."""
+    policies = {f"key {place}": example["policy"] for place, example in KEYS.items()}
+    policies |= {f"example {number}": example.policy for number, example in enumerate(EXAMPLES)}
+    configuration = listeners(policies)
+    lead_to(configuration, _aws.port)
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(tmp_path_factory.mktemp("documents"), None, configuration))
+        for identity in proxy.identities():
+            proxy.push(TEMPORARY_KEY, identity)
+        yield proxy
+
+
+def test_the_policy_reference_is_what_the_schema_gives():
+    assert (REPOSITORY / "docs" / "policy.md").read_text() == generate.render(), (
+        "docs/policy.md is stale; write it anew: .venv/bin/python integration/reference/generate.py"
+    )
+
+
+@pytest.mark.parametrize("place", KEYS)
+def test_the_example_of_a_key_does_what_the_reference_says(proxy, aws, place):
+    example = KEYS[place]
+    method, _, path = example["request"].partition(" ")
+    headers = {"host": example.get("host", "proxy.internal"), **example.get("with", {})}
+    if client := example.get("client"):
+        service, region = client.split()
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential=throw-away/20260101/{region}/{service}/aws4_request, "
+            f"SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
+        )
+    body = example["body"].encode() if "body" in example else None
+    url = f"http://127.0.0.1:{proxy.envoy.port(f'key {place}')}{path}"
+
+    response = curl(url, method, headers=headers, body=body)
+
+    if status := example.get("answers"):
+        assert response.status == status, response.text
+        assert not aws.received
+        return
+    last = aws.last
+    if example.get("unsigned"):
+        assert (last.request.header("host"), last.request.target) == (headers["host"], path)
+        assert last.refusal == "no Authorization header"
+        return
+    assert response.status == 200, response.text
+    sent_method, _, target = example["sends"].partition(" ")
+    sent = urlsplit(target)
+    asked = last.request.target if last.verdict.location == "header" else last.request.path
+    expected = sent.path + (f"?{sent.query}" if sent.query else "")
+    assert (last.request.method, last.request.header("host"), asked) == (sent_method, sent.netloc, expected)
+    if scope := example.get("scope"):
+        assert f"{last.verdict.service} {last.verdict.region}" == scope
+    for name, value in example.get("headers", {}).items():
+        assert last.request.header(name) == value
+    for name, value in example.get("returns", {}).items():
+        assert response.headers[name] == value
+    if name := example.get("signs"):
+        assert name in last.verdict.signed_headers
+    if query := example.get("query"):
+        assert query in last.request.query.split("&")
+    assert last.verdict.location == example.get("location", "header")
+    if payload := example.get("payload"):
+        assert last.verdict.payload == payload
+    if wants := example.get("wants"):
+        assert any(wants.items() <= identity.items() for identity in proxy.identities().values())
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=[example.place for example in EXAMPLES])
+def test_a_recipe_is_signed_for_what_it_says(proxy, aws, number):
+    example = EXAMPLES[number]
+    address = f"127.0.0.1:{proxy.envoy.port(f'example {number}')}"
+    commands, programs = example.commands(), example.code("python")
+    assert commands or programs
+
+    for command in commands:
+        arguments = shlex.split(command.replace("127.0.0.1:8080", address))
+        assert arguments[0] == "curl"
+
+        done = subprocess.run(
+            ["curl", "-sS", "--output", "/dev/null", "--write-out", "%{http_code}", *arguments[1:]],
+            input="a file", capture_output=True, text=True, check=False, timeout=20,
+        )  # fmt: skip
+        refusal = aws.last.refusal if aws.received else None
+        assert (done.stdout, refusal) == (str(example.status), None), done.stderr
+    for program in programs:
+        code = program.replace("127.0.0.1:8080", address)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment_without_aws(), capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 0, done.stderr
+
+    if example.status == 307:
+        assert not aws.received
+        return
+    assert len(aws.received) == len(commands) + len(programs)
+    for received in aws.received:
+        verdict = received.verdict
+        assert verdict, received.refusal
+        assert (verdict.service, verdict.region, received.request.header("host")) == example.scope
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example.place for example in EXAMPLES])
+def test_the_yaml_beside_a_policy_can_be_read(example):
+    for code in example.code("yaml"):
+        assert yaml.safe_load(code)
+
+
+@pytest.mark.parametrize(
+    "document", [*sorted(path.name for path in (REPOSITORY / "docs").glob("*.md")), "../README.md"]
+)
+def test_links_between_documents_lead_somewhere(document):
+    path = REPOSITORY / "docs" / document
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (path.parent / name).resolve() if name else path
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in headings(linked.read_text()), target
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that a reader's browser finds, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
