@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from .process import REPOSITORY
 
-ISTIO = REPOSITORY / "envoy" / "istio"
+MANIFESTS = REPOSITORY / "envoy"
+ISTIO = MANIFESTS / "istio"
 _KUBERNETES = "1.37"
 
 

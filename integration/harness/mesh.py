@@ -23,7 +23,7 @@ from .process import wait_until
 from .proxy import WASM, credential_document
 
 _TYPES = "type.googleapis.com/"
-_ROUTER = {
+ROUTER = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": _TYPES + "envoy.extensions.filters.http.router.v3.Router"},
 }
@@ -83,31 +83,36 @@ class Mesh:
 
     @property
     def socket(self) -> Path:
-        return self.local(self._patches("LISTENER")[0]["patch"]["value"]["address"]["pipe"]["path"])
+        (intake,) = self._patches("LISTENER", "ADD")
+        return self.local(intake["address"]["pipe"]["path"])
 
     def local(self, path: str) -> Path:
         """Where a path on the pod's volume is here."""
         return Path(path.replace("/var/run/sigv4", str(self.socket_volume)))
 
+    def pods(self) -> list[dict]:
+        """The specifications of the pods that the manifests make."""
+        return [deployment["spec"]["template"]["spec"] for deployment in self.of_kind("Deployment")]
+
     def of_kind(self, kind: str) -> list[dict]:
         return [manifest for manifest in self.manifests if manifest["kind"] == kind]
 
-    def _patches(self, apply_to: str) -> list[dict]:
+    def _patches(self, apply_to: str, operation: str) -> list[dict]:
+        """The values that EnvoyFilters put there."""
         return [
-            patch
+            patch["patch"]["value"]
             for manifest in self.of_kind("EnvoyFilter")
             for patch in copy.deepcopy(manifest["spec"]["configPatches"])
-            if patch["applyTo"] == apply_to and patch["match"]["context"] == self.context
+            if (patch["applyTo"], patch["patch"]["operation"]) == (apply_to, operation)
+            and patch["match"]["context"] == self.context
         ]
 
     def _bootstrap(self) -> dict:
-        filters = [_ROUTER]
-        for patch in self._patches("HTTP_FILTER"):
-            before = patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
-            assert patch["patch"]["operation"] == "INSERT_BEFORE"
-            filters.insert([each["name"] for each in filters].index(before), patch["patch"]["value"])
-        filters[:0] = [_wasm_plugin_filter(plugin) for plugin in self.of_kind("WasmPlugin")]
-        listeners = [self._traffic(filters), *(patch["patch"]["value"] for patch in self._patches("LISTENER"))]
+        plugins = [_wasm_plugin_filter(plugin) for plugin in self.of_kind("WasmPlugin")]
+        traffic = self._traffic([*plugins, *self._patches("HTTP_FILTER", "INSERT_BEFORE"), ROUTER])
+        for merged in self._patches("LISTENER", "MERGE"):
+            traffic |= merged
+        listeners = [traffic, *self._patches("LISTENER", "ADD")]
         for listener in listeners:
             if pipe := listener["address"].get("pipe"):
                 pipe["path"] = str(self.local(pipe["path"]))
@@ -116,16 +121,14 @@ class Mesh:
             "node": {"id": "mesh", "cluster": "mesh"},
             "static_resources": {"listeners": listeners, "clusters": self._clusters()},
         }
-        extensions = {
-            patch["patch"]["value"]["name"]: patch["patch"]["value"] for patch in self._patches("EXTENSION_CONFIG")
-        }
+        extensions = {extension["name"]: extension for extension in self._patches("EXTENSION_CONFIG", "ADD")}
         self._discover_from_files(bootstrap, extensions)
         _use_local_file(bootstrap)
         return bootstrap
 
     def _make_directory(self, socket: str) -> None:
         # By the pod's own init container; where no pod is among the manifests, as that one does.
-        pods = [deployment["spec"]["template"]["spec"] for deployment in self.of_kind("Deployment")]
+        pods = self.pods()
         commands = [
             each["command"] for pod in pods for each in pod["initContainers"] if each["name"] == "sigv4-directory"
         ]

@@ -86,6 +86,7 @@ def test_a_sidecar_signs_for_the_hosts_of_the_mesh_and_originates_tls(start, aws
         (S3, "/bucket/a%20key?list-type=2", None),
         (S3, "/bucket/key", b"object"),
         (SQS, "/", b'{"QueueName": "orders"}'),
+        (SQS, "/", b"2 MiB " * 350_000),
     ]:
         response = mesh.request(host, path, "POST" if body else "GET", body=body)
         assert response.status == 200, response.text

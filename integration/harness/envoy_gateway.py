@@ -1,0 +1,119 @@
+"""A real Envoy that is configured as Envoy Gateway would configure it from manifests.
+
+Envoy Gateway itself is no part of this. What it makes of an EnvoyExtensionPolicy and of routes is written down below,
+by its source; EnvoyPatchPolicies are applied as they stand.
+"""
+
+import json
+
+from .mesh import ROUTER, Mesh
+from .proxy import WASM
+
+_TYPES = "type.googleapis.com/"
+_LISTENER = _TYPES + "envoy.config.listener.v3.Listener"
+
+
+class EnvoyGateway(Mesh):
+    """The proxy of the one gateway that the manifests have, with one HTTP listener."""
+
+    @property
+    def socket(self):
+        return self.local(self._added_listeners()[0]["address"]["pipe"]["path"])
+
+    def pod(self) -> dict:
+        """What the EnvoyProxy adds to the proxy's pod."""
+        kubernetes = self.of_kind("EnvoyProxy")[0]["spec"]["provider"]["kubernetes"]
+        return kubernetes["envoyDeployment"]["patch"]["value"]["spec"]["template"]["spec"]
+
+    def pods(self) -> list[dict]:
+        return [self.pod()]
+
+    def _patches_of_policies(self) -> list[dict]:
+        return [patch for policy in self.of_kind("EnvoyPatchPolicy") for patch in policy["spec"]["jsonPatches"]]
+
+    def _added_listeners(self) -> list[dict]:
+        return [
+            json.loads(json.dumps(patch["operation"]["value"]))
+            for patch in self._patches_of_policies()
+            if patch["operation"]["path"] == ""
+        ]
+
+    def _bootstrap(self) -> dict:
+        signer = self._signer()
+        traffic = self._traffic([signer, ROUTER])
+        manager = traffic["filter_chains"][0]["filters"][0]["typed_config"]
+        # Paths as the ClientTrafficPolicy has them; Envoy Gateway normalizes by default.
+        manager |= {
+            "normalize_path": True,
+            "merge_slashes": False,
+            "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        }
+        for host in manager["route_config"]["virtual_hosts"]:
+            enabled = {"@type": _TYPES + "envoy.config.route.v3.FilterConfig", "config": {}}
+            host["routes"][0]["typed_per_filter_config"] = {signer["name"]: enabled}
+        # A gateway's listener has one chain, the default one.
+        traffic["default_filter_chain"] = traffic.pop("filter_chains")[0]
+
+        gateway = self.of_kind("Gateway")[0]
+        metadata, (listener,) = gateway["metadata"], gateway["spec"]["listeners"]
+        name = f"{metadata['namespace']}/{metadata['name']}/{listener['name']}"
+        for patch in self._patches_of_policies():
+            assert patch["type"] == _LISTENER
+            if patch["operation"]["path"]:
+                assert patch["name"] == name
+                _add(traffic, patch["operation"]["path"], patch["operation"]["value"])
+        added = self._added_listeners()
+        for listener in added:
+            self._place(listener)
+        return {"static_resources": {"listeners": [traffic, *added], "clusters": self._clusters()}}
+
+    def _place(self, listener: dict) -> None:
+        path = listener["address"]["pipe"]["path"]
+        listener["address"]["pipe"]["path"] = str(self.local(path))
+        self._make_directory(path)
+        plugin = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]["typed_config"]["config"]
+        mounted = next(each for each in self.pod()["containers"] if each["name"] == "envoy")["volumeMounts"]
+        volume = next(each["mountPath"] for each in mounted if each["name"] == "sigv4-filter")
+        local = plugin["vm_config"]["code"]["local"]
+        assert local["filename"] == f"{volume}/plugin.wasm"
+        local["filename"] = str(WASM)
+
+    def _signer(self) -> dict:
+        policy = self.of_kind("EnvoyExtensionPolicy")[0]
+        (wasm,) = policy["spec"]["wasm"]
+        name = f"envoyextensionpolicy/{policy['metadata']['namespace']}/{policy['metadata']['name']}/wasm/0"
+        return {
+            "name": f"envoy.filters.http.wasm/{name}",
+            "disabled": True,
+            "typed_config": {
+                "@type": _TYPES + "envoy.extensions.filters.http.wasm.v3.Wasm",
+                "config": {
+                    "name": wasm["name"],
+                    "fail_open": wasm["failOpen"],
+                    "configuration": {
+                        "@type": _TYPES + "google.protobuf.StringValue",
+                        "value": json.dumps(wasm["config"]),
+                    },
+                    "vm_config": {
+                        "vm_id": name,
+                        "runtime": "envoy.wasm.runtime.v8",
+                        # Envoy Gateway serves the image's module to the proxy.
+                        "code": {"local": {"filename": str(WASM)}},
+                    },
+                },
+            },
+        }
+
+    def _external_hosts(self) -> list[str]:
+        return [host for route in self.of_kind("HTTPRoute") for host in route["spec"]["hostnames"]]
+
+    def _originates_tls(self, host: str) -> bool:
+        return any(tls["spec"]["validation"]["hostname"] == host for tls in self.of_kind("BackendTLSPolicy"))
+
+
+def _add(document, pointer: str, value) -> None:
+    """JSON Patch's `add`, of a member of an object."""
+    *parents, last = pointer.removeprefix("/").split("/")
+    for part in parents:
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    document[last] = value
