@@ -67,15 +67,3 @@ def listeners(policies: dict[str, str]) -> StockConfiguration:
         plugin["configuration"]["value"] = policy
         all_listeners.append(listener)
     return configuration
-
-
-def lead_to(configuration: StockConfiguration, port: int) -> None:
-    """Sends what goes to any https host to a port of this machine, without TLS: names are not resolved in tests."""
-    https = configuration.cluster("https")
-    https.clear()
-    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
-    https.update(
-        name="https",
-        type="STATIC",
-        load_assignment={"cluster_name": "https", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    )

@@ -68,6 +68,17 @@ class StockConfiguration:
         tls = self.cluster("https")["transport_socket"]["typed_config"]["common_tls_context"]
         tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
 
+    def lead_https_to(self, port: int) -> None:
+        """Sends what goes to any https host to a port of this machine, without TLS: names are not resolved in tests."""
+        endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+        https = self.cluster("https")
+        https.clear()
+        https.update(
+            name="https",
+            type="STATIC",
+            load_assignment={"cluster_name": "https", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        )
+
     def serve_tls(self, listener: str, certificate: Path, key: Path) -> None:
         """Puts a listener behind TLS."""
         files = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}

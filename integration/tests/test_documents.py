@@ -12,7 +12,7 @@ import yaml
 
 from conftest import TEMPORARY_KEY
 from harness.client import curl
-from harness.documents import examples, lead_to, listeners
+from harness.documents import examples, listeners
 from harness.process import REPOSITORY, environment_without_aws
 from harness.proxy import Proxy
 from harness.upstream import Upstream
@@ -62,7 +62,7 @@ def proxy(tmp_path_factory, _aws):
     policies = {f"key {place}": example["policy"] for place, example in KEYS.items()}
     policies |= {f"example {number}": example.policy for number, example in enumerate(EXAMPLES)}
     configuration = listeners(policies)
-    lead_to(configuration, _aws.port)
+    configuration.lead_https_to(_aws.port)
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(Proxy(tmp_path_factory.mktemp("documents"), None, configuration))
         for identity in proxy.identities():
@@ -162,6 +162,16 @@ def test_a_recipe_is_signed_for_what_it_says(proxy, aws, number):
 def test_the_yaml_beside_a_policy_can_be_read(example):
     for code in example.code("yaml"):
         assert yaml.safe_load(code)
+
+
+def test_troubleshooting_has_every_code_of_a_local_reply():
+    replies = (REPOSITORY / "README.md").read_text().partition("## Local replies")[2].partition("\n## ")[0]
+    codes = re.findall(r"^\| \d{3} \| `(\w+)`", replies, re.MULTILINE)
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+
+    assert len(codes) >= 6
+    for code in codes:
+        assert f"`{code}`" in text
 
 
 @pytest.mark.parametrize(

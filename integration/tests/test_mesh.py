@@ -13,17 +13,7 @@ OTHER_API_HOST = f"other.execute-api.{REGION}.amazonaws.com"
 def leading_to(upstream) -> StockConfiguration:
     """What would go to a host of the request's choice over https goes to `upstream`, as with a sidecar's own routes."""
     configuration = StockConfiguration()
-    https = configuration.cluster("https")
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": upstream.port}}
-    https.clear()
-    https.update(
-        name="https",
-        type="STATIC",
-        load_assignment={
-            "cluster_name": "https",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-    )
+    configuration.lead_https_to(upstream.port)
     return configuration
 
 
