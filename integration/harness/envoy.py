@@ -45,6 +45,8 @@ class Envoy:
             # Hot restart would share memory between the Envoys of one machine.
             [envoy_binary(), "--config-path", configuration_path, "--disable-hot-restart",
              "--concurrency", str(concurrency), "--log-level", log_level,
+             # Every ten seconds is its default, which tests of the access log would have to wait for.
+             "--file-flush-interval-msec", "100",
              "--admin-address-path", self._admin_address, *arguments],
             directory / "envoy.log",
             environment_without_aws(),

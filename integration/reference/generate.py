@@ -84,6 +84,8 @@ def _outcome(example: dict) -> str:
         text += f"; the response gets `{name}: {value}`"
     if name := example.get("signs"):
         text += f", and `{name}` is signed"
+    if logged := example.get("logs"):
+        text += ", and the access log has " + ", ".join(f"`{name}: {value}`" for name, value in logged.items())
     if query := example.get("query"):
         text += f", its query has `{query}`"
     return f"{text}."

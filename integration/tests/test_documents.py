@@ -1,6 +1,7 @@
 """The documents: what a reader would copy from them works, and does what the text says."""
 
 import contextlib
+import json
 import re
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ import yaml
 from conftest import TEMPORARY_KEY
 from harness.client import curl
 from harness.documents import examples, listeners
-from harness.process import REPOSITORY, environment_without_aws
+from harness.process import REPOSITORY, environment_without_aws, wait_until
 from harness.proxy import Proxy
 from harness.upstream import Upstream
 from harness.verifier import Refused, Signature, Verifier
@@ -120,6 +121,14 @@ def test_the_example_of_a_key_does_what_the_reference_says(proxy, aws, place):
     assert last.verdict.location == example.get("location", "header")
     if payload := example.get("payload"):
         assert last.verdict.payload == payload
+    if logged := example.get("logs"):
+
+        def entries() -> list[dict]:
+            lines = [json.loads(line) for line in proxy.envoy.log.splitlines() if line.startswith("{")]
+            return [line for line in lines if line["path"] == sent.path]
+
+        wait_until(entries, "the access log")
+        assert logged.items() <= entries()[-1].items()
     if wants := example.get("wants"):
         assert any(wants.items() <= identity.items() for identity in proxy.identities().values())
 

@@ -173,8 +173,7 @@ def test_the_access_log_describes_a_request(proxy, api, path, route, identity, s
         entries = [json.loads(line) for line in proxy.envoy.log.splitlines() if line.startswith("{")]
         return [entry for entry in entries if entry["path"].endswith(segment)]
 
-    # Envoy writes its log every ten seconds.
-    wait_until(lambda: len(lines()) == 1, "the access log", timeout=15)
+    wait_until(lambda: len(lines()) == 1, "the access log")
     [line] = lines()
     described = [line[field] for field in ("route", "identity", "signing_name", "outcome", "status")]
     assert described == [route, identity, signing_name, outcome, status]
