@@ -7,6 +7,7 @@
 //! route of two can't be slipped past by spelling. An encoded slash stays inside its segment: `/a%2Fadmin` is one
 //! segment, which the prefixes `/a` and `/a/admin` do not match.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::Route;
@@ -173,6 +174,16 @@ impl PrefixSegments {
         let decode = |segment: &str| path_text::decode(segment.as_bytes()).into_boxed_slice();
         Self { segments: inner.split('/').skip(1).map(decode).collect(), slash }
     }
+}
+
+/// Sorts routes as [`Matcher::find`] prefers them: by the length of their prefix, then by how exact their hosts are. Of a
+/// route with several hosts the most exact one counts.
+pub(super) fn precedence(route: &Route) -> impl Ord {
+    let PrefixSegments { segments, slash } = PrefixSegments::of(&route.prefix);
+    // A name is more exact than a domain, a longer domain than one that it is part of, and either with a port.
+    let exactness = |host: &HostPattern| (!host.wildcard, host.name.split('.').count(), host.port.is_some());
+    let hosts = route.hosts.iter().map(exactness).max();
+    (Reverse(segments.len()), segments, Reverse(slash), Reverse(hosts))
 }
 
 /// The beginning of `path` that is `prefix`, as this path spells it; `None` where the path does not begin with it.

@@ -76,6 +76,14 @@ impl Policy {
         &self.routes
     }
 
+    /// All routes, the one that wins first: of those that match a request, the first one takes it. A route with several
+    /// hosts stands where its most exact one puts it.
+    pub fn routes_by_precedence(&self) -> Vec<&Route> {
+        let mut routes: Vec<&Route> = self.routes.iter().collect();
+        routes.sort_by_cached_key(|route| matcher::precedence(route));
+        routes
+    }
+
     /// All that routes sign as, each once.
     pub fn identities(&self) -> &[Identity] {
         &self.identities

@@ -1,0 +1,119 @@
+//! How upstreams may read a path: a model of their leniencies that shares no code with the filter. The property tests and
+//! the fuzz targets hold the filter's paths against it.
+
+/// Whether some upstream that decodes `path` at most once could read it as one outside of `target`, or could be led through
+/// a directory outside of it.
+pub fn may_leave(target: &[u8], path: &[u8]) -> bool {
+    READINGS.iter().any(|reading| {
+        let root = reading.segments(target);
+        // A path that ends in a slash names what is below that.
+        let root = root.strip_suffix(&[Vec::new()]).unwrap_or(&root);
+        let segments = reading.segments(path);
+        let Some(rest) = segments.strip_prefix(root) else { return true };
+        let mut depth = 0_usize;
+        for segment in rest {
+            match segment.as_slice() {
+                b".." if depth == 0 => return true,
+                b".." => depth -= 1,
+                b"." => {}
+                b"" if reading.merges_slashes => {}
+                _ => depth += 1,
+            }
+        }
+        false
+    })
+}
+
+/// Percent escapes decoded once; what is no escape stays.
+pub fn decode_once(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let escape =
+            text.get(at + 1..at + 3).filter(|digits| text[at] == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        match escape {
+            Some(digits) => {
+                let digits = std::str::from_utf8(digits).expect("hexadecimal digits are ASCII");
+                decoded.push(u8::from_str_radix(digits, 16).expect("two hexadecimal digits are a byte"));
+                at += 3;
+            }
+            None => {
+                decoded.push(text[at]);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+/// One way to read a path.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    decodes: bool,
+    backslash_divides: bool,
+    /// Segments are cut at the first of these: `;` begins parameters, NUL ends a C string, `?` and `#` end a path.
+    cut_at: &'static [u8],
+    merges_slashes: bool,
+}
+
+const fn reading(decodes: bool, backslash_divides: bool, cut_at: &'static [u8], merges_slashes: bool) -> Reading {
+    Reading { decodes, backslash_divides, cut_at, merges_slashes }
+}
+
+const READINGS: [Reading; 12] = [
+    reading(false, false, b"", false),
+    reading(false, false, b"", true),
+    reading(false, true, b"", false),
+    reading(false, true, b";", true),
+    reading(false, true, b";?#\0", false),
+    reading(true, false, b"", false),
+    reading(true, false, b"", true),
+    reading(true, true, b"", false),
+    reading(true, true, b"", true),
+    reading(true, false, b";", false),
+    reading(true, true, b";?#\0", false),
+    reading(true, true, b";?#\0", true),
+];
+
+impl Reading {
+    /// The segments behind the leading slash.
+    fn segments(self, path: &[u8]) -> Vec<Vec<u8>> {
+        let path = if self.decodes { decode_once(path) } else { path.to_vec() };
+        let divides = |byte: &u8| *byte == b'/' || (self.backslash_divides && *byte == b'\\');
+        let cut = |segment: &[u8]| segment.split(|byte| self.cut_at.contains(byte)).next().unwrap_or_default().to_vec();
+        path.split(divides).skip(1).map(cut).filter(|segment| !(self.merges_slashes && segment.is_empty())).collect()
+    }
+}
+
+/// The model sees what it is there to see.
+#[test]
+fn the_model_knows_the_ways_out() {
+    for path in [
+        "/p/..",
+        "/p/../x",
+        "/p/a/../../x",
+        "/p/%2e%2e",
+        "/p/.%2E/x",
+        "/p/a%2f..%2f..",
+        "/p/..;x/y",
+        "/p\\..",
+        "/p%5c..",
+        "/p/..%00",
+        "/p/..%3fx",
+        "/p/%2e%2e%23",
+        "/px",
+        "/",
+        "/q/p",
+        "/p/./../x",
+        "/p/a//../..",
+        "/p/a//../../../x",
+    ] {
+        assert!(may_leave(b"/p", path.as_bytes()), "{path}");
+    }
+    for path in ["/p", "/p/", "/p/a/..", "/p/.", "/p//x", "/p/...", "/p/%252e%252e", "/p/a..", "/p/a/../b"] {
+        assert!(!may_leave(b"/p", path.as_bytes()), "{path}");
+        assert!(!may_leave(b"", path.as_bytes()), "{path}");
+    }
+    assert!(may_leave(b"", b"/..") && may_leave(b"/", b"/.."));
+    assert!(!may_leave(b"/p/", b"/p/x") && may_leave(b"/p/", b"/p/../x"));
+}
