@@ -59,12 +59,9 @@ struct IntakeDocument {
 impl IntakePolicy {
     /// Whether a plugin configuration is an intake's, going by its one key.
     pub fn is_meant(json: &[u8]) -> bool {
-        #[derive(Deserialize)]
-        struct Probe {
-            #[serde(rename = "intake")]
-            _intake: serde::de::IgnoredAny,
-        }
-        serde_json::from_slice::<Probe>(json).is_ok()
+        // A map, for serde takes a list as well for a struct.
+        type Members = std::collections::HashMap<String, serde::de::IgnoredAny>;
+        serde_json::from_slice::<Members>(json).is_ok_and(|members| members.contains_key("intake"))
     }
 
     /// Reads `{"intake": {"tokenSha256": ["<64 hex>"]}}`.
@@ -407,6 +404,6 @@ mod tests {
     fn an_intake_configuration_is_told_from_a_policy() {
         assert!(IntakePolicy::is_meant(br#"{"intake": {}}"#));
         assert!(!IntakePolicy::is_meant(br#"{"routes": {}}"#));
-        assert!(!IntakePolicy::is_meant(b"[]"));
+        assert!(!IntakePolicy::is_meant(b"[{}]"));
     }
 }

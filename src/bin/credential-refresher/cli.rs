@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
+use crate::check_policy::CheckPolicy;
 use crate::proxy_client::ProxyAddress;
 
 /// Keeps Envoy's signing filter supplied with AWS credentials.
@@ -19,7 +20,11 @@ use crate::proxy_client::ProxyAddress;
 #[derive(Debug, Parser)]
 #[command(name = "credential-refresher", version, max_term_width = 100)]
 #[command(override_usage = USAGE, after_long_help = AFTER_HELP)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, disable_help_subcommand = true)]
 struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     options: Options,
 
@@ -35,6 +40,12 @@ struct CommandLine {
     /// How long `--once` waits for proxies and sources that are not ready yet.
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "once", value_parser = humantime::parse_duration)]
     timeout: Duration,
+}
+
+/// What is asked for in place of supplying proxies.
+#[derive(Debug, Subcommand)]
+enum Command {
+    CheckPolicy(CheckPolicy),
 }
 
 /// What both the command line and the file may say.
@@ -74,7 +85,8 @@ struct Options {
 
 const USAGE: &str = "\
 credential-refresher --proxy <ADDRESS> [OPTIONS]
-       credential-refresher --config <FILE> [OPTIONS]";
+       credential-refresher --config <FILE> [OPTIONS]
+       credential-refresher check-policy [--json | --convert] <FILE>";
 
 const AFTER_HELP: &str = "\
 AWS is set up as for any SDK: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_STS and the other AWS_* variables, the shared
@@ -83,7 +95,8 @@ config and credentials files, SSO, web identity, ECS, EKS Pod Identity and EC2 i
 Examples:
   credential-refresher --proxy unix:/run/sigv4/credentials.sock
   credential-refresher --proxy http://127.0.0.1:9902 --token-file /run/secrets/intake-token \\
-                       --allow-role 'arn:aws:iam::123456789012:role/*' --log-format json";
+                       --allow-role 'arn:aws:iam::123456789012:role/*' --log-format json
+  credential-refresher check-policy policy.json";
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
@@ -109,7 +122,16 @@ enum LogLevel {
     Trace,
 }
 
-/// What is to be done.
+/// What the program is started for.
+#[derive(Debug)]
+pub enum Task {
+    /// To say whether a policy is valid.
+    CheckPolicy(CheckPolicy),
+    /// To supply proxies.
+    Supply(Settings),
+}
+
+/// Whom to supply, and how.
 #[derive(Debug)]
 pub struct Settings {
     /// At least one.
@@ -130,16 +152,22 @@ pub struct Settings {
     pub log_level: LevelFilter,
 }
 
-impl Settings {
+impl Task {
     /// Reads the command line and the file that it names, and ends the process with a message where they can't be
     /// followed.
     pub fn read() -> Self {
-        Self::resolve(CommandLine::parse()).unwrap_or_else(|message| {
+        let mut line = CommandLine::parse();
+        if let Some(Command::CheckPolicy(check)) = line.command.take() {
+            return Self::CheckPolicy(check);
+        }
+        Self::Supply(Settings::resolve(line).unwrap_or_else(|message| {
             let mut command = CommandLine::command();
             command.error(ErrorKind::ValueValidation, message).exit()
-        })
+        }))
     }
+}
 
+impl Settings {
     fn resolve(line: CommandLine) -> Result<Self, String> {
         let file = line.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let Options { proxies, token_file, interval, allow_roles, listen, log_format, log_level } = line.options;

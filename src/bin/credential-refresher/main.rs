@@ -3,6 +3,7 @@
 //! | module | its job |
 //! | --- | --- |
 //! | [`cli`] | the command line and the configuration file |
+//! | [`check_policy`] | the command that checks a policy, which [`policy_file`] reads |
 //! | [`sources`] | the provider chain, and STS on top of it |
 //! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
 //! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
@@ -10,8 +11,10 @@
 //! | [`status`] | what the probes and Prometheus are told, served by [`status_server`] |
 //! | [`telemetry`] | the log |
 
+mod check_policy;
 mod cli;
 mod keeper;
+mod policy_file;
 mod proxy_client;
 mod reconcile;
 mod sources;
@@ -27,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::cli::Settings;
+use crate::cli::{Settings, Task};
 use crate::keeper::Keeper;
 use crate::proxy_client::ProxyClient;
 use crate::reconcile::{AllowedRoles, Proxy};
@@ -36,7 +39,10 @@ use crate::status::Status;
 use crate::status_server::StatusServer;
 
 fn main() -> ExitCode {
-    let settings = Settings::read();
+    let settings = match Task::read() {
+        Task::CheckPolicy(check) => return check.run(),
+        Task::Supply(settings) => settings,
+    };
     telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty: the work is waiting.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
