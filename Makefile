@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test demo bench soak lint format clean system-packages
+.PHONY: help build test fuzz demo bench soak lint format clean system-packages
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: build ## Run all tests: unit, property, and integration in a real Envoy
 	integration/setup
 	integration/setup-s3s-fs
 	.venv/bin/python -m pytest integration
+
+fuzz: ## Look for inputs that break the filter's promises, FUZZ_SECONDS (60) for each target
+	build/system-packages c++
+	build/fuzz
 
 demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)
 	envoy/demo/run
@@ -48,11 +52,12 @@ lint: system-packages ## Check formatting, lints and dependencies
 
 format: system-packages ## Format the Rust and the Python
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	build/lint-tools
 	.toolchain/lint/bin/ruff format .
 
 clean: ## Remove what was built (not the tools under .toolchain and .venv)
-	rm -rf dist target
+	rm -rf dist target fuzz/target
 
 system-packages:
 	@build/system-packages
