@@ -79,14 +79,17 @@ class StockConfiguration:
             load_assignment={"cluster_name": "https", "endpoints": [{"lb_endpoints": [endpoint]}]},
         )
 
-    def serve_tls(self, listener: str, certificate: Path, key: Path) -> None:
-        """Puts a listener behind TLS."""
+    def serve_tls(self, listener: str, certificate: Path, key: Path, client_authority: Path | None = None) -> None:
+        """Puts a listener behind TLS; with a client authority, it takes certificates of that one, and requires none."""
         files = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+        context: dict = {"tls_certificates": [files]}
+        if client_authority:
+            context["validation_context"] = {"trusted_ca": {"filename": str(client_authority)}}
         self.listener(listener)["filter_chains"][0]["transport_socket"] = {
             "name": "envoy.transport_sockets.tls",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                "common_tls_context": {"tls_certificates": [files]},
+                "common_tls_context": context,
             },
         }
 

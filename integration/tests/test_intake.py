@@ -1,11 +1,14 @@
 """Who may push credentials, and what the intake says of them."""
 
 import hashlib
+import json
 import stat
 
 import pytest
 
 from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
+from harness import raw
+from harness.certificates import Authority
 from harness.client import curl
 from harness.proxy import StockConfiguration, credential_document
 
@@ -17,6 +20,12 @@ PUSH = "/v1/identities/default/credentials"
 @pytest.fixture
 def proxy(start_proxy, api):
     return start_proxy(policy({"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}))
+
+
+@pytest.fixture(scope="module")
+def lasting_proxy(start_shared_proxy, _api):
+    """For tests that begin with a push, and do not care for what was before."""
+    return start_shared_proxy(policy({"/api": api_route(_api)}))
 
 
 def error_code(response) -> str:
@@ -60,11 +69,11 @@ def test_status_is_ready_when_every_identity_holds_credentials(proxy):
 @pytest.mark.parametrize(
     "document", [b"", b"not json", b"{}", b'{"Version": 2}', b"\xff", b'{"Version": 1, "AccessKeyId": "A/B"}']
 )
-def test_refuses_what_is_no_credential_document(proxy, document):
-    proxy.push(STATIC_KEY)
+def test_refuses_what_is_no_credential_document(lasting_proxy, document):
+    lasting_proxy.push(STATIC_KEY)
 
-    assert proxy.intake(PUSH, "PUT", document).status == 400
-    assert proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
+    assert lasting_proxy.intake(PUSH, "PUT", document).status == 400
+    assert lasting_proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
 
 
 def test_refuses_an_identity_that_no_policy_wants(proxy):
@@ -73,18 +82,67 @@ def test_refuses_an_identity_that_no_policy_wants(proxy):
     assert proxy.intake("/v1/identities/other/credentials", "PUT", document).status == 404
 
 
+@pytest.mark.parametrize(
+    ("size", "status"), [(64 * 1024, 204), (64 * 1024 + 1, 413), (8 << 20, 413)], ids=["64 KiB", "a byte more", "8 MiB"]
+)
+@pytest.mark.parametrize("framing", [{}, {"Transfer-Encoding": "chunked"}], ids=["length", "chunked"])
+def test_a_document_has_at_most_64_kib(lasting_proxy, size, status, framing):
+    lasting_proxy.push(STATIC_KEY)
+    document = credential_document(TEMPORARY_KEY).ljust(size)
+
+    # Envoy may end the connection before it has read all, which curl takes for an error.
+    answer = curl(f"http://intake{PUSH}", "PUT", framing, document, unix_socket=str(lasting_proxy.socket))
+    assert answer.status == status
+    held = TEMPORARY_KEY if status == 204 else STATIC_KEY
+    assert lasting_proxy.identities()["default"]["held"]["accessKeyId"] == held.access_key
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "GET", "HEAD", "OPTIONS"])
+def test_other_methods_are_refused_and_change_nothing(lasting_proxy, method):
+    lasting_proxy.push(STATIC_KEY)
+    answer = lasting_proxy.intake(
+        PUSH, method, None if method in ("GET", "HEAD") else credential_document(TEMPORARY_KEY)
+    )
+
+    assert (answer.status, answer.headers.get("allow")) == (405, "PUT, DELETE")
+    assert lasting_proxy.intake("/v1/identities", "DELETE").headers.get("allow") == "GET"
+    assert lasting_proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/identities/other/credentials",
+        "/v1/identities/%64efault/credentials",
+        "/v1/identities/default%00/credentials",
+        "/v1/identities/../identities/default/credentials/..",
+        "/v1/identities//credentials",
+        "/v1/identities/default/credentials/",
+        "/v1/identities/default",
+        "//v1/identities",
+        "/",
+    ],
+)
+def test_an_identity_or_a_resource_that_is_not_there(lasting_proxy, path):
+    lasting_proxy.push(STATIC_KEY)
+
+    assert lasting_proxy.intake(path, "PUT", credential_document(TEMPORARY_KEY)).status == 404
+    assert lasting_proxy.intake(path, "DELETE").status == 404
+    assert lasting_proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
+
+
 def test_the_socket_is_for_its_owner_alone(proxy):
     assert stat.S_IMODE(proxy.socket.stat().st_mode) == 0o600
 
 
-@pytest.fixture
-def network_intake(start_proxy, api):
+@pytest.fixture(scope="module")
+def network_intake(start_shared_proxy, _api):
     """A proxy whose intake listens on TCP; its URL."""
     configuration = StockConfiguration()
     configuration.listener("intake")["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     configuration.configure(configuration.intake, {"intake": {"tokenSha256": [digest]}})
-    proxy = start_proxy(policy({"/api": api_route(api)}), configuration)
+    proxy = start_shared_proxy(policy({"/api": api_route(_api)}), configuration)
     return f"http://127.0.0.1:{proxy.envoy.port('intake')}"
 
 
@@ -102,3 +160,63 @@ def test_over_the_network_nobody_else_is_let_in(network_intake, authorization):
     for method, path, body in [("GET", "/v1/identities", None), ("PUT", PUSH, credential_document(STATIC_KEY))]:
         response = curl(network_intake + path, method, headers, body)
         assert (response.status, error_code(response)) == (401, "Unauthenticated")
+
+
+@pytest.mark.parametrize("value", [b"Bearer \xff", b"Bearer " + TOKEN.encode() + b"\x80", b"Bearer\t" + TOKEN.encode()])
+def test_a_token_that_is_no_text_lets_nobody_in(network_intake, value):
+    port = int(network_intake.rpartition(":")[2])
+    request = b"GET /v1/identities HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: " + value + b"\r\n\r\n"
+
+    [status] = raw.statuses(raw.http1(port, request))
+    assert status == 401
+
+
+# A client certificate.
+
+
+@pytest.fixture(scope="module")
+def tls_intake(start_shared_proxy, _api, authority):
+    """A proxy whose intake listens on TCP with TLS, and takes certificates of an authority; how to call it."""
+    configuration = StockConfiguration()
+    configuration.listener("intake")["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    configuration.serve_tls("intake", *authority.issue("localhost"), authority.certificate)
+    proxy = start_shared_proxy(policy({"/api": api_route(_api)}), configuration)
+
+    def call(path: str, method: str = "GET", body: bytes | None = None, client=None, headers=()):
+        options = ["--cacert", str(authority.certificate)]
+        if client:
+            options += ["--cert", str(client[0]), "--key", str(client[1])]
+        url = f"https://localhost:{proxy.envoy.port('intake')}{path}"
+        return curl(url, method, headers, body, options=options)
+
+    return call
+
+
+def test_a_verified_client_certificate_lets_in(tls_intake, authority):
+    client = authority.issue("refresher")
+
+    assert tls_intake(PUSH, "PUT", credential_document(STATIC_KEY), client).status == 204
+    [identity] = json.loads(tls_intake("/v1/identities", client=client).body)["identities"]
+    assert identity["held"]["accessKeyId"] == STATIC_KEY.access_key
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": f"Bearer {TOKEN}"},
+        {"X-Forwarded-Client-Cert": f'Hash={"4" * 64};Subject="CN=refresher"'},
+    ],
+    ids=["nothing", "a token that is not listed", "a claim"],
+)
+def test_tls_without_a_client_certificate_lets_nobody_in(tls_intake, headers):
+    for method, path, body in [("GET", "/v1/identities", None), ("PUT", PUSH, credential_document(STATIC_KEY))]:
+        response = tls_intake(path, method, body, headers=headers)
+        assert (response.status, error_code(response)) == (401, "Unauthenticated")
+
+
+def test_a_certificate_of_a_strange_authority_gets_nowhere(tls_intake, tmp_path):
+    stranger = Authority(tmp_path).issue("refresher")
+
+    with pytest.raises(RuntimeError, match="curl ended with"):
+        tls_intake("/v1/identities", client=stranger)
