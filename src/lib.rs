@@ -11,6 +11,7 @@
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
 //! | `filter` | the proxy's callbacks and host calls, the only part that knows proxy-wasm |
 //! | [`intake`] | the private API through which credentials come in |
+//! | [`log_limit`] | warnings that requests can cause, kept to one a second |
 //! | [`pairs`] | the form in which the proxy hands maps over |
 //! | [`path`] | the request's path checked, and put behind its target's |
 //! | [`payload`] | when the hash of a body is known |
@@ -24,6 +25,7 @@ pub mod credentials;
 #[cfg(target_arch = "wasm32")]
 mod filter;
 pub mod intake;
+pub mod log_limit;
 pub mod pairs;
 pub mod path;
 pub mod payload;

@@ -36,6 +36,9 @@ impl IntakeCall {
 
     fn send(&mut self, reply: &Reply) -> Action {
         self.answered = true;
+        if reply.status >= 400 {
+            log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
+        }
         let mut headers = vec![("cache-control", "no-store")];
         if !reply.body.is_empty() {
             headers.push(("content-type", "application/json"));

@@ -7,6 +7,7 @@
 mod host;
 mod intake;
 mod local_reply;
+mod logger;
 mod metrics;
 mod request;
 mod root;
@@ -18,7 +19,7 @@ mod entry {
     use proxy_wasm::traits::RootContext;
 
     proxy_wasm::main! {{
-        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
+        super::logger::start();
         proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::new(super::root::Root::default()) });
     }}
 }

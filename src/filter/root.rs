@@ -10,6 +10,7 @@ use super::intake::IntakeCall;
 use super::request::SignedRequest;
 use super::signer::Signer;
 use crate::intake::IntakePolicy;
+use crate::log_limit::UNLIMITED;
 use crate::policy::Policy;
 
 /// The root context: one for each plugin configuration and worker.
@@ -62,7 +63,7 @@ impl RootContext for Root {
         match self.configure() {
             Ok(()) => true,
             Err(error) => {
-                log::error!("the configuration is refused: {error}");
+                log::error!(target: UNLIMITED, "the configuration is refused: {error}");
                 false
             }
         }
