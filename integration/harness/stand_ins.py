@@ -26,8 +26,8 @@ class StandIn:
     account: str
     _root: Credentials
 
-    def __init__(self, directory: Path):
-        self.port = free_port()
+    def __init__(self, directory: Path, port: int | None = None):
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory = directory
         self._process: Process
@@ -99,11 +99,11 @@ class Ministack(StandIn):
     # Its root key. It is let in whatever it signs, so nothing but the set-up may use it.
     _root = Credentials("test", "test")
 
-    def __init__(self, directory: Path):
-        super().__init__(directory)
+    def __init__(self, directory: Path, address: str = "127.0.0.1", port: int | None = None):
+        super().__init__(directory, port)
         environment = environment_without_aws(
             AUTH="true",
-            BIND_HOST="127.0.0.1",
+            BIND_HOST=address,
             GATEWAY_PORT=str(self.port),
             # Its MQTT listener has a fixed port.
             IOT_MTLS_ENABLED="0",

@@ -1,0 +1,102 @@
+"""What a Docker engine is not needed for, of envoy/docker-compose.yaml; integration/compose/run brings it up."""
+
+import json
+import re
+import subprocess
+import urllib.request
+
+import pytest
+import yaml
+
+from harness.process import REPOSITORY, free_port, wait_until
+from harness.proxy import StockConfiguration
+from harness.refresher import Refresher
+from harness.stand_ins import REGION
+
+COMPOSE = REPOSITORY / "envoy" / "docker-compose.yaml"
+FILES = REPOSITORY / "envoy" / "compose"
+DASHBOARD = json.loads((FILES / "grafana" / "dashboards" / "sigv4.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+def test_its_envoy_is_the_stock_one_but_for_three_places():
+    document = yaml.safe_load((FILES / "envoy.yaml").read_text())
+    stock = StockConfiguration()
+    stock.listener("traffic")["address"]["socket_address"]["address"] = "0.0.0.0"
+    stock.signer["configuration"] = None
+    listeners = {each["name"]: each for each in document["static_resources"]["listeners"]}
+    clusters = {each["name"]: each for each in document["static_resources"]["clusters"]}
+    signer = listeners["traffic"]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]
+    signer["typed_config"]["config"]["configuration"] = None
+    # No other path of the admin interface can be reached from outside of the container.
+    [route] = listeners.pop("statistics")["filter_chains"][0]["filters"][0]["typed_config"]["route_config"][
+        "virtual_hosts"
+    ][0]["routes"]
+    assert route["match"]["path"] == "/stats/prometheus"
+    clusters.pop("admin")
+    document["static_resources"] = {"listeners": [*listeners.values()], "clusters": [*clusters.values()]}
+
+    assert json.loads(json.dumps(document)) == stock.document
+
+
+def test_every_container_is_confined():
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+
+    for name, service in services.items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+
+
+def test_prometheus_takes_its_configuration():
+    promtool = REPOSITORY / ".toolchain" / "prometheus" / "usr" / "bin" / "promtool"
+    subprocess.run([REPOSITORY / "build" / "prometheus"], check=True)
+
+    command = [promtool, "check", "config", FILES / "prometheus.yaml"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.fixture(scope="module")
+def metrics(start_shared_proxy, ministack, tmp_path_factory) -> dict[str, set[str]]:
+    """The metrics that Envoy and the refresher have after some requests, each with the names of its labels."""
+    role = {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn}
+    proxy = start_shared_proxy({"routes": {"/s3": role}, "credentialsWaitMs": 5000})
+    port = free_port()
+    with Refresher(
+        tmp_path_factory.mktemp("refresher"), proxy, ministack, "--interval", "100ms", "--listen", f"127.0.0.1:{port}"
+    ) as refresher:
+        refresher.wait_ready(lambda: proxy.intake("/v1/status").status == 200)
+        for path in ("/s3/nothing", "/elsewhere"):
+            proxy.request(path)
+
+        def text() -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                return answer.read().decode() + proxy.envoy.admin("/stats/prometheus")
+
+        # Envoy's histograms are told once their first five seconds are over.
+        wait_until(lambda: "envoy_cluster_upstream_rq_time_bucket" in text(), "Envoy's histograms")
+        found = {}
+        for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? ", text(), re.MULTILINE):
+            found.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+        # A counter of failures has no line before the first one; the run book says which there are.
+        run_book = (REPOSITORY / "docs" / "operations.md").read_text()
+        for name in re.findall(r"`(\w+_failures_total)`", run_book):
+            found.setdefault(f"credential_refresher_{name}", set())
+        return {**found, "up": {"job"}}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_the_dashboard_asks_for_metrics_that_there_are(metrics, expression):
+    functions = {"sum", "min", "max", "count", "rate", "increase", "histogram_quantile", "time", "vector", "by", "or"}
+    without_groups = re.sub(r"by \([^)]*\)", "by", expression)
+    selectors = re.findall(r"\b([a-z][a-z0-9_]+)(?:\{([^}]*)\})?", re.sub(r"\[[^]]*\]", "", without_groups))
+    asked = {name: re.findall(r"(\w+)[!=]", labels) for name, labels in selectors if name not in functions}
+    grouped = {name.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for name in group.split(",")}
+
+    assert asked or expression == "vector(0)"
+    for name, labels in asked.items():
+        assert name in metrics
+        assert set(labels) <= metrics[name]
+        assert grouped <= metrics[name]
