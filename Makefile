@@ -4,10 +4,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test fuzz demo bench soak lint format clean system-packages
+.PHONY: help build test test-matrix fuzz demo compose image bench soak lint format clean system-packages
 
 help: ## Print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: system-packages ## Build dist/sigv4_filter.wasm and dist/credential-refresher
 	build/cargo-wasm build --locked --release --lib
@@ -23,12 +23,24 @@ test: build ## Run all tests: unit, property, and integration in a real Envoy
 	integration/setup-s3s-fs
 	.venv/bin/python -m pytest integration
 
+test-matrix: build ## Run the integration tests against Envoy 1.36 to 1.40, one after another
+	integration/setup
+	.venv/bin/python integration/test-matrix $(ENVOY_RELEASES)
+
 fuzz: ## Look for inputs that break the filter's promises, FUZZ_SECONDS (60) for each target
 	build/system-packages c++
 	build/fuzz
 
 demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)
 	envoy/demo/run
+
+compose: build ## Bring envoy/docker-compose.yaml up, pulling nothing, check it, take it down (KEEP=1 leaves it up)
+	integration/setup
+	integration/compose/run
+
+image: build ## Make OCI images of filter and refresher under dist/, with bills of materials and licenses
+	build/bill-of-materials
+	build/image
 
 bench: build ## Measure what signing costs, against plain Envoy and its native signer
 	build/system-packages wrk

@@ -35,7 +35,7 @@ def with_retries(configuration: StockConfiguration) -> StockConfiguration:
 
 
 class SigningCluster(StockConfiguration):
-    """The stock configuration with the signer taken from the listener to a cluster, the only one, that leads to `upstream`."""
+    """The stock configuration with the signer moved from the listener to the cluster, which leads to `upstream`."""
 
     def __init__(self, upstream):
         super().__init__()

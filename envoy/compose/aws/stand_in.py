@@ -1,4 +1,4 @@
-"""AWS for docker-compose: a private bucket, a user who may assume a role, and the user's key where an SDK looks for it."""
+"""AWS for docker-compose: a private bucket, a user who may assume a role, and the user's key in a file for SDKs."""
 
 import os
 import signal
