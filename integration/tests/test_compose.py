@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import urllib.request
 
@@ -50,6 +51,8 @@ def test_every_container_is_confined():
 
 def test_prometheus_takes_its_configuration():
     promtool = REPOSITORY / ".toolchain" / "prometheus" / "usr" / "bin" / "promtool"
+    if not promtool.exists() and not shutil.which("apt-get"):
+        pytest.skip("promtool comes from a Debian package")
     subprocess.run([REPOSITORY / "build" / "prometheus"], check=True)
 
     command = [promtool, "check", "config", FILES / "prometheus.yaml"]
