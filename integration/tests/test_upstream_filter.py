@@ -5,6 +5,7 @@ what it has already changed takes a retry.
 """
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,10 @@ class SigningCluster(StockConfiguration):
     @property
     def signer(self) -> dict:
         return self._signer["typed_config"]["config"]
+
+    def use_wasm(self, path: Path) -> None:
+        super().use_wasm(path)
+        self.signer["vm_config"]["code"]["local"]["filename"] = str(path)
 
 
 @pytest.fixture(scope="module")
