@@ -155,6 +155,16 @@ def test_the_remaining_life_of_each_identity_is_shown(proxy):
     assert 0 < lives[("default",)] <= 3600
 
 
+def test_credentials_that_never_expire_alarm_nobody(start_proxy, api):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}})
+    wait_until(lambda: "default" in proxy.identities(), "the policy's wants")
+    document = b'{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "secret"}'
+    assert proxy.intake("/v1/identities/default/credentials", "PUT", document).status == 204
+
+    life = "sigv4_credentials_remaining_seconds"
+    wait_until(lambda: samples(proxy, life).get(("default",)) == 2**32 - 1, "the gauge")
+
+
 @pytest.mark.parametrize(
     ("path", "route", "identity", "signing_name", "outcome", "status"),
     [

@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often while requests wait for credentials, so that none waits noticeably longer than its policy says.
 const WAITING_TICK: Duration = Duration::from_millis(20);
 
+/// Stands for the life of credentials without an expiry: a number that no alert for short ones is above.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// How many answers are looked at for the upstream's clock between two ticks.
 const LOOKS_AT_CLOCKS: u32 = 32;
 
@@ -144,14 +147,10 @@ impl Signer {
     fn show_remaining_life(&self, now: SystemTime) {
         for (held, identity) in self.credentials.borrow().by_identity.iter().zip(self.policy.identities()) {
             let remaining = match held {
-                Some(held) if !held.credentials().hold_at(now) => Some(Duration::ZERO),
-                Some(held) => held.credentials().remaining(now),
-                None => Some(Duration::ZERO),
+                Some(held) => held.credentials().remaining(now).unwrap_or(FOR_EVER),
+                None => Duration::ZERO,
             };
-            // What holds for ever has no number for it.
-            if let Some(remaining) = remaining {
-                self.metrics.remaining_life(identity.id(), remaining);
-            }
+            self.metrics.remaining_life(identity.id(), remaining);
         }
     }
 
