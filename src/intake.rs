@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `GET /v1/identities` | which identities the loaded policies want, and what is held for each |
 //! | `PUT /v1/identities/{id}/credentials` | takes a `credential_process` document |
-//! | `DELETE /v1/identities/{id}/credentials` | forgets what is held, and does not take the same access key again |
+//! | `PUT /v1/identities/{id}/credentials?unless-revoked` | the same, but not an access key that a `DELETE` revoked |
+//! | `DELETE /v1/identities/{id}/credentials` | revokes what is held |
 //! | `GET /v1/status` | 200 where every wanted identity holds unexpired credentials, else 503 |
 
 use std::time::SystemTime;
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::credentials::{
-    CredentialStore, Credentials, HeldCredentials, Identities, IdentityStatus, SetError, SharedData,
+    CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, SetError, SharedData,
 };
 use crate::refusal::error_body;
 
@@ -178,7 +179,8 @@ pub fn answer<D: SharedData>(
     body: &[u8],
     now: SystemTime,
 ) -> Reply {
-    let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let mut parts = path.splitn(2, |byte| *byte == b'?');
+    let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     match (Resource::of(path), method) {
         (Some(Resource::Identities), b"GET") => Reply::json(200, &identities(store, now)),
         (Some(Resource::Status), b"GET") => status(store, now),
@@ -195,16 +197,7 @@ pub fn answer<D: SharedData>(
                 return Reply::done(store.revoke(identity.id()));
             }
             match Credentials::from_document(body) {
-                Ok(credentials)
-                    if store.revoked(identity.id()).iter().any(|key| key == credentials.access_key_id()) =>
-                {
-                    Reply::error(
-                        409,
-                        "RevokedCredentials",
-                        "this access key was revoked by a DELETE; push another one, as its source gives after a rotation",
-                    )
-                }
-                Ok(credentials) => Reply::done(store.put(identity.id(), &credentials)),
+                Ok(credentials) => put(store, identity, &credentials, query == b"unless-revoked"),
                 Err(error) => Reply::error(400, "InvalidCredentials", &error.to_string()),
             }
         }
@@ -218,6 +211,24 @@ pub fn answer<D: SharedData>(
             "the intake has /v1/identities, /v1/identities/{id}/credentials and /v1/status",
         ),
     }
+}
+
+/// Whoever pushes by hand means it; who pushes by a plan, as the refresher does, is not to undo a revocation.
+fn put<D: SharedData>(
+    store: &CredentialStore<D>,
+    identity: &Identity,
+    credentials: &Credentials,
+    unless_revoked: bool,
+) -> Reply {
+    let (id, key) = (identity.id(), credentials.access_key_id());
+    if !unless_revoked {
+        return Reply::done(store.reinstate(id, key).and_then(|()| store.put(id, credentials)));
+    }
+    if store.revoked(id).iter().any(|revoked| revoked == key) {
+        let why = "this access key was revoked by a DELETE; push another one, as its source gives after a rotation";
+        return Reply::error(409, "RevokedCredentials", why);
+    }
+    Reply::done(store.put(id, credentials))
 }
 
 enum Resource<'a> {
@@ -314,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_access_key_is_listed_and_not_taken_again() {
+    fn a_revoked_access_key_is_listed_and_taken_again_only_from_who_insists() {
         let memory = Memory::default();
         let store = wanting_default(&memory);
         answer(&store, b"PUT", PATH, DOCUMENT, NOW);
@@ -325,13 +336,17 @@ mod tests {
             serde_json::json!({"id": "default", "held": null, "revoked": ["AKIDEXAMPLE"]})
         );
 
-        let again = answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+        let unless_revoked = [PATH, b"?unless-revoked"].concat();
+        let again = answer(&store, b"PUT", &unless_revoked, DOCUMENT, NOW);
         assert_eq!((again.status, json(&again)["error"]["code"].as_str()), (409, Some("RevokedCredentials")));
         assert!(!again.changed && store.get("default").is_none());
 
         let other = String::from_utf8(DOCUMENT.to_vec()).unwrap().replace("AKIDEXAMPLE", "AKIDOTHER");
-        assert_eq!(answer(&store, b"PUT", PATH, other.as_bytes(), NOW).status, 204);
+        assert_eq!(answer(&store, b"PUT", &unless_revoked, other.as_bytes(), NOW).status, 204);
         assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDOTHER");
+
+        assert_eq!(answer(&store, b"PUT", PATH, DOCUMENT, NOW).status, 204);
+        assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDEXAMPLE");
     }
 
     #[test]

@@ -78,18 +78,20 @@ def test_a_push_replaces_what_was_held(proxy, api):
     wait_until(signed_with_the_new_key, "the new key to sign", timeout=1.5)
 
 
-def test_a_revoked_key_is_not_used_any_more_and_not_taken_again(proxy):
+def test_a_revoked_key_is_not_used_any_more_and_taken_again_only_from_who_insists(proxy):
     proxy.push(STATIC_KEY)
     eventually_status(proxy, 200)
     proxy.revoke()
 
     eventually_status(proxy, 503)
     assert proxy.identities()["default"]["revoked"] == [STATIC_KEY.access_key]
-    again = proxy.intake("/v1/identities/default/credentials", "PUT", credential_document(STATIC_KEY))
+    place = "/v1/identities/default/credentials"
+    again = proxy.intake(f"{place}?unless-revoked", "PUT", credential_document(STATIC_KEY))
     assert (again.status, again.json["error"]["code"]) == (409, "RevokedCredentials")
     assert no_credentials(proxy.request("/api"))
-    proxy.push(TEMPORARY_KEY)
+    proxy.push(STATIC_KEY)
     eventually_status(proxy, 200)
+    assert "revoked" not in proxy.identities()["default"]
 
 
 def test_each_identity_signs_only_its_own_routes(proxy, api):

@@ -113,7 +113,7 @@ impl<D: SharedData> CredentialStore<D> {
     }
 
     /// Takes away what is held for an identity, and remembers its access key for as long as the identity is wanted: it
-    /// is never read again, whoever puts it back.
+    /// is not read again, whoever puts it back, until it is [reinstated](Self::reinstate).
     ///
     /// # Errors
     /// Where the proxy does not take the value.
@@ -126,6 +126,18 @@ impl<D: SharedData> CredentialStore<D> {
             })?;
         }
         self.wipe(id)
+    }
+
+    /// Lets an access key be used again that was revoked.
+    ///
+    /// # Errors
+    /// Where the proxy does not take the value.
+    pub fn reinstate(&self, id: &str, access_key_id: &str) -> Result<(), SetError> {
+        self.update(&revoked_key(id), |revoked: &mut Vec<String>| {
+            let before = revoked.len();
+            revoked.retain(|key| key != access_key_id);
+            revoked.len() < before
+        })
     }
 
     /// The ids of the access keys that were taken away from an identity, latest last.
@@ -309,8 +321,9 @@ mod tests {
         // As a push does that was under way meanwhile.
         store.put("default", &credentials("AKIDONE")).unwrap();
         assert!(store.get("default").is_none());
-        store.put("default", &credentials("AKIDTHREE")).unwrap();
-        assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDTHREE");
+        store.reinstate("default", "AKIDONE").unwrap();
+        assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDONE");
+        assert_eq!(store.revoked("default"), ["AKIDTWO"]);
 
         store.want("other", &[role("reader")], at(31)).unwrap();
         assert!(store.revoked("default").is_empty());

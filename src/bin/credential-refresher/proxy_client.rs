@@ -220,7 +220,7 @@ impl ProxyClient {
     /// # Errors
     /// Any [`ProxyError`]; [`ProxyError::Refused`] with 404 where no policy wants the identity any longer.
     pub async fn push(&mut self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
-        let path = format!("/v1/identities/{}/credentials", identity.id());
+        let path = format!("/v1/identities/{}/credentials?unless-revoked", identity.id());
         let document = Bytes::from_owner(credentials.to_document());
         self.exchange(Method::PUT, &path, document).await.map(drop)
     }
