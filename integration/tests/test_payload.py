@@ -1,7 +1,9 @@
 """How a route's payload mode decides what of the body is signed, and when it is sent."""
 
 import hashlib
+import json
 import socket
+import subprocess
 
 import pytest
 
@@ -156,3 +158,13 @@ def test_a_proxy_that_can_not_hold_a_request_at_its_headers_says_so(start_proxy,
     assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
     assert "allow_on_headers_stop_iteration" in response.json["error"]["message"]
     assert not api.received
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
+def test_a_body_that_comes_late_is_awaited(proxy, api, protocol):
+    # Longer than it takes to look whether the proxy withholds the body.
+    script = f"(sleep 2.5; echo order) | curl -s {protocol} -T - {proxy.url}/api/late"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+
+    assert json.loads(done.stdout)["bodyLength"] == len("order\n"), done.stdout
+    assert api.last.accepted, api.last.refusal

@@ -151,6 +151,11 @@ impl HeaderMap {
             .map(Self)
     }
 
+    /// How long all names and values are together, as the proxy counts headers.
+    pub(super) fn byte_size(&self) -> u64 {
+        self.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+    }
+
     /// Names, in lower case as Envoy keeps them, and values, in the order of arrival.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         pairs(&self.0)

@@ -96,6 +96,17 @@ impl<'a> RequestHead<'a> {
     }
 }
 
+/// How far a request comes at its headers.
+enum Begun {
+    Decided(State),
+    /// It has to be held.
+    Waits {
+        payload: HeldPayload,
+        since: SystemTime,
+        credentials_by: Option<SystemTime>,
+    },
+}
+
 /// A request that is held back at its headers.
 pub(super) struct Held {
     route: usize,
@@ -103,8 +114,8 @@ pub(super) struct Held {
     since: SystemTime,
     /// Until when the request may wait for credentials; `None` where they are there already.
     credentials_by: Option<SystemTime>,
-    /// Bytes of the request that had arrived when it was paused.
-    size_at_pause: u64,
+    /// Its headers, which stay as they are while it is held.
+    headers: HeaderMap,
     /// The whole request has come.
     ended: bool,
     progress: Progress,
@@ -177,8 +188,7 @@ impl Held {
             }
         }
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waits) };
-        let headers = HeaderMap::read(Map::Request).map_err(failed)?;
-        Ok(match signer.sign(route, &headers, &RequestHead::of(&headers)?, payload, now)? {
+        Ok(match signer.sign(route, &self.headers, &RequestHead::of(&self.headers)?, payload, now)? {
             Signed::Here(rechunks) => {
                 self.rechunks = rechunks;
                 Progress::Signed
@@ -247,7 +257,7 @@ impl Held {
     fn body_is_withheld(&self, now: SystemTime) -> bool {
         matches!(self.payload, HeldPayload::Hashing { seen: 0, .. })
             && now.duration_since(self.since).is_ok_and(|held| held >= BODY_CHECK)
-            && request_size() > self.size_at_pause
+            && request_size() > self.headers.byte_size()
     }
 }
 
@@ -263,7 +273,25 @@ impl SignedRequest {
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
-        self.begin_on(&signer, route, &headers, &head?, ends)
+        match self.begin_on(&signer, route, &headers, &head?, ends)? {
+            Begun::Decided(state) => Ok(state),
+            Begun::Waits { payload, since, credentials_by } => {
+                // Envoy's own 413 names the route by it.
+                host::set_property(b"sigv4.route", route.name.as_bytes()).map_err(failed)?;
+                let held = Rc::new(RefCell::new(Held {
+                    route: route.index,
+                    headers,
+                    payload,
+                    since,
+                    credentials_by,
+                    ended: ends,
+                    progress: Progress::Waits,
+                    rechunks: None,
+                }));
+                signer.hold(self.context, &held);
+                Ok(State::Held(held))
+            }
+        }
     }
 
     fn begin_on(
@@ -273,7 +301,7 @@ impl SignedRequest {
         headers: &HeaderMap,
         head: &RequestHead<'_>,
         ends: bool,
-    ) -> Result<State, Refusal> {
+    ) -> Result<Begun, Refusal> {
         if !route.allow_unauthenticated && !is_authenticated() {
             return Err(Refusal::Unauthenticated);
         }
@@ -296,31 +324,18 @@ impl SignedRequest {
         };
         let payload = match (plan, credentials_by) {
             (PayloadPlan::Known(payload), None) => {
-                return Ok(match signer.sign(route, headers, head, payload, now)? {
+                return Ok(Begun::Decided(match signer.sign(route, headers, head, payload, now)? {
                     Signed::Here(None) => State::Passes,
                     // No body follows, and even an empty one has a last chunk.
                     Signed::Here(Some(body)) if ends => body.finish().map(|()| State::Passes).map_err(malformed)?,
                     Signed::Here(Some(body)) => State::Rechunks(body),
                     Signed::Elsewhere => State::Answered,
-                });
+                }));
             }
             (PayloadPlan::Known(payload), Some(_)) => HeldPayload::Known(payload),
             (PayloadPlan::HashBody, _) => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
         };
-        // Envoy's own 413 names the route by it.
-        host::set_property(b"sigv4.route", route.name.as_bytes()).map_err(failed)?;
-        let held = Rc::new(RefCell::new(Held {
-            route: route.index,
-            payload,
-            since: now,
-            credentials_by,
-            size_at_pause: request_size(),
-            ended: ends,
-            progress: Progress::Waits,
-            rechunks: None,
-        }));
-        signer.hold(self.context, &held);
-        Ok(State::Held(held))
+        Ok(Begun::Waits { payload, since: now, credentials_by })
     }
 
     /// What became of a request at its headers, in the word that is counted; `None` where that is not decided, or there was
