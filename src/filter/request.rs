@@ -273,11 +273,10 @@ impl SignedRequest {
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
+        signer.describe(b"sigv4.route", &route.name);
         match self.begin_on(&signer, route, &headers, &head?, ends)? {
             Begun::Decided(state) => Ok(state),
             Begun::Waits { payload, since, credentials_by } => {
-                // Envoy's own 413 names the route by it.
-                host::set_property(b"sigv4.route", route.name.as_bytes()).map_err(failed)?;
                 let held = Rc::new(RefCell::new(Held {
                     route: route.index,
                     headers,

@@ -13,7 +13,7 @@ use super::metrics::Metrics;
 use super::request::{Held, RequestHead};
 use super::root::watcher_queue;
 use crate::aws_endpoint;
-use crate::credentials::{CredentialStore, Identity, SetError};
+use crate::credentials::{CredentialStore, SetError};
 use crate::path;
 use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource};
 use crate::refusal::Refusal;
@@ -254,7 +254,7 @@ impl Signer {
             Location::Query { expires } if route.redirect => {
                 let uri = signer.presign(&request, [], &context, expires).map_err(failed)?;
                 self.metrics.count(Some(route), "Redirected");
-                self.describe(Some(route), scope.service, "Redirected");
+                self.describe_outcome(Some(route), scope.service, "Redirected");
                 local_reply::redirect(&location(route, authority, uri));
                 return Ok(Signed::Elsewhere);
             }
@@ -294,7 +294,7 @@ impl Signer {
         write().map_err(|error| Refusal::SigningFailed(error.to_string()))?;
         self.metrics.count(Some(route), "Signed");
         if self.policy.access_log {
-            self.describe(Some(route), scope.service, "Signed");
+            self.describe_outcome(Some(route), scope.service, "Signed");
         }
         Ok(Signed::Here(rechunks))
     }
@@ -302,7 +302,7 @@ impl Signer {
     /// Answers the current stream's request with a refusal. The stream must be paused after that.
     pub(super) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
         self.metrics.count(route, refusal.code());
-        self.describe(route, "", refusal.code());
+        self.describe_outcome(route, "", refusal.code());
         local_reply::send(refusal, route.map(|route| route.name.as_str()));
     }
 
@@ -314,19 +314,22 @@ impl Signer {
         left > 0
     }
 
-    /// Describes the current stream's request in the proxy's filter state, where the access log finds it.
-    fn describe(&self, route: Option<&Route>, signing_name: &str, outcome: &str) {
-        let identity = route.and_then(|route| self.policy.identities().get(route.identity));
-        let parts = [
-            (&b"sigv4.route"[..], route.map_or("", |route| &route.name)),
-            (b"sigv4.identity", identity.map_or("", Identity::id)),
-            (b"sigv4.signing_name", signing_name),
-            (b"sigv4.outcome", outcome),
-        ];
-        for (path, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
-            if let Err(error) = host::set_property(path, value.as_bytes()) {
-                log::error!("{error}");
-            }
+    /// Says how the current stream's request is signed, and what became of it.
+    fn describe_outcome(&self, route: Option<&Route>, signing_name: &str, outcome: &str) {
+        if let Some(identity) = route.and_then(|route| self.policy.identities().get(route.identity)) {
+            self.describe(b"sigv4.identity", identity.id());
+        }
+        if !signing_name.is_empty() {
+            self.describe(b"sigv4.signing_name", signing_name);
+        }
+        self.describe(b"sigv4.outcome", outcome);
+    }
+
+    /// Keeps a word on the current stream's request in the proxy's filter state, where its access log and its own local
+    /// replies find it. A request does not fail because it could not be described.
+    pub(super) fn describe(&self, property: &[u8], value: &str) {
+        if let Err(error) = host::set_property(property, value.as_bytes()) {
+            log::error!("{error}");
         }
     }
 

@@ -44,8 +44,8 @@ pub(super) struct Settings {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) credentials_wait_ms: Option<WholeNumber>,
 
-    /// Whether a request that is signed at once is described in Envoy's filter state, for its access log. Others always
-    /// are. Default: false.
+    /// Whether Envoy's access log can tell identity, signing name and outcome of a request that is signed at once, as it
+    /// can of others. Default: false.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) access_log: Option<bool>,
 
