@@ -31,7 +31,7 @@ const WAITING_TICK: Duration = Duration::from_millis(20);
 /// Stands for the life of credentials without an expiry: a number that no alert for short ones is above.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// How many answers are looked at for the upstream's clock between two ticks.
+/// How many answers are looked at for the upstream's clock in a second.
 const LOOKS_AT_CLOCKS: u32 = 32;
 
 /// The header by which the proxy's route configuration tells targets without TLS. Only the signer sets it.
@@ -48,7 +48,9 @@ pub(super) struct Signer {
     held: RefCell<Vec<(u32, Weak<RefCell<Held>>)>>,
     watcher: Cell<Option<usize>>,
     ticks_fast: Cell<bool>,
-    /// How many more answers are looked at for the upstream's clock until the next tick.
+    /// When that was last done which is done once a second, however often the clock ticks.
+    last_second: Cell<SystemTime>,
+    /// How many more answers are looked at for the upstream's clock in this second.
     looks_at_clocks: Cell<u32>,
     pub(super) metrics: Metrics,
 }
@@ -85,6 +87,7 @@ impl Signer {
             held: RefCell::default(),
             watcher: Cell::new(None),
             ticks_fast: Cell::new(false),
+            last_second: Cell::new(SystemTime::UNIX_EPOCH),
             looks_at_clocks: Cell::new(LOOKS_AT_CLOCKS),
             metrics,
         };
@@ -99,8 +102,13 @@ impl Signer {
             log::error!("{error}; will be tried again");
         }
         self.reload();
-        self.show_remaining_life(now);
         self.advance_held(now);
+        // The clock ticks faster while requests wait for credentials.
+        if now.duration_since(self.last_second.get()).is_ok_and(|passed| passed < TICK) {
+            return;
+        }
+        self.last_second.set(now);
+        self.show_remaining_life(now);
         self.looks_at_clocks.set(LOOKS_AT_CLOCKS);
     }
 
