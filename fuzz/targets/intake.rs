@@ -2,14 +2,17 @@
 //! the table, changes something only if it says so, and tells no secret.
 #![no_main]
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
 use sigv4_filter::intake::{self, Caller, IntakePolicy};
+
+use memory::Memory;
+
+#[path = "../../src/credentials/memory.rs"]
+mod memory;
 
 const SECRET: &str = "a-secret-that-no-answer-tells";
 const KEY: &str = "AKIDEXAMPLE";
@@ -72,23 +75,3 @@ fuzz_target!(|input: &[u8]| {
         assert!(store.get("default").is_none());
     }
 });
-
-/// Shared data as a proxy keeps it.
-#[derive(Default)]
-struct Memory(RefCell<HashMap<String, (Vec<u8>, u32)>>);
-
-impl SharedData for &Memory {
-    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.0.borrow().get(key).cloned()
-    }
-
-    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError> {
-        let mut map = self.0.borrow_mut();
-        let current = map.get(key).map_or(0, |(_, cas)| *cas);
-        if cas != 0 && cas != current {
-            return Err(SetError::Raced);
-        }
-        map.insert(key.to_owned(), (value.to_vec(), current + 1));
-        Ok(())
-    }
-}

@@ -1,4 +1,4 @@
-//! Shared data without a proxy, for tests.
+//! Shared data without a proxy, for tests and fuzz targets.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use super::{SetError, SharedData};
 
 /// Shared data as a proxy keeps it: each write gives the key a new number.
 #[derive(Default)]
-pub(crate) struct Memory(RefCell<HashMap<String, (Vec<u8>, u32)>>);
+pub(crate) struct Memory(pub(crate) RefCell<HashMap<String, (Vec<u8>, u32)>>);
 
 impl SharedData for &Memory {
     fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
