@@ -6,8 +6,9 @@ from pathlib import Path
 from botocore.credentials import Credentials
 
 from harness.client import curl
+from harness.intake import credential_document
 from harness.process import REPOSITORY, wait_until
-from harness.proxy import WASM, credential_document
+from harness.proxy import WASM
 
 EXAMPLES = REPOSITORY / "target/wasm/wasm32-unknown-unknown/release/examples"
 EMPTY_FILTER = EXAMPLES / "empty_filter.wasm"

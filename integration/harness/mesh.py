@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from botocore.credentials import Credentials
 
 from .certificates import Authority
-from .client import Response, curl
+from .client import curl
 from .envoy import Envoy
-from .process import wait_until
-from .proxy import WASM, credential_document
+from .intake import Intake
+from .proxy import WASM
 
 _TYPES = "type.googleapis.com/"
 ROUTER = {
@@ -30,7 +29,7 @@ ROUTER = {
 
 
 @dataclass
-class Mesh:
+class Mesh(Intake):
     """The proxy of one workload: a sidecar, or a gateway that takes mutual TLS."""
 
     manifests: list[dict]
@@ -69,17 +68,6 @@ class Mesh:
         if certificate:
             tls += ["--cert", str(certificate[0]), "--key", str(certificate[1])]
         return curl(f"https://127.0.0.1:{port}{path}", method, headers=headers, options=tls, **options)
-
-    def intake(self, path: str, method: str = "GET", body: bytes | None = None) -> Response:
-        return curl(f"http://intake{path}", method, body=body, unix_socket=str(self.socket))
-
-    def push(self, credentials: Credentials, identity: str = "default") -> None:
-        def wanted() -> bool:
-            return identity in {entry["id"] for entry in self.intake("/v1/identities").json["identities"]}
-
-        wait_until(wanted, f"the intake to want {identity}")
-        document = credential_document(credentials)
-        assert self.intake(f"/v1/identities/{identity}/credentials", "PUT", document).status == 204
 
     @property
     def socket(self) -> Path:

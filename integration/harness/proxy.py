@@ -3,15 +3,14 @@
 import json
 import shutil
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
-from botocore.credentials import Credentials
 
 from .client import Response, curl
 from .envoy import Envoy
-from .process import REPOSITORY, wait_until
+from .intake import Intake
+from .process import REPOSITORY
 
 WASM = REPOSITORY / "dist" / "sigv4_filter.wasm"
 STOCK_CONFIGURATION = REPOSITORY / "envoy" / "envoy.yaml"
@@ -94,7 +93,7 @@ class StockConfiguration:
         }
 
 
-class Proxy:
+class Proxy(Intake):
     """A running Envoy that signs by `policy`, or else as `configuration` says; credentials go in over its socket."""
 
     def __init__(self, directory: Path, policy: dict | None, configuration: StockConfiguration | None = None):
@@ -133,39 +132,6 @@ class Proxy:
     def request(self, path: str, method: str = "GET", **options) -> Response:
         """What a client of the proxy gets; the options are those of `curl`."""
         return curl(self.url + path, method, **options)
-
-    def intake(self, path: str, method: str = "GET", body: bytes | None = None) -> Response:
-        """A call to the intake over the Unix socket."""
-        return curl(f"http://intake{path}", method, body=body, unix_socket=str(self.socket))
-
-    def identities(self) -> dict[str, dict]:
-        """What the intake says it wants and holds, by id."""
-        return {entry["id"]: entry for entry in self.intake("/v1/identities").json["identities"]}
-
-    def push(self, credentials: Credentials, identity: str = "default", **lifetime: float) -> None:
-        """Pushes credentials and waits until the intake says that it holds them; `lifetime` as for `timedelta`."""
-        # The signer makes its wants known when it has loaded, which another worker than the intake's may do later.
-        wait_until(lambda: identity in self.identities(), f"the intake to want {identity}")
-        document = credential_document(credentials, timedelta(**lifetime or {"hours": 1}))
-        answer = self.intake(f"/v1/identities/{identity}/credentials", "PUT", document)
-        assert answer.status == 204, answer
-
-    def revoke(self, identity: str = "default") -> None:
-        answer = self.intake(f"/v1/identities/{identity}/credentials", "DELETE")
-        assert answer.status == 204, answer
-
-
-def credential_document(credentials: Credentials, lifetime: timedelta = timedelta(hours=1)) -> bytes:
-    """What a `credential_process` prints."""
-    document = {
-        "Version": 1,
-        "AccessKeyId": credentials.access_key,
-        "SecretAccessKey": credentials.secret_key,
-        "Expiration": (datetime.now(UTC) + lifetime).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-    if credentials.token:
-        document["SessionToken"] = credentials.token
-    return json.dumps(document).encode()
 
 
 def _named(items: list[dict], name: str) -> dict:

@@ -7,8 +7,8 @@ import pytest
 from botocore.credentials import Credentials
 
 from conftest import STATIC_KEY, TEMPORARY_KEY, api_route
+from harness.intake import credential_document
 from harness.process import wait_until
-from harness.proxy import credential_document
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from conftest import TEMPORARY_KEY
-from harness.proxy import WASM, credential_document
+from harness.intake import credential_document
+from harness.proxy import WASM
 from harness.wasm_host import WasmHost
 
 AUTHORITY = "abc123.execute-api.eu-west-1.amazonaws.com"

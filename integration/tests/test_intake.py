@@ -10,7 +10,8 @@ from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
 from harness import raw
 from harness.certificates import Authority
 from harness.client import curl
-from harness.proxy import StockConfiguration, credential_document
+from harness.intake import credential_document
+from harness.proxy import StockConfiguration
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 TOKEN = "correct-horse"

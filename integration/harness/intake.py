@@ -1,0 +1,49 @@
+"""The calls to a proxy's intake."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from botocore.credentials import Credentials
+
+from .client import Response, curl
+from .process import wait_until
+
+
+class Intake:
+    """What has an intake, at `socket`."""
+
+    socket: Path
+
+    def intake(self, path: str, method: str = "GET", body: bytes | None = None) -> Response:
+        """A call to the intake over the Unix socket."""
+        return curl(f"http://intake{path}", method, body=body, unix_socket=str(self.socket))
+
+    def identities(self) -> dict[str, dict]:
+        """What the intake says it wants and holds, by id."""
+        return {entry["id"]: entry for entry in self.intake("/v1/identities").json["identities"]}
+
+    def push(self, credentials: Credentials, identity: str = "default", **lifetime: float) -> None:
+        """Pushes credentials and waits until the intake says that it holds them; `lifetime` as for `timedelta`."""
+        # The signer makes its wants known when it has loaded, which another worker than the intake's may do later.
+        wait_until(lambda: identity in self.identities(), f"the intake to want {identity}")
+        document = credential_document(credentials, timedelta(**lifetime or {"hours": 1}))
+        answer = self.intake(f"/v1/identities/{identity}/credentials", "PUT", document)
+        assert answer.status == 204, answer
+
+    def revoke(self, identity: str = "default") -> None:
+        answer = self.intake(f"/v1/identities/{identity}/credentials", "DELETE")
+        assert answer.status == 204, answer
+
+
+def credential_document(credentials: Credentials, lifetime: timedelta = timedelta(hours=1)) -> bytes:
+    """What a `credential_process` prints."""
+    document = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key,
+        "SecretAccessKey": credentials.secret_key,
+        "Expiration": (datetime.now(UTC) + lifetime).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if credentials.token:
+        document["SessionToken"] = credentials.token
+    return json.dumps(document).encode()
