@@ -87,14 +87,6 @@ unsafe extern "C" {
         grpc_status: i32,
     ) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
-    fn proxy_call_foreign_function(
-        name: *const u8,
-        name_size: usize,
-        arguments: *const u8,
-        arguments_size: usize,
-        results: *mut *mut u8,
-        results_size: *mut usize,
-    ) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
@@ -343,16 +335,6 @@ pub(super) fn act_on(context: u32) -> Result<(), HostError> {
     check("set_effective_context", unsafe { proxy_set_effective_context(context) })
 }
 
-/// Has Envoy choose the route again, by the headers as they are now.
-pub(super) fn clear_route_cache() -> Result<(), HostError> {
-    const NAME: &[u8] = b"clear_route_cache";
-    // SAFETY: see the module's head.
-    owned("clear_route_cache", |data, size| unsafe {
-        proxy_call_foreign_function(NAME.as_ptr(), NAME.len(), b"".as_ptr(), 0, data, size)
-    })
-    .map(drop)
-}
-
 /// Sets how often the root context's tick comes.
 pub(super) fn set_tick_period(period: Duration) -> Result<(), HostError> {
     // SAFETY: see the module's head.
@@ -367,10 +349,10 @@ pub(super) fn define_metric(kind: Metric, name: &str) -> Result<u32, HostError> 
     Ok(id)
 }
 
-/// Counts one more.
-pub(super) fn increment_metric(id: u32) -> Result<(), HostError> {
+/// Adds to a counter.
+pub(super) fn increment_metric(id: u32, by: u32) -> Result<(), HostError> {
     // SAFETY: see the module's head.
-    check("increment_metric", unsafe { proxy_increment_metric(id, 1) })
+    check("increment_metric", unsafe { proxy_increment_metric(id, i64::from(by)) })
 }
 
 /// Sets a gauge, or adds a value to a histogram.

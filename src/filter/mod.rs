@@ -11,6 +11,7 @@ mod logger;
 mod metrics;
 mod request;
 mod root;
+mod sampling;
 mod signer;
 
 // The proxy calls this export when it has loaded the module; the macro makes it.

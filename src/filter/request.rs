@@ -26,6 +26,8 @@ pub(super) struct SignedRequest {
     signer: Rc<Signer>,
     /// The place of its route in the policy; `None` where no route takes it.
     route: Option<usize>,
+    /// Whether it is [looked at closely](super::sampling::Sampling).
+    is_sampled: bool,
     state: State,
 }
 
@@ -207,7 +209,7 @@ impl Held {
                 self.body_ends();
             }
         }
-        self.advance(signer, host::now())
+        self.advance(signer, signer.read_clock())
     }
 
     fn ends(&self, signer: &Signer, outcome: &'static str, now: SystemTime) {
@@ -263,7 +265,7 @@ impl Held {
 
 impl SignedRequest {
     pub(super) fn new(context: u32, signer: Rc<Signer>) -> Self {
-        Self { context, signer, route: None, state: State::Passes }
+        Self { context, signer, route: None, is_sampled: false, state: State::Passes }
     }
 
     /// Signs the request, or holds it, or lets it pass where no route wants it.
@@ -273,10 +275,11 @@ impl SignedRequest {
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
-        signer.describe(b"sigv4.route", &route.name);
         match self.begin_on(&signer, route, &headers, &head?, ends)? {
             Begun::Decided(state) => Ok(state),
             Begun::Waits { payload, since, credentials_by } => {
+                // Envoy itself answers should the body outgrow its buffer, and that answer can name the route.
+                signer.describe(b"sigv4.route", &route.name);
                 let held = Rc::new(RefCell::new(Held {
                     route: route.index,
                     headers,
@@ -304,7 +307,7 @@ impl SignedRequest {
         if !route.allow_unauthenticated && !is_authenticated() {
             return Err(Refusal::Unauthenticated);
         }
-        let now = host::now();
+        let now = signer.now();
         let plan = PayloadPlan::of(
             route.payload,
             BodyFacts {
@@ -316,13 +319,12 @@ impl SignedRequest {
             },
         )
         .map_err(|error| Refusal::SigningFailed(error.to_string()))?;
-        let credentials_by = match signer.can_sign(route, now) {
-            true => None,
-            false if signer.policy.credentials_wait.is_zero() => return Err(signer.no_credentials(route)),
-            false => Some(now + signer.policy.credentials_wait),
-        };
-        let payload = match (plan, credentials_by) {
-            (PayloadPlan::Known(payload), None) => {
+        let has_credentials = signer.can_sign(route, now);
+        if !has_credentials && signer.policy.credentials_wait.is_zero() {
+            return Err(signer.no_credentials(route));
+        }
+        let payload = match plan {
+            PayloadPlan::Known(payload) if has_credentials => {
                 return Ok(Begun::Decided(match signer.sign(route, headers, head, payload, now)? {
                     Signed::Here(None) => State::Passes,
                     // No body follows, and even an empty one has a last chunk.
@@ -331,10 +333,12 @@ impl SignedRequest {
                     Signed::Elsewhere => State::Answered,
                 }));
             }
-            (PayloadPlan::Known(payload), Some(_)) => HeldPayload::Known(payload),
-            (PayloadPlan::HashBody, _) => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
+            PayloadPlan::Known(payload) => HeldPayload::Known(payload),
+            PayloadPlan::HashBody => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
         };
-        Ok(Begun::Waits { payload, since: now, credentials_by })
+        let since = signer.read_clock();
+        let credentials_by = (!has_credentials).then(|| since + signer.policy.credentials_wait);
+        Ok(Begun::Waits { payload, since, credentials_by })
     }
 
     /// What became of a request at its headers, in the word that is counted; `None` where that is not decided, or there was
@@ -348,13 +352,20 @@ impl SignedRequest {
         }
     }
 
+    /// Publishes what has been counted, so that a worker with little to do shows each request at once.
+    fn publish(&self) {
+        if self.is_sampled {
+            self.signer.metrics.publish();
+        }
+    }
+
     fn route(&self) -> Option<&Route> {
         self.signer.policy.routes().get(self.route?)
     }
 
     /// Reads in a refusal what the upstream's clock says, and applies the route's rules to the response's headers.
     fn on_response(&self, route: &Route) -> Result<(), HostError> {
-        if self.signer.looks_at_clock() {
+        if self.is_sampled {
             self.check_clock(route)?;
         }
         if route.response_headers.is_empty() { Ok(()) } else { apply_response_rules(&route.response_headers) }
@@ -408,16 +419,18 @@ impl Context for SignedRequest {}
 
 impl HttpContext for SignedRequest {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let started = self.signer.metrics.is_timed().then(host::now);
+        self.is_sampled = self.signer.sampling.takes_next();
+        let started = self.is_sampled.then(|| self.signer.read_clock());
         let begun = self.begin(end_of_stream);
         if let Some((started, outcome)) = started.zip(self.outcome(&begun)) {
-            let took = host::now().duration_since(started).unwrap_or_default();
+            let took = self.signer.read_clock().duration_since(started).unwrap_or_default();
             self.signer.metrics.took(self.route(), outcome, took);
         }
         self.state = begun.unwrap_or_else(|refusal| {
             self.signer.refuse(&refusal, self.route());
             State::Answered
         });
+        self.publish();
         match self.state {
             State::Passes | State::Rechunks(_) => Action::Continue,
             State::Held(_) | State::Answered => Action::Pause,
@@ -425,12 +438,14 @@ impl HttpContext for SignedRequest {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.on_body(size, end_of_stream)
+        let action = self.on_body(size, end_of_stream);
+        self.publish();
+        action
     }
 
     // Trailers end the body without an end of stream on it.
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on_body(0, true)
+        self.on_http_request_body(0, true)
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {

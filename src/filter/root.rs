@@ -71,13 +71,13 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Role::Signer(signer) = &self.role {
-            signer.tick(host::now());
+            signer.tick();
         }
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
         if let Role::Signer(signer) = &self.role {
-            signer.woken(queue, host::now());
+            signer.woken(queue);
         }
     }
 

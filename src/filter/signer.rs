@@ -12,6 +12,7 @@ use super::local_reply;
 use super::metrics::Metrics;
 use super::request::{Held, RequestHead};
 use super::root::watcher_queue;
+use super::sampling::Sampling;
 use crate::aws_endpoint;
 use crate::credentials::{CredentialStore, SetError};
 use crate::path;
@@ -31,9 +32,6 @@ const WAITING_TICK: Duration = Duration::from_millis(20);
 /// Stands for the life of credentials without an expiry: a number that no alert for short ones is above.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// How many answers are looked at for the upstream's clock in a second.
-const LOOKS_AT_CLOCKS: u32 = 32;
-
 /// The header by which the proxy's route configuration tells targets without TLS. Only the signer sets it.
 pub(super) const UPSTREAM_SCHEME: &[u8] = b"x-sigv4-upstream";
 
@@ -50,8 +48,9 @@ pub(super) struct Signer {
     ticks_fast: Cell<bool>,
     /// When that was last done which is done once a second, however often the clock ticks.
     last_second: Cell<SystemTime>,
-    /// How many more answers are looked at for the upstream's clock in this second.
-    looks_at_clocks: Cell<u32>,
+    pub(super) sampling: Sampling,
+    /// The proxy's clock when it was last read.
+    now: Cell<SystemTime>,
     pub(super) metrics: Metrics,
 }
 
@@ -88,37 +87,53 @@ impl Signer {
             watcher: Cell::new(None),
             ticks_fast: Cell::new(false),
             last_second: Cell::new(SystemTime::UNIX_EPOCH),
-            looks_at_clocks: Cell::new(LOOKS_AT_CLOCKS),
+            sampling: Sampling::default(),
+            now: Cell::new(SystemTime::UNIX_EPOCH),
             metrics,
         };
         host::set_tick_period(TICK)?;
-        signer.tick(host::now());
+        signer.tick();
         Ok(signer)
     }
 
     /// Renews the leases, looks for changes and sees to the requests that are held.
-    pub(super) fn tick(&self, now: SystemTime) {
+    pub(super) fn tick(&self) {
+        let now = self.read_clock();
         if let Err(error) = self.renew_leases(now) {
             log::error!("{error}; will be tried again");
         }
         self.reload();
         self.advance_held(now);
+        self.metrics.publish();
         // The clock ticks faster while requests wait for credentials.
         if now.duration_since(self.last_second.get()).is_ok_and(|passed| passed < TICK) {
             return;
         }
         self.last_second.set(now);
         self.show_remaining_life(now);
-        self.looks_at_clocks.set(LOOKS_AT_CLOCKS);
+        self.sampling.new_second();
+    }
+
+    /// Reads the proxy's clock.
+    pub(super) fn read_clock(&self) -> SystemTime {
+        self.now.set(host::now());
+        self.now.get()
+    }
+
+    /// The time when the clock was last read: with the last tick, or for a request since. Not more than a second ago, which
+    /// is as fine as the date of a signature.
+    pub(super) fn now(&self) -> SystemTime {
+        self.now.get()
     }
 
     /// Another worker says that credentials changed.
-    pub(super) fn woken(&self, queue: u32, now: SystemTime) {
+    pub(super) fn woken(&self, queue: u32) {
         if let Err(error) = host::drain_queue(queue) {
             log::error!("{error}");
         }
         self.reload();
-        self.advance_held(now);
+        self.advance_held(self.read_clock());
+        self.metrics.publish();
     }
 
     fn renew_leases(&self, now: SystemTime) -> Result<(), SetError> {
@@ -297,7 +312,7 @@ impl Signer {
                 _ if head.sent_upstream_scheme => host::remove_header(Map::Request, UPSTREAM_SCHEME)?,
                 _ => {}
             }
-            host::clear_route_cache()
+            Ok(())
         };
         write().map_err(|error| Refusal::SigningFailed(error.to_string()))?;
         self.metrics.count(Some(route), "Signed");
@@ -314,18 +329,13 @@ impl Signer {
         local_reply::send(refusal, route.map(|route| route.name.as_str()));
     }
 
-    /// Whether an answer is to be looked at for the upstream's clock. A clock that is off has every request refused, so some
-    /// answers a second tell as much as all of them.
-    pub(super) fn looks_at_clock(&self) -> bool {
-        let left = self.looks_at_clocks.get();
-        self.looks_at_clocks.set(left.saturating_sub(1));
-        left > 0
-    }
-
-    /// Says how the current stream's request is signed, and what became of it.
+    /// Says which route took the current stream's request, how it is signed, and what became of it.
     fn describe_outcome(&self, route: Option<&Route>, signing_name: &str, outcome: &str) {
-        if let Some(identity) = route.and_then(|route| self.policy.identities().get(route.identity)) {
-            self.describe(b"sigv4.identity", identity.id());
+        if let Some(route) = route {
+            self.describe(b"sigv4.route", &route.name);
+            if let Some(identity) = self.policy.identities().get(route.identity) {
+                self.describe(b"sigv4.identity", identity.id());
+            }
         }
         if !signing_name.is_empty() {
             self.describe(b"sigv4.signing_name", signing_name);
