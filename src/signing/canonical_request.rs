@@ -41,7 +41,7 @@ impl CanonicalRequest {
         text.push(b'\n');
         self.headers.write_lines(text);
         text.push(b'\n');
-        self.headers.write_names(text);
+        text.extend_from_slice(&self.headers.names);
         text.push(b'\n');
         text.extend_from_slice(request.payload.as_bytes());
     }
@@ -51,9 +51,9 @@ impl CanonicalRequest {
         &self.text
     }
 
-    /// Writes the names of the signed headers, `host;x-amz-date`.
-    pub(super) fn write_signed_headers(&self, out: &mut Vec<u8>) {
-        self.headers.write_names(out);
+    /// The names of the signed headers, once these are sorted: `host;x-amz-date`.
+    pub(super) fn signed_headers(&self) -> &[u8] {
+        &self.headers.names
     }
 }
 
@@ -61,11 +61,12 @@ impl CanonicalRequest {
 /// with inner runs of blanks made one.
 #[derive(Debug, Default)]
 pub(super) struct CanonicalHeaders {
-    bytes: Vec<u8>,
+    lines: Vec<u8>,
     fields: Vec<Field>,
+    names: Vec<u8>,
 }
 
-/// Name and value, one behind the other in the buffer.
+/// A line `name:value` and its end.
 #[derive(Debug, Clone, Copy)]
 struct Field {
     start: usize,
@@ -74,81 +75,77 @@ struct Field {
 }
 
 impl Field {
-    fn name<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        bytes.get(self.start..self.name_end).unwrap_or_default()
+    fn name<'l>(&self, lines: &'l [u8]) -> &'l [u8] {
+        lines.get(self.start..self.name_end).unwrap_or_default()
     }
 
-    fn value<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        bytes.get(self.name_end..self.end).unwrap_or_default()
+    fn value_and_end<'l>(&self, lines: &'l [u8]) -> &'l [u8] {
+        lines.get(self.name_end + 1..self.end).unwrap_or_default()
+    }
+
+    fn line<'l>(&self, lines: &'l [u8]) -> &'l [u8] {
+        lines.get(self.start..self.end).unwrap_or_default()
     }
 }
 
 impl CanonicalHeaders {
     fn clear(&mut self) {
-        self.bytes.clear();
+        self.lines.clear();
         self.fields.clear();
     }
 
     /// Adds a header. Values of a name that comes again are joined in the order in which they were added.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(name);
-        let name_end = self.bytes.len();
-        if let Some(name) = self.bytes.get_mut(start..) {
+        let start = self.lines.len();
+        self.lines.extend_from_slice(name);
+        if let Some(name) = self.lines.get_mut(start..) {
             name.make_ascii_lowercase();
         }
-        write_trimmed(value, &mut self.bytes);
-        self.fields.push(Field { start, name_end, end: self.bytes.len() });
+        self.end_line(start, |lines| write_trimmed(value, lines));
     }
 
     /// Adds a header whose name and value are in canonical form already.
     pub(super) fn add_canonical(&mut self, name: &[u8], value: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(name);
-        let name_end = self.bytes.len();
-        self.bytes.extend_from_slice(value);
-        self.fields.push(Field { start, name_end, end: self.bytes.len() });
+        let start = self.lines.len();
+        self.lines.extend_from_slice(name);
+        self.end_line(start, |lines| lines.extend_from_slice(value));
+    }
+
+    fn end_line(&mut self, start: usize, write_value: impl FnOnce(&mut Vec<u8>)) {
+        let name_end = self.lines.len();
+        self.lines.push(b':');
+        write_value(&mut self.lines);
+        self.lines.push(b'\n');
+        self.fields.push(Field { start, name_end, end: self.lines.len() });
     }
 
     /// Sorts by name. Done once all are added.
     pub(super) fn sort(&mut self) {
-        let bytes = &self.bytes;
+        let Self { lines, fields, names } = self;
         // Stable, for the values of a name keep their order; few enough headers are sorted in place.
-        self.fields.sort_by(|a, b| a.name(bytes).cmp(b.name(bytes)));
+        fields.sort_by(|a, b| a.name(lines).cmp(b.name(lines)));
+        names.clear();
+        for different in fields.chunk_by(|a, b| a.name(lines) == b.name(lines)) {
+            if !names.is_empty() {
+                names.push(b';');
+            }
+            names.extend_from_slice(different[0].name(lines));
+        }
     }
 
     /// Writes a line for each name, `name:value,value`.
     pub(super) fn write_lines(&self, out: &mut Vec<u8>) {
         let mut previous: Option<&[u8]> = None;
         for field in &self.fields {
-            let name = field.name(&self.bytes);
+            let name = field.name(&self.lines);
             if previous == Some(name) {
+                // In place of the end of the line before.
+                out.pop();
                 out.push(b',');
+                out.extend_from_slice(field.value_and_end(&self.lines));
             } else {
-                if previous.is_some() {
-                    out.push(b'\n');
-                }
-                out.extend_from_slice(name);
-                out.push(b':');
+                out.extend_from_slice(field.line(&self.lines));
             }
-            out.extend_from_slice(field.value(&self.bytes));
-            previous = Some(name);
-        }
-        if previous.is_some() {
-            out.push(b'\n');
-        }
-    }
-
-    fn write_names(&self, out: &mut Vec<u8>) {
-        let mut previous: Option<&[u8]> = None;
-        for name in self.fields.iter().map(|field| field.name(&self.bytes)) {
-            if previous == Some(name) {
-                continue;
-            }
-            if previous.is_some() {
-                out.push(b';');
-            }
-            out.extend_from_slice(name);
             previous = Some(name);
         }
     }
@@ -178,10 +175,9 @@ mod tests {
             canonical.add(name.as_bytes(), value.as_bytes());
         }
         canonical.sort();
-        let (mut lines, mut names) = (Vec::new(), Vec::new());
+        let mut lines = Vec::new();
         canonical.write_lines(&mut lines);
-        canonical.write_names(&mut names);
-        (String::from_utf8(lines).unwrap(), String::from_utf8(names).unwrap())
+        (String::from_utf8(lines).unwrap(), String::from_utf8(canonical.names).unwrap())
     }
 
     #[test]

@@ -3,6 +3,17 @@
 const LOWER: &[u8; 16] = b"0123456789abcdef";
 const UPPER: &[u8; 16] = b"0123456789ABCDEF";
 
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [LOWER[byte >> 4], LOWER[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// A SHA-256 digest or an HMAC-SHA-256 tag in lower-case hexadecimal.
 pub(super) type HexDigest = [u8; 64];
 
@@ -10,14 +21,14 @@ pub(super) fn encode(digest: &[u8; 32]) -> HexDigest {
     let mut text = [0; 64];
     let (pairs, _) = text.as_chunks_mut();
     for (pair, byte) in pairs.iter_mut().zip(digest) {
-        *pair = [LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]];
+        *pair = PAIRS[usize::from(*byte)];
     }
     text
 }
 
 /// Writes bytes as lower-case digits.
 pub(super) fn write(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend(bytes.iter().flat_map(|byte| [LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]]));
+    out.extend(bytes.iter().flat_map(|byte| PAIRS[usize::from(*byte)]));
 }
 
 /// The percent escape of a byte, in the upper-case digits that AWS asks for.

@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::aws_chunked::{AwsChunkedBody, AwsChunkedForm, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
-use super::sigv4a;
+use super::signing_key::Key;
 use super::timestamp::{Clock, Timestamp};
-use super::{PayloadHash, Scope, SigningCredentials, WireUri, hex, uri};
+use super::{PayloadHash, Scope, SigningCredentials, WireUri, hex, sigv4a, uri};
 
 /// What is to be signed. The headers are given apart, as whoever holds them has them.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub enum Algorithm<'a> {
 }
 
 impl<'a> Algorithm<'a> {
-    fn name(self) -> &'static [u8] {
+    pub(super) fn name(self) -> &'static [u8] {
         match self {
             Self::SigV4 => b"AWS4-HMAC-SHA256",
             Self::SigV4a { .. } => sigv4a::ALGORITHM,
@@ -116,10 +116,8 @@ impl<'a> SignedHeaders<'a> {
 pub struct Signer {
     clock: Clock,
     canonical_request: CanonicalRequest,
-    credential_scope: Vec<u8>,
-    string_to_sign: Vec<u8>,
+    timestamp: Timestamp,
     signature: Vec<u8>,
-    date: Vec<u8>,
     authorization: Vec<u8>,
     payload_hash: Vec<u8>,
     presigned_uri: Vec<u8>,
@@ -147,7 +145,7 @@ impl Signer {
         context: &SigningContext<'s>,
         sends_payload_hash: bool,
     ) -> Result<SignedHeaders<'s>, SigningError> {
-        let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
+        let (timestamp, key) = self.key(context)?;
         let security_token = context.credentials.credentials().session_token().map(str::as_bytes);
         let region_set = context.algorithm.region_set();
 
@@ -163,26 +161,22 @@ impl Signer {
             canonical_headers.add_canonical(b"x-amz-security-token", token);
         }
         canonical_headers.sort();
-        self.write_credential_scope(context, timestamp);
         self.canonical_request.finish(request, request.uri.query());
-        self.calculate_signature(context, timestamp)?;
+        self.calculate_signature(&key)?;
 
         write_parts(
             &[
-                context.algorithm.name(),
-                b" Credential=",
-                context.credentials.credentials().access_key_id().as_bytes(),
-                b"/",
-                &self.credential_scope,
-                b", SignedHeaders=",
+                &key.preamble().authorization_head,
+                self.canonical_request.signed_headers(),
+                b", Signature=",
+                &self.signature,
             ],
             &mut self.authorization,
         );
-        self.canonical_request.write_signed_headers(&mut self.authorization);
-        self.authorization.extend_from_slice(b", Signature=");
-        self.authorization.extend_from_slice(&self.signature);
-        write_parts(&[timestamp.as_bytes()], &mut self.date);
-        write_parts(&[request.payload.as_bytes()], &mut self.payload_hash);
+        self.timestamp = timestamp;
+        if sends_payload_hash {
+            write_parts(&[request.payload.as_bytes()], &mut self.payload_hash);
+        }
         Ok(self.signed_headers(context, sends_payload_hash))
     }
 
@@ -190,7 +184,7 @@ impl Signer {
     fn signed_headers<'s>(&'s self, context: &SigningContext<'s>, sends_payload_hash: bool) -> SignedHeaders<'s> {
         SignedHeaders {
             authorization: &self.authorization,
-            date: &self.date,
+            date: self.timestamp.as_bytes(),
             security_token: context.credentials.credentials().session_token().map(str::as_bytes),
             content_sha256: sends_payload_hash.then_some(&self.payload_hash),
             region_set: context.algorithm.region_set(),
@@ -211,17 +205,20 @@ impl Signer {
         headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
         context: &SigningContext<'s>,
     ) -> Result<(SignedHeaders<'s>, AwsChunkedBody), SigningError> {
-        let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
         if form.is_signed() && context.algorithm != Algorithm::SigV4 {
             return Err(SigningError::AsymmetricChunks);
         }
         let request = UnsignedRequest { payload: PayloadHash::AwsChunked(form), ..*request };
         self.sign_in_headers(&request, headers, context, true)?;
-        let chunk_signer = form.is_signed().then(|| ChunkSigner {
-            key: context.credentials.signing_key(&self.credential_scope, context.at, context.scope),
-            context: [timestamp.as_bytes(), b"\n", &self.credential_scope, b"\n"].concat(),
-            previous_signature: self.signature.clone(),
-        });
+        let (timestamp, key) = self.key(context)?;
+        let chunk_signer = match &key {
+            Key::Symmetric(symmetric) if form.is_signed() => Some(ChunkSigner {
+                key: symmetric.signing_key().clone(),
+                context: [timestamp.as_bytes(), b"\n", &key.preamble().credential_scope, b"\n"].concat(),
+                previous_signature: self.signature.clone(),
+            }),
+            _ => None,
+        };
         Ok((self.signed_headers(context, true), AwsChunkedBody::new(form, decoded_length, chunk_signer)))
     }
 
@@ -255,9 +252,8 @@ impl Signer {
         expires: Duration,
         signs_token: bool,
     ) -> Result<&'s [u8], SigningError> {
-        let timestamp = self.clock.timestamp(context.at).ok_or(SigningError::Clock)?;
+        let (timestamp, key) = self.key(context)?;
         self.canonical_request.start(request, headers).sort();
-        self.write_credential_scope(context, timestamp);
 
         let out = &mut self.presigned_uri;
         write_parts(&[request.uri.as_bytes(), if request.uri.query().is_empty() { b"?" } else { b"&" }], out);
@@ -266,13 +262,11 @@ impl Signer {
         out.extend_from_slice(b"&X-Amz-Credential=");
         uri::write_encoded(context.credentials.credentials().access_key_id().as_bytes(), out);
         out.extend_from_slice(b"%2F");
-        uri::write_encoded(&self.credential_scope, out);
+        uri::write_encoded(&key.preamble().credential_scope, out);
         out.extend_from_slice(b"&X-Amz-Date=");
         out.extend_from_slice(timestamp.as_bytes());
         out.extend_from_slice(b"&X-Amz-SignedHeaders=");
-        self.signature.clear();
-        self.canonical_request.write_signed_headers(&mut self.signature);
-        uri::write_encoded(&self.signature, out);
+        uri::write_encoded(self.canonical_request.signed_headers(), out);
         out.extend_from_slice(b"&X-Amz-Expires=");
         out.extend_from_slice(expires.as_secs().to_string().as_bytes());
         if let Some(token) = context.credentials.credentials().session_token().filter(|_| signs_token) {
@@ -285,7 +279,7 @@ impl Signer {
 
         let query = out.get(request.uri.path().len() + 1..).unwrap_or_default();
         self.canonical_request.finish(request, query);
-        self.calculate_signature(context, timestamp)?;
+        self.calculate_signature(&key)?;
         let out = &mut self.presigned_uri;
         if let Some(token) = context.credentials.credentials().session_token().filter(|_| !signs_token) {
             write_security_token(token, out);
@@ -295,41 +289,19 @@ impl Signer {
         Ok(out)
     }
 
-    /// `20150830/us-east-1/iam/aws4_request`; SigV4A names no region.
-    fn write_credential_scope(&mut self, context: &SigningContext<'_>, timestamp: Timestamp) {
-        let day = timestamp.day();
-        let Scope { region, service } = context.scope;
-        let (region, slash): (&str, &str) = match context.algorithm {
-            Algorithm::SigV4 => (region, "/"),
-            Algorithm::SigV4a { .. } => ("", ""),
-        };
-        let parts = [&day[..], b"/", region.as_bytes(), slash.as_bytes(), service.as_bytes(), b"/aws4_request"];
-        write_parts(&parts, &mut self.credential_scope);
+    /// What signs in this context, and the text of its time.
+    fn key<'c>(&mut self, context: &SigningContext<'c>) -> Result<(Timestamp, Key<'c>), SigningError> {
+        let SigningContext { credentials, scope, algorithm, at } = *context;
+        let timestamp = self.clock.timestamp(at).ok_or(SigningError::Clock)?;
+        let key = credentials.key(algorithm, scope, at, timestamp).ok_or(SigningError::Asymmetric)?;
+        Ok((timestamp, key))
     }
 
-    /// Signs the canonical request that was finished last, in the credential scope that was written last.
-    fn calculate_signature(&mut self, context: &SigningContext<'_>, timestamp: Timestamp) -> Result<(), SigningError> {
-        let SigningContext { credentials, scope, algorithm, at } = *context;
-        write_parts(
-            &[algorithm.name(), b"\n", timestamp.as_bytes(), b"\n", &self.credential_scope, b"\n"],
-            &mut self.string_to_sign,
-        );
-        let head_len = self.string_to_sign.len();
+    /// Signs the canonical request that was finished last.
+    fn calculate_signature(&mut self, key: &Key<'_>) -> Result<(), SigningError> {
         let hash = hex::encode(&Sha256::digest(self.canonical_request.text()).into());
-        self.string_to_sign.extend_from_slice(&hash);
         self.signature.clear();
-        match algorithm {
-            Algorithm::SigV4 => {
-                let (head, tail) = self.string_to_sign.split_at(head_len);
-                let signature = credentials.sign(&self.credential_scope, at, scope, head, tail);
-                self.signature.extend_from_slice(&signature);
-            }
-            Algorithm::SigV4a { .. } => {
-                let key = credentials.asymmetric_key().ok_or(SigningError::Asymmetric)?;
-                key.sign(&self.string_to_sign, &mut self.signature).ok_or(SigningError::Asymmetric)?;
-            }
-        }
-        Ok(())
+        key.sign(&hash, &mut self.signature).ok_or(SigningError::Asymmetric)
     }
 }
 
@@ -339,7 +311,7 @@ fn write_security_token(token: &str, out: &mut Vec<u8>) {
 }
 
 /// Writes parts one behind the other in place of what `out` held.
-fn write_parts(parts: &[&[u8]], out: &mut Vec<u8>) {
+pub(super) fn write_parts(parts: &[&[u8]], out: &mut Vec<u8>) {
     out.clear();
     for part in parts {
         out.extend_from_slice(part);

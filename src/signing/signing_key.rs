@@ -1,6 +1,6 @@
 //! Signing keys, derived once for a day, region and service, and kept with the credentials that they come from.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::fmt;
 use std::time::SystemTime;
 
@@ -8,9 +8,11 @@ use aws_sigv4::sign::v4::generate_signing_key;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::Scope;
 use super::hex::{self, HexDigest};
+use super::signer::write_parts;
 use super::sigv4a::AsymmetricKey;
+use super::timestamp::Timestamp;
+use super::{Algorithm, Scope};
 use crate::credentials::Credentials;
 
 /// How many signing keys are kept for one identity. It needs one for each region and service that it signs for at a time;
@@ -31,31 +33,33 @@ impl SigningCredentials {
         &self.credentials
     }
 
-    /// The signing key for `scope` on the day of `at`, of which `credential_scope` is the text.
-    pub(super) fn signing_key(&self, credential_scope: &[u8], at: SystemTime, scope: Scope<&str>) -> SigningKey {
-        self.keys.borrow_mut().key(credential_scope, || self.derive(at, scope)).key.clone()
-    }
-
-    /// The signature of the string to sign that is `head` and then `tail`. As all requests of a second and a scope have one
-    /// head, the HMAC of it is kept.
-    pub(super) fn sign(
+    /// The key that signs for `scope` at `at`, of which `timestamp` is the text. `None` where SigV4A finds no key.
+    pub(super) fn key(
         &self,
-        credential_scope: &[u8],
-        at: SystemTime,
+        algorithm: Algorithm<'_>,
         scope: Scope<&str>,
-        head: &[u8],
-        tail: &[u8],
-    ) -> HexDigest {
-        self.keys.borrow_mut().key(credential_scope, || self.derive(at, scope)).sign(head, tail)
+        at: SystemTime,
+        timestamp: Timestamp,
+    ) -> Option<Key<'_>> {
+        let access_key_id = self.credentials.access_key_id();
+        Some(match algorithm {
+            Algorithm::SigV4 => {
+                let derive = || SigningKey::derive(self.credentials.secret_access_key(), at, scope);
+                let mut key = RefMut::map(self.keys.borrow_mut(), |keys| keys.get(timestamp.day(), scope, derive));
+                key.prepare(access_key_id, timestamp);
+                Key::Symmetric(key)
+            }
+            Algorithm::SigV4a { .. } => {
+                let mut preamble = Preamble::default();
+                preamble.write(algorithm, access_key_id, scope, timestamp);
+                Key::Asymmetric(self.asymmetric_key()?, preamble)
+            }
+        })
     }
 
     /// The key of SigV4A, which serves on every day, for every region and service; `None` where there is none.
     pub(super) fn asymmetric_key(&self) -> Option<&AsymmetricKey> {
         self.asymmetric_key.get_or_init(|| AsymmetricKey::derive(&self.credentials)).as_ref()
-    }
-
-    fn derive(&self, at: SystemTime, scope: Scope<&str>) -> SigningKey {
-        SigningKey::derive(self.credentials.secret_access_key(), at, scope)
     }
 }
 
@@ -68,6 +72,70 @@ impl From<Credentials> for SigningCredentials {
 impl fmt::Debug for SigningCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningCredentials").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
+}
+
+/// What signs the requests of one scope and second.
+pub(super) enum Key<'a> {
+    Symmetric(RefMut<'a, ScopedKey>),
+    Asymmetric(&'a AsymmetricKey, Preamble),
+}
+
+impl Key<'_> {
+    /// What these requests have in common.
+    pub(super) fn preamble(&self) -> &Preamble {
+        match self {
+            Self::Symmetric(key) => &key.preamble,
+            Self::Asymmetric(_, preamble) => preamble,
+        }
+    }
+
+    /// Writes the signature of the request whose canonical form has this hash. `None` where SigV4A finds no nonce.
+    pub(super) fn sign(&self, canonical_request: &HexDigest, signature: &mut Vec<u8>) -> Option<()> {
+        match self {
+            Self::Symmetric(key) => {
+                signature.extend_from_slice(&finish(key.after_head.clone(), canonical_request));
+                Some(())
+            }
+            Self::Asymmetric(key, preamble) => {
+                key.sign(&[&preamble.string_to_sign_head[..], canonical_request].concat(), signature)
+            }
+        }
+    }
+}
+
+/// What all requests have in common that are signed in one second for one scope.
+#[derive(Default)]
+pub(super) struct Preamble {
+    timestamp: Option<Timestamp>,
+    /// `20150830/us-east-1/iam/aws4_request`; SigV4A names no region.
+    pub(super) credential_scope: Vec<u8>,
+    /// The string to sign as far as the hash of the canonical request.
+    pub(super) string_to_sign_head: Vec<u8>,
+    /// `AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, SignedHeaders=`
+    pub(super) authorization_head: Vec<u8>,
+}
+
+impl Preamble {
+    fn write(
+        &mut self,
+        algorithm: Algorithm<'_>,
+        access_key_id: &str,
+        Scope { region, service }: Scope<&str>,
+        timestamp: Timestamp,
+    ) {
+        self.timestamp = Some(timestamp);
+        let (region, slash) = match algorithm {
+            Algorithm::SigV4 => (region, "/"),
+            Algorithm::SigV4a { .. } => ("", ""),
+        };
+        let (day, algorithm) = (timestamp.day(), algorithm.name());
+        let Self { credential_scope, string_to_sign_head, authorization_head, .. } = self;
+        let parts = [&day[..], b"/", region.as_bytes(), slash.as_bytes(), service.as_bytes(), b"/aws4_request"];
+        write_parts(&parts, credential_scope);
+        write_parts(&[algorithm, b"\n", timestamp.as_bytes(), b"\n", credential_scope, b"\n"], string_to_sign_head);
+        let id = access_key_id.as_bytes();
+        write_parts(&[algorithm, b" Credential=", id, b"/", credential_scope, b", SignedHeaders="], authorization_head);
     }
 }
 
@@ -89,16 +157,16 @@ impl SigningKey {
 
     /// The signature of a string to sign.
     pub(super) fn sign(&self, string_to_sign: &[u8]) -> HexDigest {
-        Self::finish(self.0.clone(), string_to_sign)
-    }
-
-    fn finish(mut hmac: Hmac<Sha256>, rest: &[u8]) -> HexDigest {
-        hmac.update(rest);
-        hex::encode(&hmac.finalize().into_bytes().into())
+        finish(self.0.clone(), string_to_sign)
     }
 }
 
-/// The signing keys of one secret that were used lately, by their credential scope.
+fn finish(mut hmac: Hmac<Sha256>, rest: &[u8]) -> HexDigest {
+    hmac.update(rest);
+    hex::encode(&hmac.finalize().into_bytes().into())
+}
+
+/// The signing keys of one secret that were used lately.
 #[derive(Default)]
 struct KeyCache {
     /// Few: most identities sign for a service or two.
@@ -106,20 +174,22 @@ struct KeyCache {
     uses: u64,
 }
 
-struct ScopedKey {
-    credential_scope: Vec<u8>,
+/// The key of a scope and day, with what the requests have in common for which it was used last.
+pub(super) struct ScopedKey {
+    day: [u8; 8],
+    scope: Scope,
     key: SigningKey,
-    head: Vec<u8>,
-    /// The HMAC that has taken in `head`.
+    preamble: Preamble,
+    /// The HMAC that has taken in the string to sign as far as all requests of the second share it.
     after_head: Hmac<Sha256>,
     last_use: u64,
 }
 
 impl KeyCache {
-    /// The key for a credential scope; where it is not held, the one that `derive` gives.
-    fn key(&mut self, credential_scope: &[u8], derive: impl FnOnce() -> SigningKey) -> &mut ScopedKey {
+    /// The key for a scope and day; where it is not held, the one that `derive` gives.
+    fn get(&mut self, day: [u8; 8], scope: Scope<&str>, derive: impl FnOnce() -> SigningKey) -> &mut ScopedKey {
         self.uses += 1;
-        let held = self.entries.iter().position(|entry| entry.credential_scope == credential_scope);
+        let held = self.entries.iter().position(|entry| entry.scope.as_deref() == scope && entry.day == day);
         let at = held.unwrap_or_else(|| {
             if self.entries.len() == CAPACITY
                 && let Some((oldest, _)) = self.entries.iter().enumerate().min_by_key(|(_, entry)| entry.last_use)
@@ -128,8 +198,8 @@ impl KeyCache {
             }
             let key = derive();
             let after_head = key.0.clone();
-            let credential_scope = credential_scope.to_vec();
-            self.entries.push(ScopedKey { credential_scope, key, head: Vec::new(), after_head, last_use: 0 });
+            let scope = Scope { region: scope.region.to_owned(), service: scope.service.to_owned() };
+            self.entries.push(ScopedKey { day, scope, key, preamble: Preamble::default(), after_head, last_use: 0 });
             self.entries.len() - 1
         });
         let entry = &mut self.entries[at];
@@ -139,14 +209,18 @@ impl KeyCache {
 }
 
 impl ScopedKey {
-    fn sign(&mut self, head: &[u8], tail: &[u8]) -> HexDigest {
-        if self.head != head {
-            self.head.clear();
-            self.head.extend_from_slice(head);
+    /// Gets ready for the requests of a second.
+    fn prepare(&mut self, access_key_id: &str, timestamp: Timestamp) {
+        if self.preamble.timestamp != Some(timestamp) {
+            self.preamble.write(Algorithm::SigV4, access_key_id, self.scope.as_deref(), timestamp);
             self.after_head.clone_from(&self.key.0);
-            self.after_head.update(head);
+            self.after_head.update(&self.preamble.string_to_sign_head);
         }
-        SigningKey::finish(self.after_head.clone(), tail)
+    }
+
+    /// The key alone, for what is not a request.
+    pub(super) fn signing_key(&self) -> &SigningKey {
+        &self.key
     }
 }
 
@@ -155,6 +229,7 @@ mod tests {
     use std::collections::HashSet;
     use std::time::{Duration, UNIX_EPOCH};
 
+    use super::super::timestamp::Clock;
     use super::*;
 
     fn at() -> SystemTime {
@@ -165,52 +240,82 @@ mod tests {
         Credentials::new("AKIDEXAMPLE", secret.to_owned(), None, None).unwrap().into()
     }
 
-    fn expected(secret: &str, scope: Scope<&str>) -> HexDigest {
-        let key = generate_signing_key(secret, at(), scope.region, scope.service);
-        aws_sigv4::sign::v4::calculate_signature(key, b"message").into_bytes().try_into().unwrap()
+    /// Of what is the hash here.
+    const HASH: HexDigest = [b'7'; 64];
+    const SCOPE: Scope<&str> = Scope { region: "us-east-1", service: "iam" };
+
+    fn sign(credentials: &SigningCredentials, scope: Scope<&str>, at: SystemTime) -> Vec<u8> {
+        let timestamp = Clock::default().timestamp(at).unwrap();
+        let mut signature = Vec::new();
+        let key = credentials.key(Algorithm::SigV4, scope, at, timestamp).unwrap();
+        key.sign(&HASH, &mut signature).unwrap();
+        signature
+    }
+
+    fn expected(secret: &str, scope: Scope<&str>, at: SystemTime) -> Vec<u8> {
+        let timestamp = Clock::default().timestamp(at).unwrap();
+        let time = std::str::from_utf8(timestamp.as_bytes()).unwrap();
+        let Scope { region, service } = scope;
+        let hash = std::str::from_utf8(&HASH).unwrap();
+        let day = &time[..8];
+        let string_to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{day}/{region}/{service}/aws4_request\n{hash}");
+        let key = generate_signing_key(secret, at, region, service);
+        aws_sigv4::sign::v4::calculate_signature(key, string_to_sign.as_bytes()).into_bytes()
     }
 
     #[test]
-    fn a_cached_key_signs_as_a_fresh_one_wherever_the_head_ends() {
-        let scope = Scope { region: "us-east-1", service: "iam" };
+    fn a_cached_key_signs_as_a_fresh_one_in_every_second() {
         let credentials = credentials("secret");
-        for (head, tail) in [("mess", "age"), ("mess", "age"), ("", "message"), ("message", "")] {
-            let signature = credentials.sign(b"of today", at(), scope, head.as_bytes(), tail.as_bytes());
-            assert_eq!(signature, expected("secret", scope));
+        for seconds in [0, 0, 1, 0, 1] {
+            let at = at() + Duration::from_secs(seconds);
+            assert_eq!(sign(&credentials, SCOPE, at), expected("secret", SCOPE, at));
         }
-        assert_eq!(credentials.signing_key(b"of today", at(), scope).sign(b"message"), expected("secret", scope));
         assert_eq!(credentials.keys.borrow().entries.len(), 1);
     }
 
     #[test]
-    fn every_credential_scope_has_its_own_key() {
+    fn every_scope_and_day_has_its_own_key() {
         let credentials = credentials("secret");
         let mut signatures = HashSet::new();
-        for (day, at) in [("20150830", at()), ("20150831", at() + Duration::from_secs(86_400))] {
+        for at in [at(), at() + Duration::from_secs(86_400)] {
             for (region, service) in [("r", "s"), ("rs", "t"), ("r", "t"), ("q", "s")] {
-                let text = format!("{day}/{region}/{service}/aws4_request");
-                signatures.insert(credentials.sign(text.as_bytes(), at, Scope { region, service }, b"", b"message"));
+                let signature = sign(&credentials, Scope { region, service }, at);
+                assert_eq!(signature, expected("secret", Scope { region, service }, at));
+                signatures.insert(signature);
             }
         }
         assert_eq!(signatures.len(), 8);
+        assert_eq!(credentials.keys.borrow().entries.len(), 8);
     }
 
     #[test]
     fn the_keys_are_bounded_and_what_is_used_stays() {
         let credentials = credentials("secret");
-        let scope = Scope { region: "r", service: "s" };
         for index in 0..3 * CAPACITY {
-            credentials.signing_key(b"hot", at(), scope);
-            credentials.signing_key(index.to_string().as_bytes(), at(), scope);
+            sign(&credentials, SCOPE, at());
+            sign(&credentials, Scope { region: "r", service: &index.to_string() }, at());
             assert!(credentials.keys.borrow().entries.len() <= CAPACITY);
         }
-        assert!(credentials.keys.borrow().entries.iter().any(|entry| entry.credential_scope == b"hot"));
+        assert!(credentials.keys.borrow().entries.iter().any(|entry| entry.scope.as_deref() == SCOPE));
+    }
+
+    #[test]
+    fn what_requests_have_in_common_is_written_as_aws_does() {
+        let timestamp = Clock::default().timestamp(at()).unwrap();
+        let credentials = credentials("secret");
+        let key = credentials.key(Algorithm::SigV4, SCOPE, at(), timestamp).unwrap();
+        let head = b"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, SignedHeaders=";
+        assert_eq!(key.preamble().authorization_head, head);
+        drop(key);
+        let asymmetric = Algorithm::SigV4a { region_set: "*" };
+        let key = credentials.key(asymmetric, SCOPE, at(), timestamp).unwrap();
+        assert_eq!(key.preamble().credential_scope, b"20150830/iam/aws4_request");
     }
 
     #[test]
     fn debug_output_shows_no_secret() {
         let credentials = credentials("hush");
-        credentials.signing_key(b"scope", at(), Scope { region: "r", service: "s" });
+        sign(&credentials, SCOPE, at());
         assert!(!format!("{credentials:?}").contains("hush"));
     }
 }

@@ -173,14 +173,14 @@ fn sign_all(set: &str, region_set: Option<&str>, compare: impl Fn(&Vector, &Step
 
         let signed = signer.sign_in_headers(&request, headers.clone(), &context, vector.context.sign_body).unwrap();
         let sent = signed.iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
-        compare(&vector, &Steps::of("header", &signer, sent));
+        compare(&vector, &Steps::of("header", &mut signer, &context, sent));
 
         let expires = Duration::from_secs(vector.context.expiration_in_seconds);
         let signs_token = !vector.context.omit_session_token;
         let credentials = vector.credentials_with_token();
         let context = SigningContext { credentials: &credentials, ..context };
         let presigned = text(signer.sign_in_query(&request, headers, &context, expires, signs_token).unwrap());
-        compare(&vector, &Steps::of("query", &signer, vec![(":path".to_owned(), presigned)]));
+        compare(&vector, &Steps::of("query", &mut signer, &context, vec![(":path".to_owned(), presigned)]));
     }
 }
 
@@ -194,12 +194,19 @@ struct Steps {
 }
 
 impl Steps {
-    fn of(location: &'static str, signer: &Signer, sent: Vec<(String, String)>) -> Self {
+    fn of(
+        location: &'static str,
+        signer: &mut Signer,
+        context: &SigningContext<'_>,
+        sent: Vec<(String, String)>,
+    ) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let (_, key) = signer.key(context).unwrap();
+        let hash = hex::encode(&Sha256::digest(signer.canonical_request.text()).into());
         Self {
             location,
             canonical_request: text(signer.canonical_request.text()),
-            string_to_sign: text(&signer.string_to_sign),
+            string_to_sign: text(&[&key.preamble().string_to_sign_head, &hash[..]].concat()),
             signature: text(&signer.signature),
             sent,
         }
