@@ -3,20 +3,26 @@
 /// The names and values of a serialized map, in its order. Ends at what is malformed.
 pub fn pairs(map: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
     // The count, then the lengths of all names and values, then each name and value with a NUL behind it.
-    let count = length_at(map, 0);
-    let mut at = count.saturating_mul(8).saturating_add(4);
-    (0..count).map_while(move |index| {
-        let name = map.get(at..at.checked_add(length_at(map, 4 + index * 8))?)?;
-        at += name.len() + 1;
-        let value = map.get(at..at.checked_add(length_at(map, 8 + index * 8))?)?;
-        at += value.len() + 1;
+    let (count, map) = map.split_first_chunk().unwrap_or((&[0; 4], &[]));
+    let lengths = length(*count).checked_mul(8).and_then(|size| map.split_at_checked(size));
+    let (lengths, mut texts) = lengths.unwrap_or_default();
+    let (lengths, _) = lengths.as_chunks();
+    lengths.iter().map_while(move |&[n0, n1, n2, n3, v0, v1, v2, v3]| {
+        let name = next_text(&mut texts, length([n0, n1, n2, n3]))?;
+        let value = next_text(&mut texts, length([v0, v1, v2, v3]))?;
         Some((name, value))
     })
 }
 
-fn length_at(map: &[u8], at: usize) -> usize {
-    let bytes = map.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, |bytes| u32::from_le_bytes(bytes) as usize)
+fn length(bytes: [u8; 4]) -> usize {
+    u32::from_le_bytes(bytes) as usize
+}
+
+/// Takes a text and the NUL behind it.
+fn next_text<'m>(texts: &mut &'m [u8], length: usize) -> Option<&'m [u8]> {
+    let (text, rest) = texts.split_at_checked(length)?;
+    *texts = rest.split_first()?.1;
+    Some(text)
 }
 
 /// A map in the form that [`pairs`] reads.

@@ -63,10 +63,12 @@ impl HeaderRules {
 
     /// Whether a header of this name (in lower case) that came with the message goes on. One that is to be set does
     /// not: it gives way to the policy's.
+    #[inline]
     pub fn keeps(&self, name: &[u8]) -> bool {
-        if self.is_empty() {
-            return true;
-        }
+        self.is_empty() || self.rules_keep(name)
+    }
+
+    fn rules_keep(&self, name: &[u8]) -> bool {
         let passes = self.allow.as_ref().is_none_or(|allow| allow.iter().any(|pattern| pattern.matches(name)))
             && !self.remove.iter().any(|pattern| pattern.matches(name))
             && !self.set.iter().any(|header| header.name.as_bytes() == name);

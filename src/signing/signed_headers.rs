@@ -3,6 +3,7 @@
 //! Few: what is signed must reach AWS as it is, and a proxy or a hop behind it may add, drop or rewrite most headers.
 
 /// Headers of a client that signing owns: they are dropped, and our own take their place.
+#[inline]
 pub fn is_owned_by_signing(name: &[u8]) -> bool {
     const OWNED: [&[u8]; 5] =
         [b"authorization", b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256", b"x-amz-region-set"];
