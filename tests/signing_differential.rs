@@ -13,7 +13,8 @@ use aws_sigv4::http_request::{
 use proptest::prelude::*;
 use sigv4_filter::credentials::Credentials;
 use sigv4_filter::signing::{
-    Algorithm, PayloadHash, PayloadHasher, Scope, Signer, SigningContext, UnsignedRequest, UriStyle, WireUri,
+    Algorithm, PayloadHash, PayloadHasher, Scope, Signer, SigningContext, SigningCredentials, UnsignedRequest,
+    UriStyle, WireUri,
 };
 
 /// Header names, and whether a signature covers them where the policy adds `x-team` and `accept`.
@@ -34,6 +35,8 @@ const NAMES: [(&str, bool); 12] = [
 const ADDED: [&str; 2] = ["x-team", "accept"];
 const SERVICES: [&str; 7] =
     ["s3", "s3-object-lambda", "execute-api", "dynamodb", "aoss", "glacier", "iotdevicegateway"];
+/// Of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
 /// Those that are sent the body's hash, whatever it is.
 const SENT_THE_HASH: [&str; 4] = ["s3", "s3-object-lambda", "aoss", "glacier"];
 
@@ -94,7 +97,7 @@ fn requests() -> impl Strategy<Value = Request> {
             prop::sample::select(vec!["us-east-1", "cn-north-1"]),
             "[a-zA-Z0-9/+]{1,40}",
             prop::option::of("[a-zA-Z0-9/+=]{1,64}"),
-            0..253_402_300_800_u64,
+            0..=LAST_SECOND,
         ),
     )
         .prop_map(|((method, path, query, headers, body), (service, region, secret, token, seconds))| Request {
@@ -129,8 +132,19 @@ impl Request {
         SENT_THE_HASH.contains(&self.service) || matches!(self.body, Body::Unsigned)
     }
 
+    fn credentials(&self) -> SigningCredentials {
+        let token = self.token.clone().map(Into::into);
+        Credentials::new("AKIDEXAMPLE", self.secret.clone(), token, None).unwrap().into()
+    }
+
     /// Signs with this crate; in the query where an expiry is given.
-    fn ours(&self, signer: &mut Signer, region_set: Option<&str>, expires: Option<Duration>) -> Signature {
+    fn ours(
+        &self,
+        signer: &mut Signer,
+        credentials: &SigningCredentials,
+        region_set: Option<&str>,
+        expires: Option<Duration>,
+    ) -> Signature {
         let uri = self.uri();
         let added = ADDED.map(str::to_owned);
         let payload = match &self.body {
@@ -149,10 +163,8 @@ impl Request {
             payload,
             signed_headers: &added,
         };
-        let token = self.token.clone().map(Into::into);
-        let credentials = Credentials::new("AKIDEXAMPLE", self.secret.clone(), token, None).unwrap().into();
         let context = SigningContext {
-            credentials: &credentials,
+            credentials,
             scope: Scope { region: self.region, service: self.service },
             algorithm: region_set.map_or(Algorithm::SigV4, |region_set| Algorithm::SigV4a { region_set }),
             at: self.at(),
@@ -251,7 +263,7 @@ fn compare(cases: u32, region_set: Option<&'static str>, location: impl Fn(&Requ
     let result = runner.run(&requests(), |request| {
         let expires = location(&request);
         prop_assert_eq!(
-            request.ours(&mut signer.borrow_mut(), region_set, expires),
+            request.ours(&mut signer.borrow_mut(), &request.credentials(), region_set, expires),
             request.oracle(region_set, expires)
         );
         Ok(())
@@ -277,4 +289,47 @@ fn sigv4a_agrees() {
     compare(200, Some("us-east-1,eu-*"), |request| {
         request.seconds.is_multiple_of(2).then_some(Duration::from_secs(60))
     });
+}
+
+/// A request, and what it takes from another one when it follows that one under the same credentials.
+fn series() -> impl Strategy<Value = Vec<Request>> {
+    let token = "[a-zA-Z0-9/+=]{1,900}";
+    (token, prop::collection::vec((requests(), any::<[bool; 5]>()), 2..12)).prop_map(|(token, requests)| {
+        let mut series: Vec<Request> = Vec::new();
+        for (mut next, [keeps_target, keeps_headers, keeps_second, keeps_service, keeps_body]) in requests {
+            next.token = Some(token.clone());
+            if let Some(before) = series.last() {
+                next.secret.clone_from(&before.secret);
+                if keeps_target {
+                    (next.method, next.path, next.query) = (before.method, before.path.clone(), before.query.clone());
+                }
+                if keeps_headers {
+                    next.headers.clone_from(&before.headers);
+                }
+                next.seconds = (before.seconds + u64::from(!keeps_second)).min(LAST_SECOND);
+                if keeps_service {
+                    (next.service, next.region) = (before.service, before.region);
+                }
+                if keeps_body {
+                    next.body = before.body.clone();
+                }
+            }
+            series.push(next);
+        }
+        series
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What is kept from one request to the next is never taken for another one's.
+    #[test]
+    fn requests_that_resemble_one_another_agree(series in series()) {
+        let mut signer = Signer::default();
+        let credentials = series[0].credentials();
+        for request in &series {
+            prop_assert_eq!(request.ours(&mut signer, &credentials, None, None), request.oracle(None, None));
+        }
+    }
 }

@@ -373,11 +373,9 @@ impl AwsChunkedBody {
             })
             .ok_or(AwsChunkedError::TrailerSignature)?;
         self.trailers.sort();
-        let mut canonical_trailers = Vec::new();
-        self.trailers.write_lines(&mut canonical_trailers);
         if let Some(signer) = &mut self.signer {
             out.extend_from_slice(before);
-            out.extend_from_slice(&signer.sign_trailers(&canonical_trailers));
+            out.extend_from_slice(&signer.sign_trailers(self.trailers.lines()));
             out.extend_from_slice(line_end);
         }
         self.state = State::Trailers { signed: true };

@@ -1,5 +1,7 @@
 //! The canonical request: the text of which a signature is made.
 
+use std::ops::Range;
+
 use super::uri::{self, Parameter};
 use super::{UnsignedRequest, signed_headers};
 
@@ -8,6 +10,8 @@ use super::{UnsignedRequest, signed_headers};
 pub(super) struct CanonicalRequest {
     text: Vec<u8>,
     headers: CanonicalHeaders,
+    /// Where the headers begin in the text.
+    headers_start: usize,
     parameters: Vec<Parameter>,
 }
 
@@ -40,7 +44,8 @@ impl CanonicalRequest {
         text.push(b'\n');
         uri::write_canonical_query(query, &mut self.parameters, text);
         text.push(b'\n');
-        self.headers.write_lines(text);
+        self.headers_start = text.len();
+        text.extend_from_slice(self.headers.lines());
         text.push(b'\n');
         text.extend_from_slice(&self.headers.names);
         text.push(b'\n');
@@ -50,6 +55,13 @@ impl CanonicalRequest {
     /// The text that was finished last.
     pub(super) fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Where in the text the lines of date and session token are, if they follow one another: most of it, and the same for
+    /// all that one key signs in a second.
+    pub(super) fn date_and_token(&self) -> Option<Range<usize>> {
+        let Range { start, end } = self.headers.adjacent(b"x-amz-date", b"x-amz-security-token")?;
+        Some(self.headers_start + start..self.headers_start + end)
     }
 
     /// The names of the signed headers, once these are sorted: `host;x-amz-date`.
@@ -64,9 +76,9 @@ impl CanonicalRequest {
 pub(super) struct CanonicalHeaders {
     lines: Vec<u8>,
     fields: Vec<Field>,
-    /// Whether the lines are what is signed as they stand: each name once, and in order.
-    are_in_order: bool,
     names: Vec<u8>,
+    /// Scratch space to sort in.
+    sorted: Vec<u8>,
 }
 
 /// A line `name:value` and its end.
@@ -122,41 +134,56 @@ impl CanonicalHeaders {
         self.fields.push(Field { start, name_end, end: self.lines.len() });
     }
 
-    /// Sorts by name. Done once all are added.
+    /// Puts the lines in order, one for each name, `name:value,value`. Done once all are added.
     pub(super) fn sort(&mut self) {
-        let Self { lines, fields, are_in_order, names } = self;
-        *are_in_order = fields.is_sorted_by(|a, b| a.name(lines) < b.name(lines));
-        if !*are_in_order {
-            // Stable, for the values of a name keep their order; few enough headers are sorted in place.
-            fields.sort_by(|a, b| a.name(lines).cmp(b.name(lines)));
+        if !self.fields.is_sorted_by(|a, b| a.name(&self.lines) < b.name(&self.lines)) {
+            self.rewrite_sorted();
         }
-        names.clear();
-        for different in fields.chunk_by(|a, b| a.name(lines) == b.name(lines)) {
-            if !names.is_empty() {
-                names.push(b';');
+        self.names.clear();
+        for field in &self.fields {
+            if !self.names.is_empty() {
+                self.names.push(b';');
             }
-            names.extend_from_slice(different[0].name(lines));
+            self.names.extend_from_slice(field.name(&self.lines));
         }
     }
 
-    /// Writes a line for each name, `name:value,value`.
-    pub(super) fn write_lines(&self, out: &mut Vec<u8>) {
-        if self.are_in_order {
-            return out.extend_from_slice(&self.lines);
-        }
-        let mut previous: Option<&[u8]> = None;
-        for field in &self.fields {
-            let name = field.name(&self.lines);
-            if previous == Some(name) {
-                // In place of the end of the line before.
-                out.pop();
-                out.push(b',');
-                out.extend_from_slice(field.value_and_end(&self.lines));
+    fn rewrite_sorted(&mut self) {
+        let Self { lines, fields, sorted, .. } = self;
+        // Stable, for the values of a name keep their order; few enough headers are sorted in place.
+        fields.sort_by(|a, b| a.name(lines).cmp(b.name(lines)));
+        sorted.clear();
+        let mut names = 0;
+        for index in 0..fields.len() {
+            let field = fields[index];
+            if let Some(same) = fields[..names].last_mut().filter(|last| last.name(sorted) == field.name(lines)) {
+                // In place of the end of the line.
+                sorted.pop();
+                sorted.push(b',');
+                sorted.extend_from_slice(field.value_and_end(lines));
+                same.end = sorted.len();
             } else {
-                out.extend_from_slice(field.line(&self.lines));
+                let start = sorted.len();
+                sorted.extend_from_slice(field.line(lines));
+                let name_end = start + (field.name_end - field.start);
+                fields[names] = Field { start, name_end, end: sorted.len() };
+                names += 1;
             }
-            previous = Some(name);
         }
+        fields.truncate(names);
+        std::mem::swap(lines, sorted);
+    }
+
+    /// All lines, once they are sorted.
+    pub(super) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Where the lines of two names are, if one follows the other.
+    fn adjacent(&self, first: &[u8], second: &[u8]) -> Option<Range<usize>> {
+        self.fields.array_windows().find_map(|[a, b]| {
+            (a.name(&self.lines) == first && b.name(&self.lines) == second).then_some(a.start..b.end)
+        })
     }
 }
 
@@ -174,6 +201,7 @@ fn write_trimmed(value: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{PayloadHash, WireUri};
     use super::*;
 
     fn lines(headers: &[(&str, &str)]) -> (String, String) {
@@ -184,9 +212,7 @@ mod tests {
             canonical.add(name.as_bytes(), value.as_bytes());
         }
         canonical.sort();
-        let mut lines = Vec::new();
-        canonical.write_lines(&mut lines);
-        (String::from_utf8(lines).unwrap(), String::from_utf8(canonical.names).unwrap())
+        (String::from_utf8(canonical.lines).unwrap(), String::from_utf8(canonical.names).unwrap())
     }
 
     #[test]
@@ -194,6 +220,29 @@ mod tests {
         let (lines, names) = lines(&[("content-type", "a"), ("host", "h"), ("x-a", "1")]);
         assert_eq!(lines, "content-type:a\nhost:h\nx-a:1\n");
         assert_eq!(names, "content-type;host;x-a");
+    }
+
+    #[test]
+    fn date_and_token_are_found_where_they_follow_one_another() {
+        let mut canonical = CanonicalRequest::default();
+        let uri = WireUri::default();
+        for (client_header, is_found) in [("content-type", true), ("x-amz-target", true), ("x-amz-meta-a", false)] {
+            let request = UnsignedRequest {
+                method: b"GET",
+                authority: b"h",
+                uri: &uri,
+                payload: PayloadHash::Empty,
+                signed_headers: &[],
+            };
+            let headers = canonical.start(&request, [(client_header.as_bytes(), &b"v"[..])]);
+            headers.add_canonical(b"x-amz-date", b"20150830T123600Z");
+            headers.add_canonical(b"x-amz-security-token", b"token");
+            headers.sort();
+            canonical.finish(&request, b"");
+            let found = canonical.date_and_token().map(|range| &canonical.text()[range]);
+            let expected = b"x-amz-date:20150830T123600Z\nx-amz-security-token:token\n";
+            assert_eq!(found, is_found.then_some(&expected[..]), "{client_header}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Source: IAM User Guide, "AWS Signature Version 4 for API requests".
 
+mod alike;
 mod aws_chunked;
 mod canonical_request;
 mod clock_skew;

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
-
 use super::aws_chunked::{AwsChunkedBody, AwsChunkedForm, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
 use super::signing_key::Key;
 use super::timestamp::{Clock, Timestamp};
-use super::{PayloadHash, Scope, SigningCredentials, WireUri, hex, sigv4a, uri};
+use super::{PayloadHash, Scope, SigningCredentials, WireUri, sigv4a, uri};
 
 /// What is to be signed. The headers are given apart, as whoever holds them has them.
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +143,7 @@ impl Signer {
         context: &SigningContext<'s>,
         sends_payload_hash: bool,
     ) -> Result<SignedHeaders<'s>, SigningError> {
-        let (timestamp, key) = self.key(context)?;
+        let (timestamp, mut key) = self.key(context)?;
         let security_token = context.credentials.credentials().session_token().map(str::as_bytes);
         let region_set = context.algorithm.region_set();
 
@@ -162,7 +160,7 @@ impl Signer {
         }
         canonical_headers.sort();
         self.canonical_request.finish(request, request.uri.query());
-        self.calculate_signature(&key)?;
+        self.calculate_signature(&mut key)?;
 
         write_parts(
             &[
@@ -252,7 +250,7 @@ impl Signer {
         expires: Duration,
         signs_token: bool,
     ) -> Result<&'s [u8], SigningError> {
-        let (timestamp, key) = self.key(context)?;
+        let (timestamp, mut key) = self.key(context)?;
         self.canonical_request.start(request, headers).sort();
 
         let out = &mut self.presigned_uri;
@@ -279,7 +277,7 @@ impl Signer {
 
         let query = out.get(request.uri.path().len() + 1..).unwrap_or_default();
         self.canonical_request.finish(request, query);
-        self.calculate_signature(&key)?;
+        self.calculate_signature(&mut key)?;
         let out = &mut self.presigned_uri;
         if let Some(token) = context.credentials.credentials().session_token().filter(|_| !signs_token) {
             write_security_token(token, out);
@@ -298,10 +296,9 @@ impl Signer {
     }
 
     /// Signs the canonical request that was finished last.
-    fn calculate_signature(&mut self, key: &Key<'_>) -> Result<(), SigningError> {
-        let hash = hex::encode(&Sha256::digest(self.canonical_request.text()).into());
+    fn calculate_signature(&mut self, key: &mut Key<'_>) -> Result<(), SigningError> {
         self.signature.clear();
-        key.sign(&hash, &mut self.signature).ok_or(SigningError::Asymmetric)
+        key.sign(&self.canonical_request, &mut self.signature).ok_or(SigningError::Asymmetric)
     }
 }
 

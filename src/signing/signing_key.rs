@@ -6,8 +6,10 @@ use std::time::SystemTime;
 
 use aws_sigv4::sign::v4::generate_signing_key;
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
+use super::alike::Alike;
+use super::canonical_request::CanonicalRequest;
 use super::hex::{self, HexDigest};
 use super::signer::write_parts;
 use super::sigv4a::AsymmetricKey;
@@ -90,15 +92,20 @@ impl Key<'_> {
         }
     }
 
-    /// Writes the signature of the request whose canonical form has this hash. `None` where SigV4A finds no nonce.
-    pub(super) fn sign(&self, canonical_request: &HexDigest, signature: &mut Vec<u8>) -> Option<()> {
+    /// Writes the signature of a request. `None` where SigV4A finds no nonce.
+    pub(super) fn sign(&mut self, request: &CanonicalRequest, signature: &mut Vec<u8>) -> Option<()> {
         match self {
             Self::Symmetric(key) => {
-                signature.extend_from_slice(&finish(key.after_head.clone(), canonical_request));
+                let hash = match request.date_and_token() {
+                    Some(date_and_token) => key.alike.hash(request.text(), date_and_token),
+                    None => Sha256::digest(request.text()).into(),
+                };
+                signature.extend_from_slice(&finish(key.after_head.clone(), &hex::encode(&hash)));
                 Some(())
             }
             Self::Asymmetric(key, preamble) => {
-                key.sign(&[&preamble.string_to_sign_head[..], canonical_request].concat(), signature)
+                let hash = hex::encode(&Sha256::digest(request.text()).into());
+                key.sign(&[&preamble.string_to_sign_head[..], &hash].concat(), signature)
             }
         }
     }
@@ -182,6 +189,8 @@ pub(super) struct ScopedKey {
     preamble: Preamble,
     /// The HMAC that has taken in the string to sign as far as all requests of the second share it.
     after_head: Hmac<Sha256>,
+    /// The canonical requests of this second. Date and token are the same in all of them.
+    alike: Alike,
     last_use: u64,
 }
 
@@ -199,7 +208,15 @@ impl KeyCache {
             let key = derive();
             let after_head = key.0.clone();
             let scope = Scope { region: scope.region.to_owned(), service: scope.service.to_owned() };
-            self.entries.push(ScopedKey { day, scope, key, preamble: Preamble::default(), after_head, last_use: 0 });
+            self.entries.push(ScopedKey {
+                day,
+                scope,
+                key,
+                preamble: Preamble::default(),
+                after_head,
+                alike: Alike::default(),
+                last_use: 0,
+            });
             self.entries.len() - 1
         });
         let entry = &mut self.entries[at];
@@ -215,6 +232,7 @@ impl ScopedKey {
             self.preamble.write(Algorithm::SigV4, access_key_id, self.scope.as_deref(), timestamp);
             self.after_head.clone_from(&self.key.0);
             self.after_head.update(&self.preamble.string_to_sign_head);
+            self.alike.clear();
         }
     }
 
@@ -230,6 +248,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::super::timestamp::Clock;
+    use super::super::{PayloadHash, UnsignedRequest, WireUri};
     use super::*;
 
     fn at() -> SystemTime {
@@ -240,15 +259,28 @@ mod tests {
         Credentials::new("AKIDEXAMPLE", secret.to_owned(), None, None).unwrap().into()
     }
 
-    /// Of what is the hash here.
-    const HASH: HexDigest = [b'7'; 64];
     const SCOPE: Scope<&str> = Scope { region: "us-east-1", service: "iam" };
+
+    fn canonical_request() -> CanonicalRequest {
+        let uri = WireUri::default();
+        let request = UnsignedRequest {
+            method: b"GET",
+            authority: b"h",
+            uri: &uri,
+            payload: PayloadHash::Empty,
+            signed_headers: &[],
+        };
+        let mut canonical = CanonicalRequest::default();
+        canonical.start(&request, []).sort();
+        canonical.finish(&request, b"");
+        canonical
+    }
 
     fn sign(credentials: &SigningCredentials, scope: Scope<&str>, at: SystemTime) -> Vec<u8> {
         let timestamp = Clock::default().timestamp(at).unwrap();
         let mut signature = Vec::new();
-        let key = credentials.key(Algorithm::SigV4, scope, at, timestamp).unwrap();
-        key.sign(&HASH, &mut signature).unwrap();
+        let mut key = credentials.key(Algorithm::SigV4, scope, at, timestamp).unwrap();
+        key.sign(&canonical_request(), &mut signature).unwrap();
         signature
     }
 
@@ -256,7 +288,8 @@ mod tests {
         let timestamp = Clock::default().timestamp(at).unwrap();
         let time = std::str::from_utf8(timestamp.as_bytes()).unwrap();
         let Scope { region, service } = scope;
-        let hash = std::str::from_utf8(&HASH).unwrap();
+        let hash = hex::encode(&Sha256::digest(canonical_request().text()).into());
+        let hash = std::str::from_utf8(&hash).unwrap();
         let day = &time[..8];
         let string_to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{day}/{region}/{service}/aws4_request\n{hash}");
         let key = generate_signing_key(secret, at, region, service);

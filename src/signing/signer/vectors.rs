@@ -18,9 +18,11 @@ use std::time::SystemTime;
 use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{DerSignature, VerifyingKey};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::super::hex;
 use super::*;
 use crate::credentials::Credentials;
 use crate::path::{PathError, SafePath};

@@ -1,0 +1,123 @@
+//! Canonical requests that begin alike, hashed from where they differ.
+//!
+//! With temporary credentials most of a canonical request is the session token, and little stands behind it: what differs
+//! from one call of DynamoDB, SQS or KMS to the next, which all go to one path, is the hash of the body. So the state of
+//! SHA-256 behind the token is kept, and serves all requests of a second that are the same as far as that.
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+/// How many different beginnings are kept. Who calls more paths than these in turn pays for the whole hash.
+const CAPACITY: usize = 8;
+
+/// SHA-256's block, up to whose end a state can be kept.
+const BLOCK: usize = 64;
+
+/// The beginnings of the canonical requests that were hashed lately.
+#[derive(Default)]
+pub(super) struct Alike {
+    /// Of these, the first `in_use` hold; the others keep their buffers.
+    beginnings: Vec<Beginning>,
+    in_use: usize,
+    /// Which is given up next when all are in use.
+    next: usize,
+}
+
+struct Beginning {
+    /// The text before the part that is the same for all.
+    text: Vec<u8>,
+    /// SHA-256 of the text and, as far as there are whole blocks, of that part.
+    hasher: Sha256,
+}
+
+impl Alike {
+    /// Forgets all beginnings: what was the same for all is so no longer.
+    pub(super) fn clear(&mut self) {
+        self.in_use = 0;
+    }
+
+    /// SHA-256 of `text`, of which the part `same` has been the same, and will be, in all calls from one
+    /// [`clear`](Self::clear) to the next.
+    pub(super) fn hash(&mut self, text: &[u8], same: Range<usize>) -> [u8; 32] {
+        let (Some(before), Some((hashed, rest))) =
+            (text.get(..same.start), text.split_at_checked(same.end - same.end % BLOCK))
+        else {
+            return Sha256::digest(text).into();
+        };
+        let known = self.beginnings.iter().take(self.in_use).find(|beginning| beginning.text == before);
+        let hasher = match known {
+            Some(beginning) => beginning.hasher.clone(),
+            None => {
+                let hasher = Sha256::new_with_prefix(hashed);
+                self.keep(before, &hasher);
+                hasher
+            }
+        };
+        hasher.chain_update(rest).finalize().into()
+    }
+
+    fn keep(&mut self, text: &[u8], hasher: &Sha256) {
+        let at = if self.in_use < CAPACITY {
+            self.in_use += 1;
+            self.in_use - 1
+        } else {
+            self.next = (self.next + 1) % CAPACITY;
+            self.next
+        };
+        match self.beginnings.get_mut(at) {
+            Some(beginning) => {
+                beginning.text.clear();
+                beginning.text.extend_from_slice(text);
+                beginning.hasher.clone_from(hasher);
+            }
+            None => self.beginnings.push(Beginning { text: text.to_owned(), hasher: hasher.clone() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Few and short beginnings and ends, so that many are met again.
+        #[test]
+        fn a_hash_is_the_one_of_the_whole_text(
+            same in proptest::collection::vec("[a-z]{0,200}", 1..4),
+            texts in proptest::collection::vec(("[ab]{0,2}|[a-z]{60,70}", "[ab]{0,1}|[a-z]{100}"), 1..60),
+        ) {
+            let mut alike = Alike::default();
+            for same in &same {
+                alike.clear();
+                for (before, behind) in &texts {
+                    let text = [before.as_str(), same, behind].concat();
+                    let hash = alike.hash(text.as_bytes(), before.len()..before.len() + same.len());
+                    prop_assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(&text)));
+                    prop_assert!(alike.beginnings.len() <= CAPACITY);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_begins_alike_is_not_hashed_again() {
+        let same = "t".repeat(700);
+        let mut alike = Alike::default();
+        for behind in ["a", "b"] {
+            alike.hash(format!("begins{same}{behind}").as_bytes(), 6..706);
+        }
+        assert_eq!(alike.in_use, 1);
+        alike.hash(format!("begims{same}a").as_bytes(), 6..706);
+        assert_eq!(alike.in_use, 2);
+    }
+
+    #[test]
+    fn a_range_that_is_not_in_the_text_does_no_harm() {
+        let whole: [u8; 32] = Sha256::digest(b"text").into();
+        assert_eq!(Alike::default().hash(b"text", 5..900), whole);
+        assert_eq!(Alike::default().hash(b"text", 2..900), whole);
+    }
+}
