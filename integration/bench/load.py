@@ -50,14 +50,23 @@ class Load:
             pin = ["taskset", "-acp", ENVOY_CORE, str(envoy.process.pid)]
             subprocess.run(pin, check=True, capture_output=True)
 
-    def measure(self, listener: str, seconds: float, *, body: int = 0, connections: int = 16, path: str = PATH) -> Cost:
-        """The cost of requests with a body of so many bytes."""
+    def measure(
+        self,
+        listener: str,
+        seconds: float,
+        *,
+        body: int = 0,
+        connections: int = 16,
+        path: str = PATH,
+        paths_differ: bool = False,
+    ) -> Cost:
+        """The cost of requests with a body of so many bytes, all for one path or each for another one."""
         headers = [argument for name, value in HEADERS.items() for argument in ("-H", f"{name}: {value}")]
         url = f"http://127.0.0.1:{self._envoy.port(listener)}{path}"
         pin = ["taskset", "-c", LOAD_CORE] if self._pinned else []
         load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *headers]
-        if body:
-            load += ["-s", str(self._script(body))]
+        if body or paths_differ:
+            load += ["-s", str(self._script(body, paths_differ))]
         before = self._worker_nanoseconds()
         output = subprocess.run([*pin, *load, url], check=True, capture_output=True, text=True).stdout
         spent = self._worker_nanoseconds() - before
@@ -76,7 +85,11 @@ class Load:
         workers = [thread for thread in threads if (thread / "comm").read_text().startswith("wrk:worker")]
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in workers)
 
-    def _script(self, body: int) -> Path:
-        script = Path(self._scripts.name) / f"{body}.lua"
-        script.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {body})\n')
+    def _script(self, body: int, paths_differ: bool) -> Path:
+        lines = [f'wrk.method, wrk.body = "POST", string.rep("x", {body})'] if body else []
+        if paths_differ:
+            lines += ["local number = 1000000", "function request()", "  number = number + 1",
+                      '  return wrk.format(nil, "/orders/" .. number .. "/lines?limit=10&after=2026-01-01")', "end"]  # fmt: skip
+        script = Path(self._scripts.name) / f"{body}-{paths_differ}.lua"
+        script.write_text("\n".join(lines))
         return script
