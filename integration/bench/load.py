@@ -88,8 +88,9 @@ class Load:
     def _script(self, body: int, paths_differ: bool) -> Path:
         lines = [f'wrk.method, wrk.body = "POST", string.rep("x", {body})'] if body else []
         if paths_differ:
-            lines += ["local number = 1000000", "function request()", "  number = number + 1",
-                      '  return wrk.format(nil, "/orders/" .. number .. "/lines?limit=10&after=2026-01-01")', "end"]  # fmt: skip
+            path = '"/orders/" .. number .. "/lines?limit=10&after=2026-01-01"'
+            lines += ["local number = 1000000", "function request()", "number = number + 1"]
+            lines += [f"return wrk.format(nil, {path})", "end"]
         script = Path(self._scripts.name) / f"{body}-{paths_differ}.lua"
         script.write_text("\n".join(lines))
         return script

@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape
 from harness.process import REPOSITORY
 
 PICTURE = REPOSITORY / "docs" / "performance.svg"
-WIDTH, ROW, LABELS, VALUES = 720, 34, 220, 70
+WIDTH, ROW, LABELS, VALUES = 780, 34, 280, 70
 
 
 def bars(title: str, unit: str, values: dict[str, float]) -> None:
@@ -15,7 +15,7 @@ def bars(title: str, unit: str, values: dict[str, float]) -> None:
     rows = []
     for number, (name, value) in enumerate(values.items()):
         y = 44 + ROW * number
-        color = "#c2410c" if name == "signer" else "#94a3b8"
+        color = "#c2410c" if name.startswith("signer") else "#94a3b8"
         rows.append(
             f'<text x="{LABELS - 10}" y="{y + 16}" text-anchor="end">{escape(name)}</text>'
             f'<rect x="{LABELS}" y="{y}" width="{max(value, 0) * scale:.1f}" height="22" rx="3" fill="{color}"/>'

@@ -88,7 +88,7 @@ def check_dashboard() -> None:
     assert asked
 
     def missing() -> list[str]:
-        # A rate is seen where a counter rises, and a time where one of 32 requests was timed.
+        # A rate is seen where a counter rises, and a time where a request was timed.
         for path in ["/s3/orders/license"] * 40 + ["/elsewhere"]:
             with contextlib.suppress(urllib.error.HTTPError):
                 urllib.request.urlopen(f"http://127.0.0.1:{PORTS['8080']}{path}", timeout=10).close()

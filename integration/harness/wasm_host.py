@@ -24,6 +24,9 @@ class WasmHost:
         self.calls: Counter[str] = Counter()
         self.headers: dict[str, str] = {}
         self.body = b""
+        self.requests_counted = 0
+        self.seconds_passed = 0
+        self._started = int(time.time())
         self._configuration = json.dumps(configuration).encode()
         self._shared = dict(shared_data)
         self._streams = 100
@@ -40,6 +43,10 @@ class WasmHost:
 
     def tick(self) -> None:
         self._call("proxy_on_tick", ROOT)
+
+    def remove(self) -> None:
+        """Removes the plugin, as a proxy does that has another configuration for it."""
+        self._call("proxy_on_delete", ROOT)
 
     @property
     def memory_bytes(self) -> int:
@@ -90,7 +97,7 @@ class WasmHost:
     # The host calls, by the names that the ABI gives them.
 
     def _get_current_time_nanoseconds(self, at: int) -> int:
-        self._write(at, struct.pack("<Q", time.time_ns()))
+        self._write(at, struct.pack("<Q", (self._started + self.seconds_passed) * 10**9))
         return OK
 
     def _get_header_map_pairs(self, _map: int, pointer: int, size: int) -> int:
@@ -133,7 +140,8 @@ class WasmHost:
         self._write(id_at, struct.pack("<I", 1))
         return OK
 
-    def _increment_metric(self, _id: int, _offset: int) -> int:
+    def _increment_metric(self, _id: int, offset: int) -> int:
+        self.requests_counted += offset
         return OK
 
     def _record_metric(self, _id: int, _value: int) -> int:
@@ -146,7 +154,4 @@ class WasmHost:
         return OK
 
     def _register_shared_queue(self, *_: int) -> int:
-        return OK
-
-    def _call_foreign_function(self, *_: int) -> int:
         return OK

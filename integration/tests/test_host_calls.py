@@ -1,6 +1,7 @@
 """What a request costs in host calls and in memory: each call leaves the virtual machine for the proxy."""
 
 from collections import Counter
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -9,6 +10,7 @@ from harness.intake import credential_document
 from harness.proxy import WASM
 from harness.wasm_host import WasmHost
 
+DATE = "%Y%m%dT%H%M%SZ"
 AUTHORITY = "abc123.execute-api.eu-west-1.amazonaws.com"
 BROWSER = [
     (":method", "GET"),
@@ -20,16 +22,19 @@ BROWSER = [
         for name in ("user-agent", "accept", "accept-language", "cookie", "referer", "content-type")
     ),
 ]
-# What signing a request takes: read its headers and the clock once, write what changes, count.
+# What signing a request takes: read its headers, and write what changes.
 SIGNED_AT_ONCE = {
     "get_header_map_pairs": 1,
     "get_property": 1,  # the metadata of Envoy's route
-    "set_property": 1,  # the route's name, for the access log
-    "get_current_time_nanoseconds": 1,
     "replace_header_map_value": 2,  # :authority and :path
     "add_header_map_value": 3,  # authorization, x-amz-date, x-amz-security-token
-    "call_foreign_function": 1,  # clear_route_cache
+}
+# What is known of it at once, where a worker has little to do, and for one of 32 where it has much.
+LOOKED_AT_CLOSELY = {
+    "get_current_time_nanoseconds": 2,  # when it came, and when it was signed
+    "record_metric": 1,  # how long that took
     "increment_metric": 1,
+    "get_header_map_value": 1,  # the response's :status
 }
 
 
@@ -38,7 +43,7 @@ def host(**policy) -> WasmHost:
     route = {"target": f"https://{AUTHORITY}/prod", **policy.pop("route", {})}
     shared = {"sigv4.credentials.default": credential_document(TEMPORARY_KEY), "sigv4.generation": b"1"}
     host = WasmHost(WASM, {"routes": {"/orders": route}, **policy}, shared)
-    # One of 32 requests is timed, and of some answers the upstream's clock is read: none of the next ones.
+    # The first requests of a second are looked at closely, and one of 32 after them: none of the next ones.
     for _ in range(65):
         host.request(BROWSER)
     host.calls.clear()
@@ -54,11 +59,18 @@ def test_a_request_makes_as_few_host_calls_as_it_can():
     assert written[":path"] == "/prod/42/lines?limit=10"
 
 
-def test_more_for_the_access_log_is_three_calls_more():
+def test_route_metadata_that_the_policy_leaves_out_are_not_asked_for():
+    signer = host(routeMetadata=False)
+    signer.request(BROWSER)
+
+    assert signer.calls == Counter(SIGNED_AT_ONCE) - Counter({"get_property": 1})
+
+
+def test_the_access_log_is_four_calls_more():
     signer = host(accessLog=True)
     signer.request(BROWSER)
 
-    assert signer.calls - Counter(SIGNED_AT_ONCE) == {"set_property": 3}
+    assert signer.calls - Counter(SIGNED_AT_ONCE) == {"set_property": 4}
 
 
 def test_leftovers_of_a_signature_are_replaced():
@@ -69,13 +81,57 @@ def test_leftovers_of_a_signature_are_replaced():
     assert signer.calls == expected + Counter({"replace_header_map_value": 3})
 
 
-def test_one_request_of_32_is_timed():
+def test_of_many_requests_one_of_32_is_looked_at_closely():
     signer = host()
     for _ in range(64):
         signer.request(BROWSER)
 
-    assert signer.calls["record_metric"] == 2
-    assert signer.calls["get_current_time_nanoseconds"] == 64 + 2 * 2
+    assert {call: signer.calls[call] for call in LOOKED_AT_CLOSELY} == {
+        call: 2 * count for call, count in LOOKED_AT_CLOSELY.items()
+    }
+
+
+def test_after_a_second_requests_are_looked_at_closely_again():
+    signer = host()
+    signer.seconds_passed += 1
+    signer.tick()
+    signer.calls.clear()
+    for _ in range(32):
+        signer.request(BROWSER)
+
+    assert {call: signer.calls[call] for call in LOOKED_AT_CLOSELY} == {
+        call: 32 * count for call, count in LOOKED_AT_CLOSELY.items()
+    }
+
+
+def test_every_request_is_counted_within_a_second():
+    signer = host()
+    for _ in range(10):
+        signer.request(BROWSER)
+    before = signer.requests_counted
+    signer.tick()
+
+    assert (before, signer.requests_counted) == (65, 75)
+
+
+def test_the_last_requests_under_a_policy_that_is_replaced_are_counted():
+    signer = host()
+    for _ in range(10):
+        signer.request(BROWSER)
+    signer.remove()
+
+    assert signer.requests_counted == 75
+
+
+def test_a_busy_worker_takes_the_time_from_the_last_tick():
+    signer = host()
+    now = datetime.strptime(signer.request(BROWSER)["x-amz-date"], DATE)
+    signer.seconds_passed += 1
+    before = datetime.strptime(signer.request(BROWSER)["x-amz-date"], DATE)
+    signer.tick()
+    after = datetime.strptime(signer.request(BROWSER)["x-amz-date"], DATE)
+
+    assert (before, after) == (now, now + timedelta(seconds=1))
 
 
 def test_a_request_leaves_no_memory_behind():

@@ -118,3 +118,14 @@ def test_a_client_can_not_say_what_the_metadata_says(proxy, api, header):
     assert proxy.request("/short/a", headers={header: value}).status == 200, api.last.refusal
 
     assert api.last.request.target == "/short-target/a"
+
+
+def test_a_policy_that_leaves_the_metadata_out_decides_alone(start_proxy, api):
+    metadata = {"/short/off": {"disabled": True}, "/short/named": {"route": "/expanded"}}
+    routes = {"/short": api_route(api, "/short-target"), "/expanded": api_route(api, "/expanded-target")}
+    proxy = start_proxy(policy(routes, routeMetadata=False), with_route_metadata(leading_to(api), metadata))
+    proxy.push(TEMPORARY_KEY)
+
+    for path in ["/off/a", "/named/a"]:
+        assert proxy.request(f"/short{path}").status == 200, api.last.refusal
+        assert api.last.request.target == f"/short-target{path}"

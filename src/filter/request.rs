@@ -477,22 +477,13 @@ fn choose_route<'p>(
     headers: &HeaderMap,
     head: &Result<RequestHead<'_>, Refusal>,
 ) -> Result<Option<&'p Route>, Refusal> {
-    // All of a route's metadata, which mostly is none, costs the proxy less than a look for one part of it. It is serialized
-    // protobuf, in which the key of ours stands as it is.
-    let metadata = host::property(b"xds\0route_metadata").unwrap_or_default();
-    if metadata.windows(b"sigv4".len()).any(|part| part == b"sigv4") {
-        if host::property(b"xds\0route_metadata\0filter_metadata\0sigv4\0disabled").is_some_and(|value| value == [1]) {
-            return Ok(None);
-        }
-        if let Some(name) = host::property(b"xds\0route_metadata\0filter_metadata\0sigv4\0route") {
-            let named = policy.route_named(&name).ok_or_else(|| {
-                let name = String::from_utf8_lossy(&name);
-                Refusal::SigningFailed(format!(
-                    "Envoy's route metadata names {name:?}, which is no route of the policy"
-                ))
-            })?;
-            return Ok(Some(named));
-        }
+    if policy.route_metadata
+        && let Some(says) = ask_route_metadata(policy)?
+    {
+        return Ok(match says {
+            RouteMetadata::Disabled => None,
+            RouteMetadata::Names(route) => Some(route),
+        });
     }
     let found = match head {
         Ok(head) => policy.find(head.authority, head.path.path()),
@@ -508,6 +499,29 @@ fn choose_route<'p>(
         None if policy.unmatched == Unmatched::Deny => Err(Refusal::NoRoute),
         found => Ok(found),
     }
+}
+
+/// What the metadata of Envoy's own route say to the filter.
+enum RouteMetadata<'p> {
+    Disabled,
+    Names(&'p Route),
+}
+
+fn ask_route_metadata(policy: &Policy) -> Result<Option<RouteMetadata<'_>>, Refusal> {
+    // All metadata of a route, mostly none, cost the proxy less than a look for one part of them. They are serialized
+    // protobuf, in which the key of ours stands as it is.
+    let all = host::property(b"xds\0route_metadata").unwrap_or_default();
+    if !all.windows(b"sigv4".len()).any(|part| part == b"sigv4") {
+        return Ok(None);
+    }
+    if host::property(b"xds\0route_metadata\0filter_metadata\0sigv4\0disabled").is_some_and(|value| value == [1]) {
+        return Ok(Some(RouteMetadata::Disabled));
+    }
+    let Some(name) = host::property(b"xds\0route_metadata\0filter_metadata\0sigv4\0route") else { return Ok(None) };
+    policy.route_named(&name).map(|route| Some(RouteMetadata::Names(route))).ok_or_else(|| {
+        let name = String::from_utf8_lossy(&name);
+        Refusal::SigningFailed(format!("Envoy's route metadata names {name:?}, which is no route of the policy"))
+    })
 }
 
 /// Signs the first `size` bytes that the proxy holds of a chunked body anew, in their place.

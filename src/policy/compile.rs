@@ -66,8 +66,15 @@ impl Policy {
 
 fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyError> {
     let PolicyDocument { settings, backstage_routes } = document;
-    let Settings { routes, unmatched, allow_unauthenticated_requests, credentials_wait_ms, access_log, proxysigv4 } =
-        settings;
+    let Settings {
+        routes,
+        unmatched,
+        allow_unauthenticated_requests,
+        credentials_wait_ms,
+        access_log,
+        route_metadata,
+        proxysigv4,
+    } = settings;
 
     if let Some(section) = proxysigv4 {
         let alone = routes.is_none()
@@ -75,6 +82,7 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
             && allow_unauthenticated_requests.is_none()
             && credentials_wait_ms.is_none()
             && access_log.is_none()
+            && route_metadata.is_none()
             && backstage_routes.0.is_empty();
         let place = top.key("proxysigv4");
         if !alone || !top.is_policy() {
@@ -124,6 +132,7 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
         unmatched: unmatched.unwrap_or_default(),
         credentials_wait: Duration::from_millis(wait_ms),
         access_log: access_log.unwrap_or(false),
+        route_metadata: route_metadata.unwrap_or(true),
     })
 }
 

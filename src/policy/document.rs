@@ -44,10 +44,15 @@ pub(super) struct Settings {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) credentials_wait_ms: Option<WholeNumber>,
 
-    /// Whether Envoy's access log can tell identity, signing name and outcome of a request that is signed at once, as it
-    /// can of others. Default: false.
+    /// Whether Envoy's access log can tell route, identity, signing name and outcome of a request that is signed at once,
+    /// as it can of others. Default: false.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) access_log: Option<bool>,
+
+    /// Whether the metadata of Envoy's own route is looked at: under `sigv4` it may name the route of the policy that
+    /// signs, or switch signing off. With `false` the policy alone decides. Default: true.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) route_metadata: Option<bool>,
 
     /// A section of a Backstage `app-config.yaml`, pasted with its key. Its content is a policy in itself, so that
     /// nothing may stand beside it.

@@ -47,6 +47,8 @@ pub struct Policy {
     pub credentials_wait: Duration,
     /// Whether requests that are signed at once are described for the access log.
     pub access_log: bool,
+    /// Whether Envoy's own route may say which of these routes signs, or that none does.
+    pub route_metadata: bool,
 }
 
 impl Policy {

@@ -99,8 +99,8 @@ impl Node {
     /// Leaves of an `app-config.yaml` the one section that holds a policy. A file that has anything of a policy beside that
     /// section is left as it is: the policy refuses it.
     fn without_other_sections(self) -> (Self, Form) {
-        const POLICY: [&str; 5] =
-            ["routes", "unmatched", "allowUnauthenticatedRequests", "credentialsWaitMs", "accessLog"];
+        const POLICY: [&str; 6] =
+            ["routes", "unmatched", "allowUnauthenticatedRequests", "credentialsWaitMs", "accessLog", "routeMetadata"];
         let of_a_policy = |key: &str| POLICY.contains(&key) || key.starts_with('/');
         match self {
             Self::Mapping(mut members)

@@ -69,7 +69,7 @@ fn keys_and_values_of_the_policy() {
         (policy(r#"{"unmatch": "deny"}"#), r#"unmatch: unknown key; did you mean "unmatched"?"#),
         (
             policy(r#"{"intakes": {}}"#),
-            "intakes: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, proxysigv4",
+            "intakes: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, routeMetadata, proxysigv4",
         ),
         (
             policy(r#"{"unmatched": "reject", "routes": {}}"#),
@@ -81,6 +81,7 @@ fn keys_and_values_of_the_policy() {
             "allowUnauthenticatedRequests: must be true or false, not a string",
         ),
         (policy(r#"{"accessLog": "yes"}"#), "accessLog: must be true or false, not a string"),
+        (policy(r#"{"routeMetadata": null}"#), "routeMetadata: must be true or false, not null"),
         (policy(r#"{"credentialsWaitMs": "2s"}"#), "credentialsWaitMs: must be a whole number, not a string"),
         (policy(r#"{"credentialsWaitMs": -1}"#), "credentialsWaitMs: must not be negative"),
         (policy(r#"{"credentialsWaitMs": 0.5}"#), "credentialsWaitMs: must be a whole number"),
@@ -115,7 +116,7 @@ fn keys_and_values_of_the_policy() {
         ),
         (
             policy(r#"{"a": "https://h"}"#),
-            "a: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, proxysigv4",
+            "a: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, routeMetadata, proxysigv4",
         ),
     ]);
 }
