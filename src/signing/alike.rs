@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 /// How many different beginnings are kept. Who calls more paths than these in turn pays for the whole hash.
 const CAPACITY: usize = 4;
 
-/// After so many requests that began like none before, only one in so many is kept: with object keys or ids in their
-/// paths, few ever will, and keeping costs.
+/// After so many requests in a row that began like none before, one in so many is compared and kept: with object keys or
+/// ids in their paths, few ever begin alike, and looking costs.
 const PATIENCE: u32 = 16;
 
 /// SHA-256's block, up to whose end a state can be kept.
@@ -26,8 +26,8 @@ pub(super) struct Alike {
     in_use: usize,
     /// Which is given up next when all are in use.
     next: usize,
-    /// How many requests in a row began like none that was kept.
-    misses: u32,
+    /// How many requests have come since one began like an earlier one.
+    unlike: u32,
 }
 
 struct Beginning {
@@ -46,22 +46,25 @@ impl Alike {
     /// SHA-256 of `text`, of which the part `same` has been the same, and will be, in all calls from one
     /// [`clear`](Self::clear) to the next.
     pub(super) fn hash(&mut self, text: &[u8], same: Range<usize>) -> [u8; 32] {
-        let (Some(before), Some((hashed, rest))) =
-            (text.get(..same.start), text.split_at_checked(same.end - same.end % BLOCK))
+        self.unlike = self.unlike.wrapping_add(1);
+        let is_compared = self.unlike <= PATIENCE || self.unlike.is_multiple_of(PATIENCE);
+        let (true, Some(before), Some((hashed, rest))) =
+            (is_compared, text.get(..same.start), text.split_at_checked(same.end - same.end % BLOCK))
         else {
             return Sha256::digest(text).into();
         };
         let known = self.beginnings.iter().take(self.in_use).find(|beginning| beginning.text == before);
-        if let Some(beginning) = known {
-            self.misses = 0;
-            return beginning.hasher.clone().chain_update(rest).finalize().into();
-        }
-        self.misses = self.misses.wrapping_add(1);
-        if self.misses > PATIENCE && !self.misses.is_multiple_of(PATIENCE) {
-            return Sha256::digest(text).into();
-        }
-        let hasher = Sha256::new_with_prefix(hashed);
-        self.keep(before, &hasher);
+        let hasher = match known {
+            Some(beginning) => {
+                self.unlike = 0;
+                beginning.hasher.clone()
+            }
+            None => {
+                let hasher = Sha256::new_with_prefix(hashed);
+                self.keep(before, &hasher);
+                hasher
+            }
+        };
         hasher.chain_update(rest).finalize().into()
     }
 
@@ -130,10 +133,10 @@ mod tests {
         for number in 0..1000 {
             hash(&number.to_string());
         }
-        for _ in 0..PATIENCE {
+        for _ in 0..2 * PATIENCE {
             hash("often");
         }
-        assert_eq!(alike.misses, 0);
+        assert_eq!(alike.unlike, 0);
     }
 
     #[test]
