@@ -201,7 +201,7 @@ fn write_trimmed(value: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PayloadHash, WireUri};
+    use super::super::WireUri;
     use super::*;
 
     fn lines(headers: &[(&str, &str)]) -> (String, String) {
@@ -227,13 +227,7 @@ mod tests {
         let mut canonical = CanonicalRequest::default();
         let uri = WireUri::default();
         for (client_header, is_found) in [("content-type", true), ("x-amz-target", true), ("x-amz-meta-a", false)] {
-            let request = UnsignedRequest {
-                method: b"GET",
-                authority: b"h",
-                uri: &uri,
-                payload: PayloadHash::Empty,
-                signed_headers: &[],
-            };
+            let request = UnsignedRequest::get(&uri);
             let headers = canonical.start(&request, [(client_header.as_bytes(), &b"v"[..])]);
             headers.add_canonical(b"x-amz-date", b"20150830T123600Z");
             headers.add_canonical(b"x-amz-security-token", b"token");

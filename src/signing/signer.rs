@@ -23,6 +23,14 @@ pub struct UnsignedRequest<'a> {
     pub signed_headers: &'a [String],
 }
 
+#[cfg(test)]
+impl<'a> UnsignedRequest<'a> {
+    /// A GET without a body, for tests of what stands behind it.
+    pub(super) fn get(uri: &'a WireUri) -> Self {
+        Self { method: b"GET", authority: b"h", uri, payload: PayloadHash::Empty, signed_headers: &[] }
+    }
+}
+
 /// As whom, for what, how and when a request is signed.
 #[derive(Debug, Clone, Copy)]
 pub struct SigningContext<'a> {

@@ -248,7 +248,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::super::timestamp::Clock;
-    use super::super::{PayloadHash, UnsignedRequest, WireUri};
+    use super::super::{UnsignedRequest, WireUri};
     use super::*;
 
     fn at() -> SystemTime {
@@ -263,13 +263,7 @@ mod tests {
 
     fn canonical_request() -> CanonicalRequest {
         let uri = WireUri::default();
-        let request = UnsignedRequest {
-            method: b"GET",
-            authority: b"h",
-            uri: &uri,
-            payload: PayloadHash::Empty,
-            signed_headers: &[],
-        };
+        let request = UnsignedRequest::get(&uri);
         let mut canonical = CanonicalRequest::default();
         canonical.start(&request, []).sort();
         canonical.finish(&request, b"");
