@@ -4,6 +4,8 @@
 #[path = "oracle/upstream.rs"]
 mod upstream;
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use sigv4_filter::path::{self, SafePath};
 use sigv4_filter::policy::{Policy, Route};
 use sigv4_filter::signing::{UriStyle, WireUri};
 
-use upstream::{decode_once, may_leave};
+use upstream::{decode_once, may_leave, splits};
 
 const STYLES: [UriStyle; 3] = [UriStyle::Standard, UriStyle::S3, UriStyle::S3Control];
 
@@ -122,16 +124,19 @@ fn sent(route: &Route, path: &SafePath<'_>, style: UriStyle) -> (Vec<u8>, WireUr
     (joined, uri)
 }
 
-/// Whether a route takes a request, told without the matcher: its prefix segment by segment, and each of its hosts.
-fn takes(route: &Route, (name, port): (&str, u16), path: &[u8]) -> bool {
-    let (prefix, slash) = match route.prefix.strip_suffix('/') {
-        Some(prefix) => (prefix, true),
-        None => (route.prefix.as_str(), false),
-    };
-    let wanted: Vec<Vec<u8>> = prefix.split('/').skip(1).map(|segment| decode_once(segment.as_bytes())).collect();
-    let found: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').skip(1).map(decode_once).collect();
-    let by_path = found.starts_with(&wanted) && (!slash || found.len() > wanted.len());
-    let by_host = route.hosts.is_empty()
+/// How long a route's prefix is, two for a segment and one for a slash at its end; `None` where it does not take the path.
+fn prefix_rank(prefix: &[Vec<u8>], path: &[Vec<u8>]) -> Option<usize> {
+    match prefix.split_last() {
+        Some((last, before)) if last.is_empty() => {
+            (path.len() > before.len() && path.starts_with(before)).then_some(2 * before.len() + 1)
+        }
+        _ => path.starts_with(prefix).then_some(2 * prefix.len()),
+    }
+}
+
+/// Whether a route takes requests for a host.
+fn takes_host(route: &Route, (name, port): (&str, u16)) -> bool {
+    route.hosts.is_empty()
         || route.hosts.iter().any(|host| {
             let host = host.to_string();
             let (host, wanted_port) = host.split_once(':').unwrap_or((&host, ""));
@@ -140,8 +145,39 @@ fn takes(route: &Route, (name, port): (&str, u16), path: &[u8]) -> bool {
                 None => name == host,
             };
             by_name && (wanted_port.is_empty() || wanted_port == port.to_string())
-        });
-    by_path && by_host
+        })
+}
+
+/// The route of a path in every reading, told without the matcher; `Err` where they differ.
+fn expected<'p>(policy: &'p Policy, host: (&str, u16), path: &[u8]) -> Result<Option<&'p Route>, ()> {
+    let splits = splits();
+    let as_written = &splits[0];
+    let routes: Vec<(&Route, Vec<Vec<u8>>)> = policy
+        .routes_by_precedence()
+        .into_iter()
+        .filter(|route| takes_host(route, host))
+        .map(|route| (route, as_written.segments(route.prefix.as_bytes())))
+        .collect();
+    let find = |segments: &[Vec<u8>]| {
+        routes.iter().find_map(|(route, prefix)| Some((route.index, prefix_rank(prefix, segments)?)))
+    };
+    let written = find(&as_written.segments(path)).map(|(index, _)| &policy.routes()[index]);
+    let mut seen = HashSet::new();
+    for split in &splits {
+        let segments = split.segments(path);
+        let read = find(&segments);
+        // The prefix of the route that takes the path as written is read like the path.
+        let keeps = |route: &Route| {
+            let own = prefix_rank(&split.segments(route.prefix.as_bytes()), &segments);
+            own.is_some_and(|own| read.is_none_or(|(_, rank)| own > rank))
+        };
+        let is_new = seen.insert(segments.clone());
+        let agrees = || read.map(|(index, _)| index) == written.map(|route| route.index);
+        if is_new && !agrees() && !written.is_some_and(keeps) {
+            return Err(());
+        }
+    }
+    Ok(written)
 }
 
 proptest! {
@@ -158,7 +194,7 @@ proptest! {
         // Envoy's route metadata may name a route whose prefix the path does not have.
         let found = match named {
             Some(index) => Some(&routes[index.index(routes.len())]),
-            None => policy.find(b"a.example", path.path()),
+            None => policy.find(b"a.example", &path).unwrap_or_default(),
         };
         let Some(route) = found else { return Ok(()) };
         let target = route.target.as_ref().map_or("", |target| target.path.as_str()).as_bytes();
@@ -183,19 +219,29 @@ proptest! {
     }
 
     #[test]
-    fn the_first_route_in_order_of_precedence_that_takes_a_request_is_the_one_found(
+    fn the_route_of_every_reading_is_found_or_the_path_is_refused(
         policy in policies(1),
         request in hostile_paths(),
         name in select(vec!["a.example", "x.b.example", "b.example", "other.test"]),
         port in select(vec![80_u16, 81]),
     ) {
         let Ok(path) = SafePath::check(&request) else { return Ok(()) };
-        let found = policy.find(format!("{name}:{port}").as_bytes(), path.path());
-        let order = policy.routes_by_precedence();
-        let expected = order.iter().find(|route| takes(route, (name, port), path.path()));
+        let found = policy.find(format!("{name}:{port}").as_bytes(), &path);
+        let expected = expected(&policy, (name, port), path.path());
         prop_assert_eq!(
-            found.map(|route| &route.name), expected.map(|route| &route.name),
-            "{} among {:?}", request.escape_ascii(), order.iter().map(|route| &route.name).collect::<Vec<_>>()
+            found.map(|route| route.map(|route| &route.name)).map_err(drop),
+            expected.map(|route| route.map(|route| &route.name)),
+            "{} among {:?}", request.escape_ascii(), policy.routes().iter().map(|route| &route.name).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn one_route_alone_takes_every_spelling_under_its_prefix(policy in policies(1), request in hostile_paths()) {
+        let Ok(path) = SafePath::check(&request) else { return Ok(()) };
+        let [route] = policy.routes() else { return Ok(()) };
+        if route.hosts.is_empty() && route.prefix_in(path.path()).is_some() {
+            let found = policy.find(b"a.example", &path);
+            prop_assert_eq!(found.map(|route| route.is_some()), Ok(true), "{}", request.escape_ascii());
+        }
     }
 }

@@ -28,8 +28,10 @@ fuzz_target!(|input: &[u8]| {
     let route = &policy.routes()[0];
     let target = route.target.as_ref().expect("a target");
     assert_eq!(target.authority, "h.example");
-    let found = policy.find(b"h.example", path.path()).is_some();
-    assert_eq!(found, route.prefix_in(path.path()).is_some());
+    // With one route, a path that begins with the prefix has one route in every reading.
+    let found = policy.find(b"h.example", &path);
+    assert_eq!(matches!(found, Ok(Some(_))), route.prefix_in(path.path()).is_some());
+    let _ = policy.find_any(b"h.example", request);
 
     // Where the prefix does not match, as if Envoy's route metadata had named the route.
     let mut joined = Vec::new();

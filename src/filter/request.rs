@@ -486,13 +486,13 @@ fn choose_route<'p>(
         });
     }
     let found = match head {
-        Ok(head) => policy.find(head.authority, head.path.path()),
+        Ok(head) => policy.find(head.authority, &head.path).map_err(Refusal::InvalidPath)?,
         Err(refusal) if policy.unmatched == Unmatched::Deny => return Err(refusal.clone()),
-        // A path that can't be trusted passes only where no route would take it.
+        // A path that can't be trusted passes only if no route takes it, however it is read.
         Err(_) => {
             let value = |wanted: &[u8]| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
             let path = value(b":path").unwrap_or_default().split(|byte| *byte == b'?').next();
-            policy.find(value(b":authority").unwrap_or_default(), path.unwrap_or_default())
+            policy.find_any(value(b":authority").unwrap_or_default(), path.unwrap_or_default())
         }
     };
     match found {

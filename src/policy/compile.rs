@@ -13,7 +13,7 @@ use super::error::{Place, PolicyError};
 use super::headers::{self, Direction, HeaderRules};
 use super::host::HostPattern;
 use super::matcher::{Matcher, PREFIX_MAX, PrefixSegments};
-use super::{Algorithm, Location, PayloadMode, Policy, Route, ScopeSource, Target, path_text};
+use super::{Algorithm, Location, PayloadMode, Policy, Route, ScopeSource, Target, path_syntax};
 use crate::aws_endpoint;
 use crate::credentials::{DEFAULT_SESSION_NAME, Identity, Role};
 use crate::signing::Scope;
@@ -280,7 +280,7 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
     if prefix.len() > PREFIX_MAX {
         return Err(format!("the prefix has {} bytes; write at most {PREFIX_MAX}", prefix.len()));
     }
-    path_text::check(prefix)
+    path_syntax::check(prefix)
 }
 
 fn host_patterns(written: Option<Vec<String>>, place: &Place) -> Result<Vec<HostPattern>, PolicyError> {

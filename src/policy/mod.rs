@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `document` | the shape of the JSON document |
 //! | `compile` | what its values mean, and whether they go together |
-//! | `target`, `host`, `path_text` | URLs, hosts and paths as a policy writes them |
+//! | `target`, `host`, `path_syntax` | URLs, hosts and paths as a policy writes them |
 //! | `matcher` | the route of a request |
 //! | `headers` | which headers pass |
 //! | `error` | refusals |
@@ -19,7 +19,7 @@ mod error;
 mod headers;
 mod host;
 mod matcher;
-mod path_text;
+mod path_syntax;
 #[cfg(not(target_arch = "wasm32"))]
 mod schema;
 mod target;
@@ -33,6 +33,7 @@ pub use host::HostPattern;
 pub use target::{Scheme, Target};
 
 use crate::credentials::Identity;
+use crate::path::{PathError, SafePath};
 use crate::signing::Scope;
 
 /// A checked policy, ready for requests.
@@ -60,12 +61,21 @@ impl Policy {
         PolicyDocument::from_json(json).and_then(Self::compile)
     }
 
-    /// The route that takes a request, by its authority and its path without the query: the longest prefix, and among
-    /// equals the most exact host. Allocates nothing; the cost does not depend on the number of routes.
+    /// Returns the route that takes a request, by its authority and its path: the longest prefix, and among equals the
+    /// most exact host. Allocates nothing; the cost does not depend on the number of routes.
     ///
-    /// An authority that is no host name with an optional port matches no route that has `hosts`.
-    pub fn find(&self, authority: &[u8], path: &[u8]) -> Option<&Route> {
-        self.routes.get(self.matcher.find(authority, path)?)
+    /// An authority that is not a host name with an optional port matches no route that has `hosts`.
+    ///
+    /// # Errors
+    /// [`PathError::Ambiguous`] if an upstream may read the path as one that another route takes, or that none takes.
+    pub fn find(&self, authority: &[u8], path: &SafePath<'_>) -> Result<Option<&Route>, PathError> {
+        let found = self.matcher.find(authority, path, &self.routes)?;
+        Ok(found.and_then(|route| self.routes.get(route)))
+    }
+
+    /// Returns a route that takes a path that [`SafePath`] refuses, in any way that an upstream may read it.
+    pub fn find_any(&self, authority: &[u8], path: &[u8]) -> Option<&Route> {
+        self.routes.get(self.matcher.find_any(authority, path)?)
     }
 
     /// The route of this name (see [`Route::name`]).

@@ -5,7 +5,7 @@
 //! tables among them; `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
 
 use super::host::{HostAndPort, parse_host_and_port};
-use super::path_text;
+use super::path_syntax;
 
 /// A URL scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Target {
             return Err("user info (…@) has no place in a target; leave it out".to_owned());
         }
         let HostAndPort { host, port } = parse_host_and_port(authority)?;
-        path_text::check(path)?;
+        path_syntax::check(path)?;
         let default_port = match scheme {
             Scheme::Http => 80,
             Scheme::Https => 443,

@@ -1,5 +1,6 @@
 mod backstage;
 mod matching;
+mod one_route;
 mod refusals;
 mod schema;
 
@@ -23,7 +24,11 @@ fn taken_by<'p>(policy: &'p Policy, path: &str) -> Option<&'p str> {
 }
 
 fn taken_on<'p>(policy: &'p Policy, authority: &str, path: &str) -> Option<&'p str> {
-    policy.find(authority.as_bytes(), path.as_bytes()).map(|route| route.name.as_str())
+    find(policy, authority, path).map(|route| route.name.as_str())
+}
+
+fn find<'p>(policy: &'p Policy, authority: &str, path: &str) -> Option<&'p Route> {
+    policy.find(authority.as_bytes(), &SafePath::check(path.as_bytes()).unwrap()).unwrap()
 }
 
 #[test]
@@ -140,7 +145,7 @@ fn a_prefix_matches_at_a_segment_boundary() {
     for path in ["/a", "/a/", "/a/b", "/a//b"] {
         assert_eq!(taken_by(&policy, path), Some("/a"), "{path}");
     }
-    for path in ["/ab", "/", "", "a", "*", "/A", "//a", "/a%2Fb", "/a;x", "/%FF", "/%"] {
+    for path in ["/ab", "/", "/A", "//b/a", "/b%2Fa", "/b;/a", "/%FF"] {
         assert_eq!(taken_by(&policy, path), None, "{path}");
     }
 }
@@ -154,7 +159,7 @@ fn the_longest_prefix_wins() {
     for (path, name) in [
         ("/", "/"),
         ("/b", "/"),
-        ("//a", "/"),
+        ("//b", "/"),
         ("/ab", "/"),
         ("/a", "/a"),
         ("/a/", "/a/"),
@@ -168,7 +173,7 @@ fn the_longest_prefix_wins() {
 }
 
 #[test]
-fn a_stricter_route_can_not_be_slipped_past_by_spelling() {
+fn segments_are_compared_decoded() {
     let policy = policy(
         r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com", "/a/admin": {"target": "https://sqs.eu-west-1.amazonaws.com",
             "allowUnauthenticatedRequests": false}, "/%c3%bc": "https://sqs.eu-west-1.amazonaws.com"}}"#,
@@ -250,10 +255,10 @@ fn a_host_that_does_not_match_leaves_the_request_to_a_shorter_prefix() {
 #[test]
 fn without_a_target_the_requests_own_authority_is_signed_for() {
     let policy = policy(r#"{"routes": [{"prefix": "/", "hosts": ["*.amazonaws.com"]}]}"#);
-    let route = policy.find(b"s3.eu-west-1.amazonaws.com:443", b"/bucket/key").unwrap();
+    let route = find(&policy, "s3.eu-west-1.amazonaws.com:443", "/bucket/key").unwrap();
     assert_eq!((&route.target, &route.scope), (&None, &None));
-    assert!(policy.find(b"amazonaws.com.evil.com", b"/").is_none());
-    assert!(policy.find(b"amazonaws.com", b"/").is_none());
+    assert!(find(&policy, "amazonaws.com.evil.com", "/").is_none());
+    assert!(find(&policy, "amazonaws.com", "/").is_none());
 }
 
 #[test]

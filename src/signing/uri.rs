@@ -16,6 +16,7 @@
 //! is the wire query sorted, with a `=` in each pair.
 
 use super::hex;
+use crate::path::percent::escaped_byte;
 
 /// How a service makes the canonical path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,14 +183,6 @@ fn write(mut bytes: &[u8], treatments: &Treatments, out: &mut Vec<u8>) {
                 None => out.extend_from_slice(b"%25"),
             },
         }
-    }
-}
-
-/// The byte that two hexadecimal digits behind a `%` stand for.
-fn escaped_byte(digits: &[u8]) -> Option<u8> {
-    match digits {
-        [high, low, ..] => Some(hex::digit(*high)? << 4 | hex::digit(*low)?),
-        _ => None,
     }
 }
 

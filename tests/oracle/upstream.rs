@@ -85,6 +85,54 @@ impl Reading {
     }
 }
 
+/// A way to split a path into segments, by rewriting it step by step: some escapes become slashes, each segment is cut at the
+/// first `;`, `?`, `#` or NUL, other escapes become slashes, and empty segments go.
+#[derive(Debug, Clone, Copy)]
+pub struct Split {
+    early: &'static [u8],
+    cuts: bool,
+    late: &'static [u8],
+    merges: bool,
+}
+
+/// All ways to split a path; the first one is as written.
+#[allow(dead_code, reason = "not every program that has this model splits paths")]
+pub fn splits() -> Vec<Split> {
+    const SLASHES: [&[u8]; 4] = [b"", b"/", b"\\", b"/\\"];
+    let mut splits = Vec::new();
+    for (merges, cuts) in [(false, false), (false, true), (true, false), (true, true)] {
+        for early in SLASHES {
+            splits.extend(SLASHES.map(|late| Split { early, cuts, late, merges }));
+        }
+    }
+    splits
+}
+
+impl Split {
+    /// The decoded segments after the first slash; the last one is empty where the path ends in a slash.
+    #[allow(dead_code, reason = "not every program that has this model splits paths")]
+    pub fn segments(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        let raw: Vec<&[u8]> = path.split(|byte| *byte == b'/').skip(1).collect();
+        let decoded = raw.into_iter().map(decode_once);
+        let early = decoded.flat_map(|segment| divide(&segment, self.early));
+        let cut = early.map(|segment| match self.cuts {
+            true => segment.split(|byte| b";?#\0".contains(byte)).next().unwrap_or_default().to_vec(),
+            false => segment,
+        });
+        let mut segments: Vec<Vec<u8>> = cut.flat_map(|segment| divide(&segment, self.late)).collect();
+        if self.merges {
+            let last = segments.pop();
+            segments.retain(|segment| !segment.is_empty());
+            segments.extend(last);
+        }
+        segments
+    }
+}
+
+fn divide(segment: &[u8], at: &[u8]) -> Vec<Vec<u8>> {
+    segment.split(|byte| at.contains(byte)).map(<[u8]>::to_vec).collect()
+}
+
 /// The model sees what it is there to see.
 #[test]
 fn the_model_knows_the_ways_out() {

@@ -13,7 +13,7 @@ fn the_short_form_loads() {
     let policy = load(serde_json::json!({
         "proxysigv4": { "/some-local-path": "https://abc123.execute-api.eu-west-1.amazonaws.com" }
     }));
-    let route = policy.find(b"localhost:7007", b"/some-local-path/orders").unwrap();
+    let route = super::find(&policy, "localhost:7007", "/some-local-path/orders").unwrap();
     assert_eq!(route.scope.as_ref().unwrap().service, "execute-api");
     assert_eq!(policy.identities(), [Identity::default_chain()]);
 }

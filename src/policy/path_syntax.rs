@@ -36,40 +36,9 @@ pub(super) fn check(path: &str) -> Result<(), String> {
     }
 }
 
-/// The bytes that a text with percent escapes stands for; a malformed escape stands for itself.
-pub(super) fn decode(text: &[u8]) -> Vec<u8> {
-    let mut decoded = vec![0; text.len()];
-    let len = decode_into(text, &mut decoded).map_or(0, <[u8]>::len);
-    decoded.truncate(len);
-    decoded
-}
-
-/// [`decode`] without an allocation; `None` where `room` is too small.
-pub(super) fn decode_into<'a>(text: &[u8], room: &'a mut [u8]) -> Option<&'a [u8]> {
-    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
-    let (mut at, mut len) = (0, 0);
-    while let Some(&byte) = text.get(at) {
-        let escape = match (byte, digit(text.get(at + 1)), digit(text.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => u8::try_from(high * 16 + low).ok(),
-            _ => None,
-        };
-        *room.get_mut(len)? = escape.unwrap_or(byte);
-        len += 1;
-        at += if escape.is_some() { 3 } else { 1 };
-    }
-    room.get(..len)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escapes_are_decoded_once() {
-        assert_eq!(decode(b"/%61%2Fb%2525%"), b"/a/b%25%");
-        assert_eq!(decode_into(b"%61%62", &mut [0; 2]), Some(&b"ab"[..]));
-        assert_eq!(decode_into(b"%61%62", &mut [0; 1]), None);
-    }
 
     #[test]
     fn dot_segments_are_seen_in_every_spelling() {

@@ -1,4 +1,4 @@
-//! The request's path: checked before anything trusts it, then put behind its target's path.
+//! The request's path: checked before anything trusts it, then appended to its target's path.
 //!
 //! What is refused, and why no more than that:
 //!
@@ -9,6 +9,15 @@
 //! - **Malformed percent escapes** of the path, which two parsers would read in two ways. A stray `%` in the query leads
 //!   nowhere; the wire form writes it as `%25`.
 //! - **Raw control characters**, in path and query. Encoded ones pass: an S3 key may hold any byte.
+//! - **Paths that an upstream may take for one of another route.** Which those are depends on the policy, so its matcher
+//!   decides, over the path's [readings](Spelling::readings).
+
+pub mod percent;
+mod reading;
+
+pub use reading::{Reading, SEGMENT_MAX, Spelling};
+
+use percent::{Decode, DecodedByte};
 
 /// Why a request's path is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,14 +26,20 @@ pub enum PathError {
     #[error("the path has a dot segment; send it with its `.` and `..` resolved")]
     DotSegment,
     /// A `%` that two hexadecimal digits do not follow.
-    #[error("the path has a `%` without two hexadecimal digits behind it; write a literal one as %25")]
+    #[error("the path has a `%` that is not followed by two hex digits; encode a literal percent sign as %25")]
     MalformedEscape,
     /// A raw byte below 0x20, or 0x7f.
-    #[error("the path has a control character; write it percent-encoded")]
+    #[error("the path has a control character; percent-encode it")]
     ControlCharacter,
     /// The path does not begin with `/`: `OPTIONS *`, `CONNECT`, or a full URL.
     #[error("the path must begin with `/`")]
     NotAbsolute,
+    /// An upstream may read the path as one that another route takes, or that none takes.
+    #[error(
+        "an upstream may read the path as one of another route; send it without `//`, `;`, `\\`, `#` and the escapes \
+         %2F, %5C, %3B, %3F, %23 and %00 in the part that chooses the route"
+    )]
+    Ambiguous,
 }
 
 /// A request's path and query that have passed the checks. Neither is decoded or changed.
@@ -32,6 +47,7 @@ pub enum PathError {
 pub struct SafePath<'a> {
     path: &'a [u8],
     query: Option<&'a [u8]>,
+    spelling: Spelling,
 }
 
 impl<'a> SafePath<'a> {
@@ -46,29 +62,34 @@ impl<'a> SafePath<'a> {
         let mut parts = target.splitn(2, |&byte| byte == b'?');
         let path = parts.next().unwrap_or_default();
         let query = parts.next();
-        check_segments(path)?;
+        let spelling = check_segments(path)?;
         if query.is_some_and(|query| query.iter().any(u8::is_ascii_control)) {
             return Err(PathError::ControlCharacter);
         }
-        Ok(Self { path, query })
+        Ok(Self { path, query, spelling })
     }
 
-    /// The path, from its first `/` up to the query.
+    /// Returns the path, from its first `/` up to the query.
     pub fn path(&self) -> &'a [u8] {
         self.path
     }
 
-    /// What stands behind the first `?`; `None` where there is none.
+    /// Returns what follows the first `?`, or `None` if there is none.
     pub fn query(&self) -> Option<&'a [u8]> {
         self.query
     }
+
+    /// Returns what the path has that upstreams read in different ways.
+    pub fn spelling(&self) -> Spelling {
+        self.spelling
+    }
 }
 
-/// Writes the path that goes upstream into `joined`, whose former content is dropped: `prefix` is taken off `path`, and
-/// the rest is put behind the target's path as written. The query is not touched.
+/// Writes the path that goes upstream into `joined`, whose former content is dropped: removes `prefix` from `path`, and
+/// appends the rest to the target's path as written. The query is not touched.
 ///
 /// The rest of a path under the prefix `/` is the whole path. A path that does not begin with the prefix (its route was
-/// named by Envoy's route metadata) is put behind the target whole. Where nothing is left, the path is `/`.
+/// named by Envoy's route metadata) is appended whole. If nothing is left, the path is `/`.
 pub fn join(target_path: &[u8], prefix: &[u8], path: &SafePath<'_>, joined: &mut Vec<u8>) {
     let rest = match prefix {
         b"/" => path.path,
@@ -91,19 +112,31 @@ enum Segment {
     Name,
 }
 
-fn check_segments(path: &[u8]) -> Result<(), PathError> {
+/// Checks a path whose first byte is `/`, and notes what has more than one reading.
+fn check_segments(path: &[u8]) -> Result<Spelling, PathError> {
+    let mut spelling = Spelling::default();
     let mut segment = Segment::Empty;
-    let mut bytes = path.iter();
-    while let Some(&byte) = bytes.next() {
-        let decoded = match byte {
-            b'%' => decode_escape(&mut bytes).ok_or(PathError::MalformedEscape)?,
-            _ if byte.is_ascii_control() => return Err(PathError::ControlCharacter),
-            _ => byte,
-        };
-        let is_dots = matches!(segment, Segment::OneDot | Segment::TwoDots);
-        segment = match decoded {
-            b'/' | b'\\' | b';' | b'?' | b'#' | 0 if is_dots => return Err(PathError::DotSegment),
-            b'/' | b'\\' => Segment::Empty,
+    let bytes = Decode::new(path.get(1..).unwrap_or_default());
+    for DecodedByte { value, escaped } in bytes {
+        if !escaped && value == b'%' {
+            return Err(PathError::MalformedEscape);
+        }
+        if !escaped && value.is_ascii_control() {
+            return Err(PathError::ControlCharacter);
+        }
+        let is_slash = matches!(value, b'/' | b'\\');
+        if is_slash || reading::ends_name(value) {
+            match segment {
+                Segment::OneDot | Segment::TwoDots => return Err(PathError::DotSegment),
+                Segment::Empty => spelling.empty_segment = true,
+                Segment::Name => {}
+            }
+            spelling.encoded_slash |= escaped && value == b'/';
+            spelling.backslash |= value == b'\\';
+            spelling.parameters |= !is_slash;
+        }
+        segment = match value {
+            _ if is_slash => Segment::Empty,
             b'.' => match segment {
                 Segment::Empty => Segment::OneDot,
                 Segment::OneDot => Segment::TwoDots,
@@ -114,14 +147,8 @@ fn check_segments(path: &[u8]) -> Result<(), PathError> {
     }
     match segment {
         Segment::OneDot | Segment::TwoDots => Err(PathError::DotSegment),
-        Segment::Empty | Segment::Name => Ok(()),
+        Segment::Empty | Segment::Name => Ok(spelling),
     }
-}
-
-fn decode_escape(bytes: &mut std::slice::Iter<'_, u8>) -> Option<u8> {
-    let high = char::from(*bytes.next()?).to_digit(16)?;
-    let low = char::from(*bytes.next()?).to_digit(16)?;
-    u8::try_from(high * 16 + low).ok()
 }
 
 #[cfg(test)]
@@ -137,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_put_behind_the_target_as_written() {
+    fn the_rest_is_appended_to_the_targets_path_as_written() {
         assert_eq!(joined("/p", "/a", "/a"), "/p");
         assert_eq!(joined("/p", "/a", "/a/"), "/p/");
         assert_eq!(joined("/p", "/a", "/a/b?x=1"), "/p/b");

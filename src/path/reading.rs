@@ -1,0 +1,197 @@
+//! How upstreams split a path into segments.
+//!
+//! RFC 3986 splits at `/` alone, and servers do not agree on the rest: some read `%2F`, `%5C` or `\` as a slash, some drop
+//! empty segments, some drop path parameters, and some do several of these, in either order. A [`Reading`] is one such way.
+//! [`Spelling::readings`] lists those that can make a difference for a path, so that most paths have one.
+
+use super::percent::Decode;
+
+/// The longest segment that a reading yields, in bytes after decoding. No prefix of a policy has a longer one.
+pub const SEGMENT_MAX: usize = 1024;
+
+/// What a path has that upstreams read in different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spelling {
+    /// `%2F`.
+    pub encoded_slash: bool,
+    /// `\` or `%5C`, which go out alike.
+    pub backslash: bool,
+    /// What may end a segment's name: `;`, `?`, `#` or NUL, raw or encoded.
+    pub parameters: bool,
+    /// A segment that is empty in one reading at least, other than the last one.
+    pub empty_segment: bool,
+}
+
+impl Spelling {
+    /// A path that may have all of them.
+    pub(crate) const ANY: Self = Self { encoded_slash: true, backslash: true, parameters: true, empty_segment: true };
+
+    /// Returns whether the path has one reading only: as written.
+    pub fn is_plain(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Lists the readings of a path that is spelled like this, the one as written first.
+    pub fn readings(self) -> impl Iterator<Item = Reading> {
+        const KEPT: &[bool] = &[false];
+        const BOTH: &[bool] = &[false, true];
+        let choices = |possible: bool| if possible { BOTH } else { KEPT };
+        let slashes = |possible: bool, drops_parameters: bool| match (possible, drops_parameters) {
+            (false, _) => &Slash::ALL[..1],
+            // Without parameters to drop, both orders are the same.
+            (true, false) => &Slash::ALL[..2],
+            (true, true) => &Slash::ALL[..],
+        };
+        choices(self.parameters).iter().flat_map(move |&drops_parameters| {
+            choices(self.empty_segment).iter().flat_map(move |&drops_empty| {
+                slashes(self.encoded_slash, drops_parameters).iter().flat_map(move |&encoded_slash| {
+                    slashes(self.backslash, drops_parameters).iter().map(move |&backslash| Reading {
+                        encoded_slash,
+                        backslash,
+                        drops_parameters,
+                        drops_empty,
+                    })
+                })
+            })
+        })
+    }
+}
+
+/// What a reader takes another spelling of a slash for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slash {
+    /// A byte of the segment.
+    Literal,
+    /// A slash.
+    Slash,
+    /// A slash, but only once parameters are dropped: in a parameter it goes with the parameter.
+    AfterParameters,
+}
+
+impl Slash {
+    const ALL: [Self; 3] = [Self::Literal, Self::Slash, Self::AfterParameters];
+}
+
+/// A way to split a path into segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    encoded_slash: Slash,
+    backslash: Slash,
+    /// A segment's name ends at `;`, `?`, `#` or NUL, raw or encoded.
+    drops_parameters: bool,
+    /// A run of slashes is one slash.
+    drops_empty: bool,
+}
+
+impl Reading {
+    /// Calls `visit` for each segment of an absolute path until it returns `false`: with the segment's bytes after
+    /// decoding, and whether a slash follows. A segment longer than [`SEGMENT_MAX`] is `None`.
+    ///
+    /// The segment after a final slash is empty and the last one, in every reading.
+    pub fn visit_segments(self, path: &[u8], mut visit: impl FnMut(Option<&[u8]>, bool) -> bool) {
+        let mut room = [0; SEGMENT_MAX];
+        let (mut len, mut in_parameters) = (0, false);
+        for byte in Decode::new(path.strip_prefix(b"/").unwrap_or(path)) {
+            let slash = match byte.value {
+                b'/' if !byte.escaped => Slash::Slash,
+                b'/' => self.encoded_slash,
+                b'\\' => self.backslash,
+                _ => Slash::Literal,
+            };
+            let ends = slash == Slash::Slash || (slash == Slash::AfterParameters && !in_parameters);
+            if ends {
+                let dropped = len == 0 && self.drops_empty;
+                if !dropped && !visit(room.get(..len), true) {
+                    return;
+                }
+                (len, in_parameters) = (0, false);
+            } else if self.drops_parameters && ends_name(byte.value) {
+                in_parameters = true;
+            } else if !in_parameters {
+                if let Some(free) = room.get_mut(len) {
+                    *free = byte.value;
+                }
+                len += 1;
+            }
+        }
+        visit(room.get(..len), false);
+    }
+}
+
+/// Returns whether parsers end a segment's name at this byte: at path parameters (RFC 3986, 3.3), or where they end the
+/// path.
+pub(super) fn ends_name(byte: u8) -> bool {
+    matches!(byte, b';' | b'?' | b'#' | 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::path::SafePath;
+
+    fn readings(path: &str) -> BTreeSet<String> {
+        let path = SafePath::check(path.as_bytes()).unwrap();
+        let read = |reading: Reading| {
+            let mut read = String::new();
+            reading.visit_segments(path.path(), |segment, _| {
+                read.push('/');
+                read.push_str(&segment.unwrap().escape_ascii().to_string().replace('/', "|"));
+                true
+            });
+            read
+        };
+        path.spelling().readings().map(read).collect()
+    }
+
+    #[test]
+    fn a_plain_path_has_one_reading() {
+        for path in ["/", "/a", "/a/", "/a/b.c", "/%61=b@c:d", "/a/%C3%BC%20"] {
+            let safe = SafePath::check(path.as_bytes()).unwrap();
+            assert!(safe.spelling().is_plain(), "{path}");
+            assert_eq!(safe.spelling().readings().count(), 1, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_has_the_readings_of_the_upstreams() {
+        for (path, expected) in [
+            ("/a%2Fb", &["/a|b", "/a/b"][..]),
+            ("/a%5cb\\c", &["/a\\\\b\\\\c", "/a/b/c"]),
+            ("//a///b/", &["//a///b/", "/a/b/"]),
+            ("/a;x=1/b", &["/a;x=1/b", "/a/b"]),
+            ("/a%3Fx/b", &["/a?x/b", "/a/b"]),
+            ("/a%00/b%23", &["/a\\x00/b#", "/a/b"]),
+            ("/;x/a", &["/;x/a", "//a", "/a"]),
+            // A slash in a parameter goes with it, or ends it.
+            ("/a;%2Fb", &["/a;|b", "/a;/b", "/a", "/a/b"]),
+            ("/%2F", &["/|", "//", "/"]),
+        ] {
+            let expected: BTreeSet<String> = expected.iter().map(|&path| path.to_owned()).collect();
+            assert_eq!(readings(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_reading_as_written_is_the_first() {
+        let mut segments = Vec::new();
+        Spelling::ANY.readings().next().unwrap().visit_segments(b"/a%2fb;c//d/", |segment, slash| {
+            segments.push((segment.unwrap().to_vec(), slash));
+            true
+        });
+        let expected = [(&b"a/b;c"[..], true), (b"", true), (b"d", true), (b"", false)];
+        assert_eq!(segments, expected.map(|(segment, slash)| (segment.to_vec(), slash)));
+    }
+
+    #[test]
+    fn a_segment_that_no_prefix_can_have_is_not_kept() {
+        let path = [b"/", "a".repeat(SEGMENT_MAX + 1).as_bytes(), b"/b"].concat();
+        let mut lengths = Vec::new();
+        Spelling::default().readings().next().unwrap().visit_segments(&path, |segment, _| {
+            lengths.push(segment.map(<[u8]>::len));
+            true
+        });
+        assert_eq!(lengths, [None, Some(1)]);
+    }
+}
