@@ -8,12 +8,15 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::path::PathError;
+use crate::policy::CopySourceError;
 
 /// Why a request is not sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The path could leave its target, or is none.
     InvalidPath(PathError),
+    /// The request names another object, which is none that the route reaches.
+    InvalidCopySource(CopySourceError),
     /// The route asks for authentication and Envoy did none.
     Unauthenticated,
     /// No route matches.
@@ -31,7 +34,7 @@ impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::InvalidPath(_) => 400,
+            Self::InvalidPath(_) | Self::InvalidCopySource(_) => 400,
             Self::Unauthenticated => 401,
             Self::NoRoute => 404,
             Self::NoCredentials { .. } => 503,
@@ -42,7 +45,7 @@ impl Refusal {
     /// The code by which a program tells refusals apart.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::InvalidPath(_) => "InvalidPath",
+            Self::InvalidPath(_) | Self::InvalidCopySource(_) => "InvalidPath",
             Self::Unauthenticated => "Unauthenticated",
             Self::NoRoute => "NoRoute",
             Self::NoCredentials { .. } => "NoCredentials",
@@ -65,6 +68,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidPath(error) => write!(f, "the path is refused: {error}"),
+            Self::InvalidCopySource(error) => write!(f, "the copy source is refused: {error}"),
             Self::Unauthenticated => {
                 f.write_str("this route takes only requests with a verified client certificate or a verified token")
             }

@@ -7,7 +7,10 @@
 //! Nothing is guessed: a host outside AWS's suffixes, or beneath them with a form that is not known, infers
 //! nothing, and the policy has to say what to sign for.
 
+mod s3;
 mod table;
+
+pub use s3::{S3Host, s3_host};
 
 use table::{BEHIND_REGION, FAMILIES, GLOBAL, GOVCLOUD_GLOBAL_REGION, MULTI_REGION, NAMES, SUFFIXES, Suffix, UNTOLD};
 

@@ -13,9 +13,9 @@ use super::signer::{Signed, Signer, UPSTREAM_SCHEME};
 use crate::authentication;
 use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan};
-use crate::policy::{HeaderRules, Policy, Route, Scheme, Unmatched};
+use crate::policy::{self, CopySourceError, HeaderRules, Policy, Route, Scheme, Unmatched};
 use crate::refusal::Refusal;
-use crate::signing::{AwsChunkedBody, AwsChunkedError, PayloadHash, PayloadHasher, is_owned_by_signing};
+use crate::signing::{AwsChunkedBody, AwsChunkedError, PayloadHash, PayloadHasher, is_owned_by_signing, is_s3};
 
 /// How long a body may be late before it is checked whether it came and was not shown to the filter.
 const BODY_CHECK: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ pub(super) struct RequestHead<'a> {
     /// Whether there are headers that [signing owns](is_owned_by_signing).
     pub(super) sends_owned: bool,
     is_upgrade: bool,
+    /// Whether a header names another object, to S3.
+    names_copy_source: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -62,6 +64,7 @@ impl<'a> RequestHead<'a> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
         let (mut sent_upstream_scheme, mut sends_owned, mut is_upgrade) = (false, false, false);
+        let mut names_copy_source = false;
         for (name, value) in headers.iter() {
             match name {
                 b":method" => method = value,
@@ -72,7 +75,7 @@ impl<'a> RequestHead<'a> {
                 b"x-amz-decoded-content-length" => decoded_content_length = parse_number(value),
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
                 _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
-                _ => {}
+                _ => names_copy_source |= policy::copy_source_header(name).is_some(),
             }
             sends_owned |= is_owned_by_signing(name);
         }
@@ -86,6 +89,7 @@ impl<'a> RequestHead<'a> {
             sent_upstream_scheme,
             sends_owned,
             is_upgrade,
+            names_copy_source,
         })
     }
 
@@ -307,13 +311,17 @@ impl SignedRequest {
         if !route.allow_unauthenticated && !is_authenticated() {
             return Err(Refusal::Unauthenticated);
         }
+        let service = signer.service(route, head);
+        if is_s3(&service) {
+            check_copy_source(&signer.policy, route, headers, head).map_err(Refusal::InvalidCopySource)?;
+        }
         let now = signer.now();
         let plan = PayloadPlan::of(
             route.payload,
             BodyFacts {
                 is_empty: ends,
                 is_upgrade: head.is_upgrade,
-                service: &signer.service(route, head),
+                service: &service,
                 over_tls: route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https),
                 client_hash: head.content_sha256,
             },
@@ -458,6 +466,25 @@ impl HttpContext for SignedRequest {
         }
         Action::Continue
     }
+}
+
+/// Checks that no header that goes to S3, and no query parameter, names an object outside of the route.
+fn check_copy_source(
+    policy: &Policy,
+    route: &Route,
+    headers: &HeaderMap,
+    head: &RequestHead<'_>,
+) -> Result<(), CopySourceError> {
+    head.path.query().map_or(Ok(()), policy::check_query)?;
+    if !head.names_copy_source {
+        return Ok(());
+    }
+    headers.iter().filter(|(name, _)| route.request_headers.keeps(name)).try_for_each(|(name, value)| {
+        match policy::copy_source_header(name) {
+            Some(name) => policy.check_copy_source(route, (head.authority, &head.path), (name, value)),
+            None => Ok(()),
+        }
+    })
 }
 
 fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {

@@ -10,10 +10,12 @@
 //! | `compile` | what its values mean, and whether they go together |
 //! | `target`, `host`, `path_syntax` | URLs, hosts and paths as a policy writes them |
 //! | `matcher` | the route of a request |
+//! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | which headers pass |
 //! | `error` | refusals |
 
 mod compile;
+mod copy_source;
 mod document;
 mod error;
 mod headers;
@@ -26,6 +28,7 @@ mod target;
 
 use std::time::Duration;
 
+pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader};

@@ -27,4 +27,5 @@ pub use scope::Scope;
 pub use signed_headers::{is_owned_by_signing, may_be_signed};
 pub use signer::{Algorithm, SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
 pub use signing_key::SigningCredentials;
+pub(crate) use uri::write_encoded;
 pub use uri::{UriStyle, WireUri, is_s3};

@@ -266,7 +266,7 @@ fn write_normalized(path: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Writes bytes in AWS's encoding: all but RFC 3986's unreserved characters are escaped.
-pub(super) fn write_encoded(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_encoded(bytes: &[u8], out: &mut Vec<u8>) {
     write(bytes, &ENCODED, out);
 }
 
