@@ -26,7 +26,12 @@ def envoy_binary() -> str:
 
 
 class Envoy:
-    """One Envoy. Its listeners take free ports of their own choice; a pipe keeps its path over restarts."""
+    """One Envoy. Its listeners take free ports of their own choice; a pipe keeps its path over restarts.
+
+    When it stops, none of its wasm VMs may have died, unless `expects_dead_vm` says why.
+    """
+
+    expects_dead_vm: str | None = None
 
     def __init__(
         self, configuration: dict, directory: Path, concurrency: int = 2, log_level: str = "info", *arguments: str
@@ -58,7 +63,9 @@ class Envoy:
         self.process.wait_ready(self._is_ready)
 
     def stop(self) -> None:
+        reloads = self._vm_reloads()
         self.process.stop()
+        assert self.expects_dead_vm or not reloads, f"wasm VMs died and were reloaded: {reloads}"
 
     def restart(self) -> None:
         """A new process: what the old one held in memory is gone, and TCP listeners have other ports."""
@@ -105,6 +112,14 @@ class Envoy:
     @property
     def log(self) -> str:
         return self.process.log
+
+    def _vm_reloads(self) -> list[str]:
+        """The counters of reloaded VMs that are not 0; none where Envoy does not answer any more."""
+        try:
+            stats = self.admin("/stats?filter=vm_reload&usedonly")
+        except (OSError, ValueError, http.client.HTTPException):
+            return []
+        return [line for line in stats.splitlines() if "vm_reload" in line and not line.endswith(": 0")]
 
     def _is_ready(self) -> bool:
         try:

@@ -118,8 +118,10 @@ class Proxy(Intake):
         return self
 
     def __exit__(self, *_):
-        self.envoy.stop()
-        shutil.rmtree(self._socket_directory, ignore_errors=True)
+        try:
+            self.envoy.stop()
+        finally:
+            shutil.rmtree(self._socket_directory, ignore_errors=True)
 
     @property
     def port(self) -> int:

@@ -1,0 +1,116 @@
+"""The headers by which S3 names another object reach no further than the route's target."""
+
+import re
+
+import botocore.session
+import pytest
+
+from conftest import TEMPORARY_KEY, policy, s3_route
+
+STRICT = {"allowUnauthenticatedRequests": False}
+ARN = "arn:aws:s3:eu-west-1:123456789012:accesspoint/point/object"
+
+
+@pytest.fixture(scope="module")
+def proxy(start_shared_proxy, _s3):
+    routes = {
+        "/dir": s3_route(_s3, "/mine/dir"),
+        "/bucket": s3_route(_s3, "/mine"),
+        "/bucket/private": s3_route(_s3, "/mine/private", **STRICT),
+        "/all": s3_route(_s3),
+        "/removed": s3_route(_s3, "/mine/dir", requestHeaders={"remove": ["x-amz-copy-source"]}),
+        "/other": {**s3_route(_s3, "/mine/dir"), "service": "execute-api"},
+    }
+    proxy = start_shared_proxy(policy(routes))
+    proxy.push(TEMPORARY_KEY)
+    return proxy
+
+
+@pytest.mark.parametrize("header", ["x-amz-copy-source", "X-Amz-Copy-Source", "x-amz-rename-source"])
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("/dir/to", "/mine/dir/from"),
+        ("/dir/to", "mine/dir/from"),
+        ("/dir/to", "mine%2Fdir%2Ffrom%20here?versionId=a.b"),
+        ("/bucket/to", "/mine/public/from"),
+        ("/all/any/to", "/other/from"),
+        ("/all/any/to", f"{ARN}/from"),
+    ],
+)
+def test_an_object_of_the_route_can_be_copied(proxy, s3, header, path, source):
+    response = proxy.request(path, "PUT", headers={header: source})
+
+    assert response.status == 200, response.text
+    assert s3.last.request.header(header.lower()) == source
+
+
+@pytest.mark.parametrize("header", ["x-amz-copy-source", "x-amz-rename-source"])
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("/dir/to", "/other-bucket/secret"),
+        ("/dir/to", "other-bucket%2Fsecret"),
+        ("/dir/to", "/other-bucket/secret?versionId=1"),
+        ("/dir/to", "/mine/secret"),
+        ("/dir/to", "/mine/directory/secret"),
+        ("/dir/to", "/mine/dir/../secret"),
+        ("/dir/to", "/mine/dir/%2e%2E/secret"),
+        ("/dir/to", "mine%2Fdir%2F..%2Fsecret"),
+        ("/dir/to", f"{ARN}/dir/from"),
+        ("/dir/to", ARN.replace(":", "%3A").replace("/", "%2F") + "%2Fdir%2Ffrom"),
+        ("/dir/to", "mine"),
+        ("/bucket/to", "/mine/private/secret"),
+        ("/bucket/to", "/mine//private/secret"),
+        ("/bucket/to", "/mine/private%3Bx/secret"),
+        ("/bucket/to", "/mine/public/../private/secret"),
+    ],
+)
+def test_an_object_outside_of_the_route_is_refused(proxy, s3, header, path, source):
+    response = proxy.request(path, "PUT", headers={header: source})
+
+    assert (response.status, response.json["error"]["code"]) == (400, "InvalidPath")
+    assert header in response.json["error"]["message"]
+    assert not s3.received
+
+
+def test_each_line_of_the_header_counts(proxy, s3):
+    headers = [("x-amz-copy-source", "/mine/dir/from"), ("x-amz-copy-source", "/other-bucket/secret")]
+
+    assert proxy.request("/dir/to", "PUT", headers=headers).status == 400
+    assert not s3.received
+
+
+def test_a_presigned_urls_form_of_the_header_is_refused(proxy, s3):
+    response = proxy.request("/dir/to?X-Amz-Copy-Source=/other-bucket/secret", "PUT")
+
+    assert (response.status, response.json["error"]["code"]) == (400, "InvalidPath")
+    assert "send it as a header" in response.json["error"]["message"]
+    assert not s3.received
+
+
+def test_a_header_that_is_removed_names_nothing(proxy, s3):
+    assert proxy.request("/removed/to", "PUT", headers={"x-amz-copy-source": "/other-bucket/secret"}).status == 200
+    assert s3.last.request.header("x-amz-copy-source") is None
+
+
+def test_to_other_services_it_is_a_header_like_any_other(proxy, s3):
+    proxy.request("/other/to", "PUT", headers={"x-amz-copy-source": "/other-bucket/secret"})
+
+    assert s3.last.request.header("x-amz-copy-source") == "/other-bucket/secret"
+
+
+def test_these_are_all_the_headers_by_which_s3_names_an_object():
+    """Botocore gives the value of such a header a pattern with a slash in it."""
+    model = botocore.session.get_session().get_service_model("s3")
+    found = set()
+    for name in model.operation_names:
+        shape = model.operation_model(name).input_shape
+        for member in shape.members.values() if shape else ():
+            header = member.serialization.get("name", "")
+            pattern = member.metadata.get("pattern", "")
+            if member.serialization.get("location") == "header" and (
+                re.search(r"\\?/", pattern) or header.lower().endswith("-source")
+            ):
+                found.add(header.lower())
+    assert found == {"x-amz-copy-source", "x-amz-rename-source"}
