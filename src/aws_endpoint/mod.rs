@@ -18,6 +18,9 @@ use table::{BEHIND_REGION, FAMILIES, GLOBAL, GOVCLOUD_GLOBAL_REGION, MULTI_REGIO
 /// alone, and this is the region set to sign for.
 pub const ALL_REGIONS: &str = "*";
 
+/// The length of the longest host name in the DNS.
+const NAME_MAX: usize = 253;
+
 /// What a host name tells about signing for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint<'a> {
@@ -67,6 +70,43 @@ pub fn infer(host: &str) -> Option<Endpoint<'_>> {
         return Some(Endpoint { signing_name, region });
     }
     global(labels, suffix, govcloud.is_some())
+}
+
+/// Returns whether an authority, in any case and with or without a port, is an endpoint of S3's control API, whose paths
+/// hold ARNs: `s3-control`, `s3express-control` and `s3-outposts` as the service's own label. A bucket may have such a
+/// name (`s3-control.s3.eu-west-1.amazonaws.com`) and is not one.
+///
+/// Source: the endpoint rules of S3 Control in AWS's SDKs; for `control.vpce-…`, Amazon S3 User Guide, "AWS PrivateLink
+/// for Amazon S3".
+pub fn is_s3_control(authority: &[u8]) -> bool {
+    let mut name = [0; NAME_MAX];
+    let host = match authority.iter().rposition(|&byte| byte == b':') {
+        Some(colon) => authority.get(..colon).unwrap_or_default(),
+        None => authority,
+    };
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    let Some(name) = name.get_mut(..host.len()) else { return false };
+    name.copy_from_slice(host);
+    name.make_ascii_lowercase();
+    std::str::from_utf8(name).is_ok_and(names_s3_control)
+}
+
+fn names_s3_control(host: &str) -> bool {
+    let Some(labels) = SUFFIXES.iter().find_map(|suffix| before(host, suffix.name)) else { return false };
+    let (endpoint, in_vpc) = before(labels, "vpce").map_or((labels, false), |labels| (labels, true));
+    let (name, region) = split_last(endpoint);
+    let (resource, service) = split_last(without_fips(before(name, "dualstack").unwrap_or(name)));
+    if !is_region(region) {
+        return false;
+    }
+    let (labels_before_id, id) = split_last(resource);
+    match service {
+        "s3-control" | "s3express-control" => true,
+        // With a resource before it, it is an access point.
+        "s3-outposts" => resource.is_empty() || (in_vpc && labels_before_id.is_empty() && id.starts_with("vpce-")),
+        "s3" => in_vpc && id.starts_with("vpce-") && split_last(labels_before_id).1 == "control",
+        _ => false,
+    }
 }
 
 /// `name.region.suffix`

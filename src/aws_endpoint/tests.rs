@@ -105,6 +105,73 @@ fn s3() {
 }
 
 #[test]
+fn the_control_api_of_s3_is_known_by_its_label() {
+    for authority in [
+        "s3-control.eu-west-1.amazonaws.com",
+        "123456789012.s3-control.eu-west-1.amazonaws.com",
+        "123456789012.S3-Control.EU-West-1.AmazonAWS.com",
+        "123456789012.s3-control.eu-west-1.amazonaws.com.",
+        "123456789012.s3-control.eu-west-1.amazonaws.com:443",
+        "123456789012.s3-control.eu-west-1.amazonaws.com.:8443",
+        "123456789012.s3-control-fips.dualstack.us-east-1.amazonaws.com",
+        "123456789012.s3-control.cn-north-1.amazonaws.com.cn",
+        "s3express-control.us-west-2.amazonaws.com",
+        "s3express-control-fips.dualstack.us-east-1.amazonaws.com",
+        "s3-outposts.us-west-2.amazonaws.com",
+        "s3-outposts-fips.us-west-2.api.aws",
+        "123456789012.control.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com",
+        "control.vpce-1a2b-3c4d-us-east-1a.s3.us-east-1.vpce.amazonaws.com",
+        "CONTROL.VPCE-1a2b-3c4d.S3.us-east-1.VPCE.amazonaws.com:443",
+        "vpce-1a2b-3c4d.s3-outposts.us-east-1.vpce.amazonaws.com",
+    ] {
+        assert!(is_s3_control(authority.as_bytes()), "{authority}");
+    }
+}
+
+#[test]
+fn a_bucket_may_be_called_like_the_control_api_of_s3() {
+    for authority in [
+        "",
+        ":",
+        "s3-control",
+        "s3.eu-west-1.amazonaws.com",
+        "s3-control.s3.eu-west-1.amazonaws.com",
+        "my-s3-control.s3.eu-west-1.amazonaws.com",
+        "s3-control-logs.s3.eu-west-1.amazonaws.com",
+        "a.s3-control.s3.dualstack.eu-west-1.amazonaws.com",
+        "s3-control.s3.amazonaws.com",
+        "s3-control.eu-west-1.s3.amazonaws.com",
+        "s3-control.s3-eu-west-1.amazonaws.com",
+        "s3-control.s3-external-1.amazonaws.com",
+        "s3-control.s3-accelerate.amazonaws.com",
+        "s3express-control.s3.eu-west-1.amazonaws.com",
+        "s3-outposts.s3.eu-west-1.amazonaws.com",
+        "s3-control--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com",
+        "s3-control-123456789012.s3-accesspoint.eu-west-1.amazonaws.com",
+        "control-123456789012.op-1.s3-outposts.eu-west-1.amazonaws.com",
+        "xs3-control.eu-west-1.amazonaws.com",
+        "s3-controls.eu-west-1.amazonaws.com",
+        "bucket.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com",
+        "control.bucket.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com",
+        "s3-control.bucket.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com",
+        "control-1.accesspoint.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com",
+        "mycontrol.vpce-1a2b-3c4d.s3.us-east-1.vpce.amazonaws.com",
+        "control.s3.us-east-1.vpce.amazonaws.com",
+        "control.vpce-1a2b-3c4d.s3.us-east-1.amazonaws.com",
+        "point.vpce-1a2b-3c4d.s3-outposts.us-east-1.vpce.amazonaws.com",
+        "s3-control.eu-west-1.amazonaws.com.evil.example",
+        "s3-control.eu-west-1.example.com",
+        "s3-control.example.com",
+        "s3-control.eu-west-1.amazonaws.com..",
+        "[::1]:8080",
+    ] {
+        assert!(!is_s3_control(authority.as_bytes()), "{authority}");
+    }
+    assert!(!is_s3_control(&[b'a'; 4096]));
+    assert!(!is_s3_control(b"\xff.s3-control.eu-west-1.amazonaws.com\xff"));
+}
+
+#[test]
 fn global_services() {
     check(
         "
@@ -193,6 +260,7 @@ proptest! {
     #[test]
     fn any_text_is_answered(host in ".*") {
         let _ = infer(&host);
+        let _ = is_s3_control(host.as_bytes());
     }
 
     #[test]

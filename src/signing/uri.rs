@@ -12,10 +12,11 @@
 //! | [`UriStyle::Standard`] | as written; what a URI can't hold is encoded | normalized (RFC 3986, 5.2.4, and no empty segments), each segment encoded once more |
 //!
 //! The query has one style. On the wire each name and value is decoded and encoded again, `+` as the blank that AWS reads
-//! there (`%20`), in the order as written; empty pairs and the parameters of presigning are left out. The canonical query
-//! is the wire query sorted, with a `=` in each pair.
+//! there (`%20`), in the order as written; empty pairs and the parameters of presigning are left out, for S3 those of
+//! Signature Version 2 too. The canonical query is the wire query sorted, with a `=` in each pair.
 
 use super::hex;
+use crate::aws_endpoint;
 use crate::path::percent::escaped_byte;
 
 /// How a service makes the canonical path.
@@ -31,11 +32,12 @@ pub enum UriStyle {
 }
 
 impl UriStyle {
-    /// The style of a service, by its signing name and the authority that is sent: S3's control API signs as S3 does.
+    /// Returns the style of a service, by its signing name and the authority that is sent: S3's control API signs as S3
+    /// does.
     pub fn of(service: &str, authority: &[u8]) -> Self {
         match is_s3(service) {
             false => Self::Standard,
-            true if authority.windows(b"s3-control".len()).any(|part| part == b"s3-control") => Self::S3Control,
+            true if aws_endpoint::is_s3_control(authority) => Self::S3Control,
             true => Self::S3,
         }
     }
@@ -361,6 +363,8 @@ mod tests {
     fn an_encoded_slash_belongs_to_a_parameter_of_the_control_api() {
         assert_eq!(UriStyle::of("s3", b"s3.eu-west-1.amazonaws.com"), UriStyle::S3);
         assert_eq!(UriStyle::of("s3", b"123456789012.s3-control.eu-west-1.amazonaws.com"), UriStyle::S3Control);
+        assert_eq!(UriStyle::of("s3", b"s3-control.s3.eu-west-1.amazonaws.com"), UriStyle::S3, "a bucket");
+        assert_eq!(UriStyle::of("s3express", b"s3express-control.eu-west-1.amazonaws.com"), UriStyle::S3Control);
         assert_eq!(UriStyle::of("execute-api", b"s3-control.example.com"), UriStyle::Standard);
         let tags = "/v20180820/tags/arn%3Aaws%3As3%3Aeu-west-1%3A1%3Aaccess-grants%2Fdefault";
         assert_eq!(wire(UriStyle::S3Control, tags), tags);
