@@ -66,7 +66,7 @@ impl WireUri {
         self.path_len = self.bytes.len();
         if let Some(query) = query {
             self.bytes.push(b'?');
-            write_wire_query(query, &mut self.bytes);
+            write_wire_query(style, query, &mut self.bytes);
             if self.bytes.len() == self.path_len + 1 {
                 self.bytes.truncate(self.path_len);
             }
@@ -196,8 +196,20 @@ fn write_wire_path(style: UriStyle, path: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn write_wire_query(query: &[u8], out: &mut Vec<u8>) {
+fn write_wire_query(style: UriStyle, query: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
+    let found = write_pairs(query, 0, out);
+    if style != UriStyle::Standard && found == ALL_VERSION_2 {
+        out.truncate(start);
+        write_pairs(query, ALL_VERSION_2, out);
+    }
+}
+
+/// Writes the pairs of a query in wire form, without those of presigning and of `dropped`, parameters of Signature
+/// Version 2. Returns which of these are in the query.
+fn write_pairs(query: &[u8], dropped: u8, out: &mut Vec<u8>) -> u8 {
+    let start = out.len();
+    let mut found = 0;
     for pair in query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
         let before_pair = out.len();
         if before_pair > start {
@@ -206,7 +218,10 @@ fn write_wire_query(query: &[u8], out: &mut Vec<u8>) {
         let name_start = out.len();
         let mut parts = pair.splitn(2, |&byte| byte == b'=');
         write(parts.next().unwrap_or_default(), &QUERY, out);
-        if is_presigning_parameter(out.get(name_start..).unwrap_or_default()) {
+        let name = out.get(name_start..).unwrap_or_default();
+        let version_2 = version_2_parameter(name);
+        found |= version_2;
+        if is_presigning_parameter(name) || version_2 & dropped != 0 {
             out.truncate(before_pair);
             continue;
         }
@@ -214,6 +229,22 @@ fn write_wire_query(query: &[u8], out: &mut Vec<u8>) {
             out.push(b'=');
             write(value, &QUERY, out);
         }
+    }
+    found
+}
+
+/// All three parameters of [`version_2_parameter`].
+const ALL_VERSION_2: u8 = 0b111;
+
+/// Returns a bit for each parameter by which S3 knows a query that is signed with Signature Version 2, which boto3, the
+/// AWS CLI's version 1 and s3cmd still presign with, and 0 for any other. Each of them alone is an ordinary parameter;
+/// S3 refuses a request that has all three beside an `authorization` header.
+fn version_2_parameter(name: &[u8]) -> u8 {
+    match name.len() {
+        14 if name.eq_ignore_ascii_case(b"AWSAccessKeyId") => 0b001,
+        9 if name.eq_ignore_ascii_case(b"Signature") => 0b010,
+        7 if name.eq_ignore_ascii_case(b"Expires") => 0b100,
+        _ => 0,
     }
 }
 
@@ -425,6 +456,29 @@ mod tests {
         assert_eq!(wire(UriStyle::S3, presigned), "/k?versionId=1");
         assert_eq!(wire(UriStyle::S3, "/k?X-Amz-Date"), "/k");
         assert_eq!(wire(UriStyle::S3, "/k?x-amz-meta=1&X-Amz-Dat&x-amz-"), "/k?x-amz-meta=1&X-Amz-Dat&x-amz-");
+    }
+
+    #[test]
+    fn a_query_presigned_with_version_2_is_left_out_for_s3() {
+        for (written, sent) in [
+            ("/k?AWSAccessKeyId=AKID&Signature=a%2Bb%3D&Expires=1&versionId=1", "/k?versionId=1"),
+            ("/k?a&AWSAccessKeyId=AKID&b=1&Expires=1&x-amz-security-token=t&Signature=s&c", "/k?a&b=1&c"),
+            ("/k?AWSAccessKeyId=AKID&Expires=1&Signature=s", "/k"),
+            ("/k?AWSAccess%4BeyId=AKID&%45xpires=1&signature", "/k"),
+            ("/k?AWSACCESSKEYID=&EXPIRES=&SIGNATURE=", "/k"),
+            ("/k?Signature=1&AWSAccessKeyId=AKID&Signature=2&Expires=1&Expires=2&a=b", "/k?a=b"),
+            ("/k?AWSAccessKeyId=AKID&Expires=1", "/k?AWSAccessKeyId=AKID&Expires=1"),
+            ("/k?Signature=s&Expires=1", "/k?Signature=s&Expires=1"),
+            ("/k?AWSAccessKeyId=a&Signature=s&X-Amz-Expires=1", "/k?AWSAccessKeyId=a&Signature=s"),
+            ("/k?AWSAccessKeyId=a&Signatures=s&Expires=1", "/k?AWSAccessKeyId=a&Signatures=s&Expires=1"),
+        ] {
+            for style in [UriStyle::S3, UriStyle::S3Control] {
+                assert_eq!(wire(style, written), sent);
+                assert_eq!(wire(style, sent), sent, "the wire form is its own wire form");
+            }
+        }
+        let ordinary = "/?AWSAccessKeyId=AKID&Expires=1&Signature=s";
+        assert_eq!(wire(UriStyle::Standard, ordinary), ordinary);
     }
 
     #[test]
