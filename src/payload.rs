@@ -16,6 +16,18 @@ pub struct BodyFacts<'a> {
     pub over_tls: bool,
     /// The `x-amz-content-sha256` that the client sent.
     pub client_hash: Option<&'a [u8]>,
+    /// Its content type is that of an [event stream](is_event_stream).
+    pub is_event_stream: bool,
+}
+
+/// Returns whether a content type is that of an event stream, whose events a client signs one by one. AWS's SDK for Rust
+/// says so in no other header.
+pub fn is_event_stream(content_type: &[u8]) -> bool {
+    // Envoy joins what came in several headers with commas.
+    content_type.split(|&byte| byte == b',').any(|each| {
+        let media_type = each.split(|&byte| byte == b';').next().unwrap_or_default();
+        media_type.trim_ascii().eq_ignore_ascii_case(b"application/vnd.amazon.eventstream")
+    })
 }
 
 /// What has to happen before the request can be signed.
@@ -31,14 +43,19 @@ impl PayloadPlan {
     /// Decides by the route's mode and what the request tells.
     ///
     /// # Errors
-    /// Where the body is chunked in a form that can't be signed anew: S3 would take it for another body than it is.
+    /// Where the body has signatures in it that can't be replaced. The service would refuse them, or take the body for
+    /// another than it is; and a stream of events may stay open for hours, too long to be held until it is whole.
     pub fn of(mode: PayloadMode, body: BodyFacts<'_>) -> Result<Self, UnsupportedStreamingForm> {
         let is_s3 = signing::is_s3(body.service);
-        if is_s3
-            && let Some(value) = body.client_hash
-            && let Some(form) = AwsChunkedForm::from_client_header(value)?
-        {
-            return Ok(Self::Known(PayloadHash::AwsChunked(form)));
+        let form = body.client_hash.map(AwsChunkedForm::from_client_header).transpose()?.flatten();
+        match form {
+            Some(form) if is_s3 => return Ok(Self::Known(PayloadHash::AwsChunked(form))),
+            Some(_) => return Err(UnsupportedStreamingForm::NotS3),
+            // S3 has no such requests, but stores objects of any content type. What follows an upgrade is no body.
+            None if body.is_event_stream && !is_s3 && !body.is_empty && !body.is_upgrade => {
+                return Err(UnsupportedStreamingForm::Events);
+            }
+            None => {}
         }
         if mode == PayloadMode::Client
             && let Some(hash) = body.client_hash.and_then(PayloadHash::from_client_header)
@@ -63,8 +80,14 @@ mod tests {
 
     use super::*;
 
-    const WITH_BODY: BodyFacts<'_> =
-        BodyFacts { is_empty: false, is_upgrade: false, service: "execute-api", over_tls: true, client_hash: None };
+    const WITH_BODY: BodyFacts<'_> = BodyFacts {
+        is_empty: false,
+        is_upgrade: false,
+        service: "execute-api",
+        over_tls: true,
+        client_hash: None,
+        is_event_stream: false,
+    };
 
     const S3: BodyFacts<'_> = BodyFacts { service: "s3", ..WITH_BODY };
 
@@ -119,8 +142,64 @@ mod tests {
             );
         }
         let unknown = BodyFacts { client_hash: Some(b"STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"), ..S3 };
-        assert_eq!(PayloadPlan::of(Auto, unknown), Err(UnsupportedStreamingForm));
-        let elsewhere = BodyFacts { service: "execute-api", ..chunked };
-        assert_eq!(PayloadPlan::of(Auto, elsewhere), Ok(PayloadPlan::HashBody));
+        assert_eq!(PayloadPlan::of(Auto, unknown), Err(UnsupportedStreamingForm::Unknown));
+    }
+
+    #[test]
+    fn signatures_in_a_body_that_can_not_be_replaced_are_refused_in_every_mode() {
+        let lattice = BodyFacts { service: "vpc-lattice-svcs", ..WITH_BODY };
+        for mode in [Auto, Signed, Unsigned, Client] {
+            for body in [WITH_BODY, lattice, BodyFacts { is_empty: true, ..WITH_BODY }] {
+                for (value, error) in [
+                    (&b"STREAMING-AWS4-HMAC-SHA256-EVENTS"[..], UnsupportedStreamingForm::Events),
+                    (b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD", UnsupportedStreamingForm::NotS3),
+                    (b" streaming-unsigned-payload-trailer\t", UnsupportedStreamingForm::NotS3),
+                    (b"STREAMING-OF-TOMORROW", UnsupportedStreamingForm::Unknown),
+                ] {
+                    let body = BodyFacts { client_hash: Some(value), ..body };
+                    assert_eq!(PayloadPlan::of(mode, body), Err(error), "{mode:?} {body:?}");
+                }
+            }
+            for body in [WITH_BODY, lattice] {
+                let events = BodyFacts { is_event_stream: true, ..body };
+                assert_eq!(PayloadPlan::of(mode, events), Err(UnsupportedStreamingForm::Events), "{mode:?} {body:?}");
+            }
+            let to_s3 = BodyFacts { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-EVENTS"), ..S3 };
+            assert_eq!(PayloadPlan::of(mode, to_s3), Err(UnsupportedStreamingForm::Events));
+        }
+    }
+
+    #[test]
+    fn an_event_stream_without_events_of_the_client_is_signed() {
+        let events = BodyFacts { is_event_stream: true, ..WITH_BODY };
+        for (body, plan) in [
+            (BodyFacts { is_empty: true, ..events }, PayloadPlan::Known(PayloadHash::Empty)),
+            (BodyFacts { is_upgrade: true, ..events }, PayloadPlan::Known(PayloadHash::Empty)),
+            (BodyFacts { service: "s3", ..events }, PayloadPlan::Known(PayloadHash::Unsigned)),
+        ] {
+            assert_eq!(PayloadPlan::of(Auto, body), Ok(plan), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_stream_is_told_by_its_media_type() {
+        for content_type in [
+            "application/vnd.amazon.eventstream",
+            "Application/VND.Amazon.EventStream",
+            " application/vnd.amazon.eventstream ; charset=utf-8",
+            "application/json, application/vnd.amazon.eventstream;a=b",
+        ] {
+            assert!(is_event_stream(content_type.as_bytes()), "{content_type}");
+        }
+        for content_type in [
+            "",
+            ";",
+            "application/vnd.amazon.eventstreams",
+            "application/vnd.amazon.event-stream",
+            "text/event-stream",
+            "application/json; a=application/vnd.amazon.eventstream",
+        ] {
+            assert!(!is_event_stream(content_type.as_bytes()), "{content_type}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::path::PathError;
 use crate::policy::CopySourceError;
+use crate::signing::{AwsChunkedError, SigningError, UnsupportedStreamingForm};
 
 /// Why a request is not sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,15 +27,89 @@ pub enum Refusal {
         /// The identity's id.
         identity: String,
     },
-    /// Signing could not be done; the text says why.
+    /// The body is malformed.
+    InvalidBody(AwsChunkedError),
+    /// The request can't be signed as it was sent.
+    UnsupportedRequest(UnsupportedRequest),
+    /// Signing could not be done by the proxy's own fault; the text says why.
     SigningFailed(String),
+}
+
+/// Why a request can't be signed as it was sent. The text says what to send, or what to set in the policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnsupportedRequest {
+    /// The body is in a streaming form whose signatures can't be replaced.
+    #[error(transparent)]
+    StreamingForm(#[from] UnsupportedStreamingForm),
+    /// The body is in signed chunks, and the route signs with SigV4A.
+    #[error(transparent)]
+    SignedChunks(SigningError),
+    /// An `aws-chunked` body does not say how long its data is.
+    #[error("an aws-chunked body needs x-amz-decoded-content-length: the number of bytes in its chunks")]
+    NoDecodedLength,
+    /// The body is `aws-chunked`, and the route signs in the query.
+    #[error(
+        "an aws-chunked body can't be signed in the query; send it without chunks, or set the route's signing.location to \
+         header"
+    )]
+    ChunkedBodyInQuery,
+    /// `CONNECT`.
+    #[error(
+        "nothing can be signed in a tunnel that CONNECT opens; send requests to http:// URLs through http_proxy, not to \
+         https:// URLs through https_proxy"
+    )]
+    Connect,
+    /// The host takes SigV4A alone, and the route signs with SigV4.
+    #[error("the host {host:?} takes SigV4A signatures only; set signing.algorithm: sigv4a for route {route}")]
+    Sigv4aHost {
+        /// The host, without its port.
+        host: String,
+        /// The route's name.
+        route: String,
+    },
+    /// Service and region can't be inferred from the host.
+    #[error("service and region can't be inferred from the host {host:?}; set both for route {route}")]
+    UnknownScope {
+        /// The host, without its port.
+        host: String,
+        /// The route's name.
+        route: String,
+    },
+    /// Service and region can't be inferred from the host, and the client's signature names none.
+    #[error(
+        "neither the host {host:?} nor an authorization header names service and region; sign the request under a \
+         throw-away key with AWS4-HMAC-SHA256, or set both for route {route}"
+    )]
+    NoClientScope {
+        /// The host, without its port.
+        host: String,
+        /// The route's name.
+        route: String,
+    },
+}
+
+impl From<UnsupportedRequest> for Refusal {
+    fn from(cause: UnsupportedRequest) -> Self {
+        Self::UnsupportedRequest(cause)
+    }
+}
+
+impl From<SigningError> for Refusal {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::AsymmetricChunks => UnsupportedRequest::SignedChunks(error).into(),
+            SigningError::Clock | SigningError::Asymmetric => Self::SigningFailed(error.to_string()),
+        }
+    }
 }
 
 impl Refusal {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::InvalidPath(_) | Self::InvalidCopySource(_) => 400,
+            Self::InvalidPath(_) | Self::InvalidCopySource(_) | Self::InvalidBody(_) | Self::UnsupportedRequest(_) => {
+                400
+            }
             Self::Unauthenticated => 401,
             Self::NoRoute => 404,
             Self::NoCredentials { .. } => 503,
@@ -49,6 +124,8 @@ impl Refusal {
             Self::Unauthenticated => "Unauthenticated",
             Self::NoRoute => "NoRoute",
             Self::NoCredentials { .. } => "NoCredentials",
+            Self::InvalidBody(_) => "InvalidBody",
+            Self::UnsupportedRequest(_) => "UnsupportedRequest",
             Self::SigningFailed(_) => "SigningFailed",
         }
     }
@@ -79,6 +156,8 @@ impl fmt::Display for Refusal {
                     "the proxy holds no valid credentials for identity {identity}; is credential-refresher running?"
                 )
             }
+            Self::InvalidBody(error) => write!(f, "the body is refused: {error}"),
+            Self::UnsupportedRequest(cause) => write!(f, "the request can't be signed as it was sent: {cause}"),
             Self::SigningFailed(why) => write!(f, "the request could not be signed: {why}"),
         }
     }
@@ -112,6 +191,21 @@ mod tests {
         assert_eq!(body["error"]["route"], "/orders");
         assert!(body["error"]["message"].as_str().unwrap().contains("identity default"));
         assert_eq!((refusal.status(), refusal.retry_after()), (503, Some("5")));
+    }
+
+    #[test]
+    fn the_clients_faults_are_told_from_the_proxys() {
+        let streaming = UnsupportedRequest::from(UnsupportedStreamingForm::Events);
+        for (refusal, code) in [
+            (Refusal::InvalidBody(AwsChunkedError::ChunkEnd), "InvalidBody"),
+            (streaming.into(), "UnsupportedRequest"),
+            (UnsupportedRequest::Connect.into(), "UnsupportedRequest"),
+            (SigningError::AsymmetricChunks.into(), "UnsupportedRequest"),
+        ] {
+            assert_eq!((refusal.status(), refusal.code()), (400, code));
+        }
+        let refusal = Refusal::from(SigningError::Clock);
+        assert_eq!((refusal.status(), refusal.code()), (500, "SigningFailed"));
     }
 
     #[test]

@@ -91,13 +91,15 @@ class Http2:
         body: bytes = b"",
         trailers: Sequence[tuple[str, str]] = (),
         authority: str = "localhost",
+        ends: bool = True,
     ) -> Response:
-        """One request; with trailers, they end its stream in place of a last DATA frame."""
+        """One request; with trailers, they end its stream in place of a last DATA frame. One that does not end is left
+        open, for an answer that comes before its end."""
         stream = self._connection.get_next_available_stream_id()
         head = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path), *headers]
         unsent, status, response_headers, response_body = memoryview(body), 0, {}, bytearray()
-        self._connection.send_headers(stream, head, end_stream=not body and not trailers)
-        ended = not body and not trailers
+        ended = ends and not body and not trailers
+        self._connection.send_headers(stream, head, end_stream=ended)
         while True:
             while not ended:
                 size = min(
@@ -108,7 +110,7 @@ class Http2:
                 if size:
                     self._connection.send_data(stream, bytes(unsent[:size]))
                     unsent = unsent[size:]
-                elif unsent:
+                elif unsent or not ends:
                     break
                 elif trailers:
                     self._connection.send_headers(stream, list(trailers), end_stream=True)

@@ -204,22 +204,87 @@ def test_malformed_framing_ends_the_request_and_stores_nothing(proxy, ministack,
 
     response = put(proxy, path, aws_chunked.Upload(upload.headers, spoil(upload.body)))
 
-    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert (response.status, response.json["error"]["code"]) == (400, "InvalidBody")
     assert message in response.json["error"]["message"]
     assert response.json["error"]["route"] == "/role"
     assert stored(ministack, bucket, "malformed") is None
 
 
 @FORMS
-@pytest.mark.parametrize("length", ["199999", "200001", "0", "99999999999999999999", "-1", "many", ""])
-def test_a_wrong_decoded_length_ends_the_request_and_stores_nothing(proxy, ministack, bucket, form, length):
+def test_malformed_framing_cuts_off_what_went_upstream(proxy, own_keys, s3, form):
+    upload = make(proxy, "/auto/bucket/key", form, b"x" * 300_000)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
+        tcp.sendall(head("/auto/bucket/key", upload) + upload.body[:200_000])
+        wait_until(lambda: s3.arrived >= 131_072, "the first chunks to arrive", timeout=5)
+        tcp.sendall(b"\r\nno chunk\r\n" * 20_000)
+        assert answer_code(tcp) == (400, "InvalidBody")
+
+    assert not s3.received, "the upstream never sees the request's end"
+
+
+@FORMS
+def test_malformed_framing_ends_an_answer_that_has_begun(start_proxy, s3, form):
+    """The upstream answers before the body's end; then there is no place for another answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = {"target": f"http://127.0.0.1:{listener.getsockname()[1]}", "service": "s3", "region": REGION}
+        proxy = start_proxy(policy({"/s3": target}))
+        proxy.push(TEMPORARY_KEY)
+        upload = make(proxy, "/s3/bucket/key", form, b"x" * 300_000)
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
+            tcp.sendall(head("/s3/bucket/key", upload) + upload.body[:100_000])
+            upstream, _ = listener.accept()
+            with upstream:
+                upstream.settimeout(10)
+                upstream.recv(65536)
+                upstream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n")
+                answer = b""
+                while b"early" not in answer:
+                    answer += tcp.recv(65536)
+                tcp.sendall(b"\r\nno chunk\r\n" * 20_000)
+                assert ends_without(tcp, b"0\r\n\r\n"), "the client sees no whole answer"
+                assert ends_without(upstream, b"no chunk"), "the upstream's connection is closed"
+
+
+def answer_code(tcp: socket.socket) -> tuple[int, str]:
+    answer = b""
+    while b"}}" not in answer:
+        part = tcp.recv(65536)
+        assert part, answer
+        answer += part
+    status = int(answer.split(b" ", 2)[1])
+    return status, json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+
+
+def ends_without(tcp: socket.socket, data: bytes) -> bool:
+    """Whether the other side ends the connection, in time and without having sent `data`."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while part := tcp.recv(65536):
+            received += part
+    return data not in received
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("length", "code"),
+    [
+        ("199999", "InvalidBody"),
+        ("200001", "InvalidBody"),
+        ("0", "InvalidBody"),
+        ("99999999999999999999", "UnsupportedRequest"),
+        ("-1", "UnsupportedRequest"),
+        ("many", "UnsupportedRequest"),
+        ("", "UnsupportedRequest"),
+    ],
+)
+def test_a_wrong_decoded_length_ends_the_request_and_stores_nothing(proxy, ministack, bucket, form, length, code):
     path = f"/role/{bucket}/wrong-length"
     upload = make(proxy, path, form, b"x" * 200_000)
     upload.headers["X-Amz-Decoded-Content-Length"] = length
 
     response = put(proxy, path, upload)
 
-    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert (response.status, response.json["error"]["code"]) == (400, code)
     assert "x-amz-decoded-content-length" in response.json["error"]["message"]
     assert stored(ministack, bucket, "wrong-length") is None
 
@@ -232,7 +297,7 @@ def test_a_chunked_upload_without_its_decoded_length_is_refused(proxy, ministack
 
     response = put(proxy, path, upload)
 
-    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
     assert "x-amz-decoded-content-length" in response.json["error"]["message"]
     assert stored(ministack, bucket, "no-length") is None
 
@@ -243,7 +308,7 @@ def test_a_signed_chunk_that_is_too_large_to_hold_ends_the_request(proxy, minist
 
     response = put(proxy, path, upload)
 
-    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert (response.status, response.json["error"]["code"]) == (400, "InvalidBody")
     assert "1 MiB" in response.json["error"]["message"]
     assert stored(ministack, bucket, "too-large") is None
 
@@ -254,8 +319,30 @@ def test_a_streaming_form_that_can_not_be_signed_anew_is_refused(proxy, s3):
 
     response = put(proxy, "/auto/bucket/key", upload)
 
-    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
     assert not s3.received
+
+
+@FORMS
+@pytest.mark.parametrize("spelling", [str.lower, str.title, lambda form: f" {form}\t"], ids=["lower", "title", "blanks"])
+def test_a_form_in_another_spelling_is_known_and_sent_as_s3_spells_it(proxy, own_keys, s3, form, spelling):
+    upload = make(proxy, "/auto/bucket/key", form, b"data")
+    upload.headers["X-Amz-Content-SHA256"] = spelling(form)
+
+    assert put(proxy, "/auto/bucket/key", upload).status == 200, s3.last.refusal
+    assert s3.last.request.header("x-amz-content-sha256") == form
+
+
+@FORMS
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_of_two_hashes_the_streaming_form_counts(proxy, own_keys, s3, form, first):
+    upload = make(proxy, "/auto/bucket/key", form, b"data")
+    del upload.headers["X-Amz-Content-SHA256"]
+    values = [form, "0" * 64] if first else ["0" * 64, form]
+    headers = [*upload.headers.items(), *(("x-amz-content-sha256", value) for value in values)]
+
+    assert curl(proxy.url + "/auto/bucket/key", "PUT", headers, upload.body).status == 200, s3.last.refusal
+    assert s3.last.request.header("x-amz-content-sha256") == form
 
 
 def test_a_client_that_goes_away_in_the_middle_of_a_chunk_does_no_harm(proxy, ministack, bucket):

@@ -1,8 +1,12 @@
 """Routes without a target sign what goes to the hosts of their own accord: authority and path stay the request's."""
 
+import json
+
 import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy
+from harness import raw
+from harness.client import http2
 from harness.proxy import StockConfiguration
 from harness.stand_ins import REGION
 
@@ -192,8 +196,9 @@ def test_without_a_scope_of_the_client_the_request_is_refused(proxy, api, author
     headers = {"Host": "a.scope.internal", **({"authorization": authorization} if authorization else {})}
     response = proxy.request("/client", headers=headers)
 
-    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
     assert response.json["error"]["route"] == "/client"
+    assert "throw-away key" in response.json["error"]["message"]
     assert not api.received
 
 
@@ -210,7 +215,44 @@ def test_the_policy_and_the_hosts_name_win_over_the_client(proxy, api, path, hos
 def test_a_host_that_does_not_tell_its_service_is_refused_where_nothing_else_does(proxy, api):
     response = proxy.request("/", headers={"Host": "unheard-of-service.amazonaws.com"})
 
-    assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
+    assert "set both" in response.json["error"]["message"]
+    assert not api.received
+
+
+def test_what_can_not_be_signed_is_refused_before_its_body_has_come(proxy, api):
+    """And over HTTP/2, where the stream stays open."""
+    headers, host = [("content-type", "text/plain")], "unheard-of-service.amazonaws.com"
+    response = http2(proxy.port, "POST", "/", headers=headers, body=b"x", authority=host, ends=False)
+
+    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
+    assert not api.received
+
+
+def test_a_host_that_takes_sigv4a_alone_says_what_to_set(proxy, api):
+    response = proxy.request("/", headers={"Host": "m1.mrap.accesspoint.s3-global.amazonaws.com"})
+
+    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
+    assert "signing.algorithm: sigv4a" in response.json["error"]["message"]
+    assert not api.received
+
+
+@pytest.fixture(scope="module")
+def denying_proxy(start_shared_proxy, _api):
+    return start_mesh_proxy(start_shared_proxy, _api, [{"prefix": "/", "hosts": ["*.amazonaws.com"]}])
+
+
+@pytest.mark.parametrize("unmatched", ["deny", "pass"])
+@pytest.mark.parametrize("target", [f"{API_HOST}:443", f"{API_HOST.upper()}:8443"])
+def test_a_tunnel_to_a_signed_host_is_refused_with_advice(request, api, target, unmatched):
+    proxy = request.getfixturevalue("proxy" if unmatched == "pass" else "denying_proxy")
+    connect = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+    answer = raw.http1(proxy.port, connect)
+
+    assert raw.statuses(answer) == [400]
+    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert error["code"] == "UnsupportedRequest"
+    assert "http_proxy" in error["message"]
     assert not api.received
 
 

@@ -89,7 +89,7 @@ def test_refusals_are_counted_by_their_code(proxy, path, route, code):
 def test_a_refusal_to_sign_is_counted(proxy, api):
     proxy.request("/host/a", headers={"Host": "unheard-of.amazonaws.com"})
 
-    assert counts(proxy)["/host", "SigningFailed"] == 1
+    assert counts(proxy)["/host", "UnsupportedRequest"] == 1
 
 
 def test_a_body_that_is_too_large_is_not_counted_as_signed(proxy, api):

@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy, s3_route
 from harness.client import curl
@@ -25,6 +27,8 @@ def proxy(start_shared_proxy, _api, _s3):
         "/get/s3": s3_route(_s3, signing=BY_REDIRECT),
         "/get/api": api_route(_api, "/prod", signing=BY_REDIRECT),
         "/default": s3_route(_s3, signing={"location": "query"}),
+        "/by-header/s3": s3_route(_s3),
+        "/by-header/api": api_route(_api, "/prod"),
     }
     proxy = start_shared_proxy(policy(routes))
     proxy.push(TEMPORARY_KEY)
@@ -144,6 +148,81 @@ def test_presigning_parameters_in_another_spelling_do_no_harm(proxy, s3, name):
     assert len(re.findall(r"X-Amz-Signature=", s3.last.request.target)) == 1
 
 
+VERSION_2 = "AWSAccessKeyId=THROWAWAY&Expires=1900000000&Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D"
+
+
+@pytest.mark.parametrize("route", ["/s3", "/by-header/s3"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        VERSION_2,
+        "&".join(reversed(VERSION_2.split("&"))),
+        f"{VERSION_2}&x-amz-security-token=throwaway",
+        f"{VERSION_2}&{VERSION_2}",
+        VERSION_2.replace("AWSAccessKeyId", "AWSAccess%4BeyId").replace("Expires", "%45xpires"),
+        VERSION_2.lower().replace("throwaway", "THROWAWAY"),
+    ],
+)
+def test_a_signature_of_version_2_in_the_query_is_dropped(proxy, s3, route, query):
+    answer = proxy.request(f"{route}/bucket/key?list-type=2&{query}&prefix=a")
+
+    assert answer.status == 200, s3.last.refusal
+    query = parameters(s3.last.request.target)
+    assert (query["list-type"], query["prefix"]) == (["2"], ["a"])
+    assert not {"awsaccesskeyid", "expires", "signature"} & {name.lower() for name in query}
+    assert "throwaway" not in s3.last.request.target.lower()
+
+
+@pytest.mark.parametrize("left_out", ["AWSAccessKeyId", "Expires", "Signature"])
+def test_some_parameters_of_version_2_alone_are_ordinary_ones(proxy, s3, left_out):
+    query = "&".join(pair for pair in VERSION_2.split("&") if not pair.startswith(left_out))
+
+    assert proxy.request(f"/by-header/s3/bucket/key?{query}").status == 200, s3.last.refusal
+    assert s3.last.request.target == f"/bucket/key?{query}"
+
+
+def test_parameters_of_version_2_are_ordinary_ones_to_other_services(proxy, api):
+    assert proxy.request(f"/by-header/api/orders?{VERSION_2}").status == 200, api.last.refusal
+    assert api.last.request.target == f"/prod/orders?{VERSION_2}"
+
+
+@pytest.mark.parametrize("token", [None, "throwaway"])
+def test_what_boto3_presigns_with_version_2_is_signed_again(proxy, s3, token):
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"{proxy.url}/by-header/s3",
+        region_name=REGION,
+        aws_access_key_id="THROWAWAY",
+        aws_secret_access_key="throwaway",
+        aws_session_token=token,
+        config=Config(signature_version="s3", s3={"addressing_style": "path"}),
+    )
+    url = client.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "key", "VersionId": "1"})
+    assert set(parameters(url)) >= {"AWSAccessKeyId", "Expires", "Signature"}
+
+    assert curl(url).status == 200, s3.last.refusal
+    assert s3.last.request.target == "/bucket/key?versionId=1"
+
+
+@pytest.mark.parametrize("route", ["/s3", "/by-header/s3"])
+def test_a_signature_of_version_2_in_the_header_is_dropped(proxy, s3, route):
+    headers = {"Authorization": "AWS THROWAWAY:frJIUN8DYpKDtOLCwo//yllqDzg=", "X-Amz-Date": "Tue, 27 Mar 2007 19:36:42 GMT"}
+
+    assert proxy.request(f"{route}/bucket/key", headers=headers).status == 200, s3.last.refusal
+    assert "THROWAWAY" not in str(s3.last.request)
+
+
+def test_the_verifier_refuses_a_second_signature(s3_verifier):
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+
+    target = f"/bucket/key?{VERSION_2}"
+    request = AWSRequest("GET", f"http://upstream{target}", headers={"Host": "upstream"})
+    S3SigV4Auth(TEMPORARY_KEY, "s3", REGION).add_auth(request)
+    with pytest.raises(Refused, match="Version 2"):
+        s3_verifier.verify(WireRequest("GET", target, list(request.headers.items()), b""))
+
+
 @pytest.mark.parametrize("route", ["/user", "/role"])
 def test_ministack_takes_requests_that_are_signed_in_the_query(stored, ministack, route):
     path = f"{route}/presigned/small%20object%20{route[1:]}"
@@ -206,7 +285,7 @@ def test_a_chunked_upload_to_a_route_that_signs_in_the_query_says_what_to_change
     headers = {"X-Amz-Content-SHA256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "X-Amz-Decoded-Content-Length": "0"}
     answer = proxy.request("/s3/bucket/key", "PUT", headers=headers, body=b"0\r\n\r\n")
 
-    assert (answer.status, answer.json["error"]["code"]) == (500, "SigningFailed")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "UnsupportedRequest")
     assert "signing.location" in answer.json["error"]["message"]
     assert not s3.received
 

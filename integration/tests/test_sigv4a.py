@@ -108,7 +108,8 @@ def test_signed_chunks_can_not_be_signed_so_and_are_refused(proxy, s3):
 
     answer = proxy.request("/s3/bucket/key", "PUT", headers=headers, body=body)
 
-    assert (answer.status, answer.json["error"]["code"]) == (500, "SigningFailed")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "UnsupportedRequest")
+    assert "STREAMING-UNSIGNED-PAYLOAD-TRAILER" in answer.json["error"]["message"]
     assert not s3.received
 
 

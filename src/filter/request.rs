@@ -12,10 +12,10 @@ use super::intake::has_client_certificate;
 use super::signer::{Signed, Signer, UPSTREAM_SCHEME};
 use crate::authentication;
 use crate::path::SafePath;
-use crate::payload::{BodyFacts, PayloadPlan};
+use crate::payload::{BodyFacts, PayloadPlan, is_event_stream};
 use crate::policy::{self, CopySourceError, HeaderRules, Policy, Route, Scheme, Unmatched};
-use crate::refusal::Refusal;
-use crate::signing::{AwsChunkedBody, AwsChunkedError, PayloadHash, PayloadHasher, is_owned_by_signing, is_s3};
+use crate::refusal::{Refusal, UnsupportedRequest};
+use crate::signing::{AwsChunkedBody, PayloadHash, PayloadHasher, is_owned_by_signing, is_s3, names_streaming_form};
 
 /// How long a body may be late before it is checked whether it came and was not shown to the filter.
 const BODY_CHECK: Duration = Duration::from_secs(1);
@@ -57,6 +57,7 @@ pub(super) struct RequestHead<'a> {
     is_upgrade: bool,
     /// Whether a header names another object, to S3.
     names_copy_source: bool,
+    is_event_stream: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -65,19 +66,27 @@ impl<'a> RequestHead<'a> {
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
         let (mut sent_upstream_scheme, mut sends_owned, mut is_upgrade) = (false, false, false);
         let mut names_copy_source = false;
+        let mut sent_event_stream = false;
         for (name, value) in headers.iter() {
             match name {
                 b":method" => method = value,
                 b":authority" => authority = value,
                 b":path" => path = value,
                 b"authorization" => authorization = Some(value),
-                b"x-amz-content-sha256" => content_sha256 = Some(value),
+                // Of several, one that names a streaming form counts: the body may have signatures in it.
+                b"x-amz-content-sha256" if !content_sha256.is_some_and(names_streaming_form) => {
+                    content_sha256 = Some(value);
+                }
+                b"content-type" => sent_event_stream |= is_event_stream(value),
                 b"x-amz-decoded-content-length" => decoded_content_length = parse_number(value),
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
                 _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
                 _ => names_copy_source |= policy::copy_source_header(name).is_some(),
             }
             sends_owned |= is_owned_by_signing(name);
+        }
+        if method == b"CONNECT" {
+            return Err(UnsupportedRequest::Connect.into());
         }
         Ok(Self {
             method,
@@ -90,6 +99,7 @@ impl<'a> RequestHead<'a> {
             sends_owned,
             is_upgrade,
             names_copy_source,
+            is_event_stream: sent_event_stream,
         })
     }
 
@@ -194,7 +204,8 @@ impl Held {
             }
         }
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waits) };
-        Ok(match signer.sign(route, &self.headers, &RequestHead::of(&self.headers)?, payload, now)? {
+        let head = RequestHead::of(&self.headers)?;
+        Ok(match signer.sign(route, &self.headers, &head, payload, now)? {
             Signed::Here(rechunks) => {
                 self.rechunks = rechunks;
                 Progress::Signed
@@ -311,7 +322,7 @@ impl SignedRequest {
         if !route.allow_unauthenticated && !is_authenticated() {
             return Err(Refusal::Unauthenticated);
         }
-        let service = signer.service(route, head);
+        let service = signer.service(route, head)?;
         if is_s3(&service) {
             check_copy_source(&signer.policy, route, headers, head).map_err(Refusal::InvalidCopySource)?;
         }
@@ -324,9 +335,10 @@ impl SignedRequest {
                 service: &service,
                 over_tls: route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https),
                 client_hash: head.content_sha256,
+                is_event_stream: head.is_event_stream,
             },
         )
-        .map_err(|error| Refusal::SigningFailed(error.to_string()))?;
+        .map_err(UnsupportedRequest::from)?;
         let has_credentials = signer.can_sign(route, now);
         if !has_credentials && signer.policy.credentials_wait.is_zero() {
             return Err(signer.no_credentials(route));
@@ -336,7 +348,9 @@ impl SignedRequest {
                 return Ok(Begun::Decided(match signer.sign(route, headers, head, payload, now)? {
                     Signed::Here(None) => State::Passes,
                     // No body follows, and even an empty one has a last chunk.
-                    Signed::Here(Some(body)) if ends => body.finish().map(|()| State::Passes).map_err(malformed)?,
+                    Signed::Here(Some(body)) if ends => {
+                        body.finish().map(|()| State::Passes).map_err(Refusal::InvalidBody)?
+                    }
                     Signed::Here(Some(body)) => State::Rechunks(body),
                     Signed::Elsewhere => State::Answered,
                 }));
@@ -518,6 +532,7 @@ fn choose_route<'p>(
         // A path that can't be trusted passes only if no route takes it, however it is read.
         Err(_) => {
             let value = |wanted: &[u8]| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+            // CONNECT has no path; it is for the whole host.
             let path = value(b":path").unwrap_or_default().split(|byte| *byte == b'?').next();
             policy.find_any(value(b":authority").unwrap_or_default(), path.unwrap_or_default())
         }
@@ -556,14 +571,10 @@ fn rechunk(body: &mut AwsChunkedBody, size: usize, ends: bool) -> Result<(), Ref
     let part = host::buffer(Buffer::RequestBody, 0, size).map_err(failed)?;
     if !part.is_empty() {
         let mut signed = Vec::with_capacity(part.len());
-        body.push(&part, &mut signed).map_err(malformed)?;
+        body.push(&part, &mut signed).map_err(Refusal::InvalidBody)?;
         host::replace_buffer(Buffer::RequestBody, part.len(), &signed).map_err(failed)?;
     }
-    if ends { body.finish().map_err(malformed) } else { Ok(()) }
-}
-
-fn malformed(error: AwsChunkedError) -> Refusal {
-    Refusal::SigningFailed(error.to_string())
+    if ends { body.finish().map_err(Refusal::InvalidBody) } else { Ok(()) }
 }
 
 fn parse_number(value: &[u8]) -> Option<u64> {

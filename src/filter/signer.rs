@@ -17,10 +17,10 @@ use crate::aws_endpoint;
 use crate::credentials::{CredentialStore, SetError};
 use crate::path;
 use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, UnsupportedRequest};
 use crate::signing::{
     self, Algorithm, AwsChunkedBody, ClockSkew, PayloadHash, Scope, SignedHeaders, SigningContext, SigningCredentials,
-    SigningError, UnsignedRequest, UriStyle, WireUri, is_owned_by_signing,
+    UnsignedRequest, UriStyle, WireUri, is_owned_by_signing,
 };
 
 /// How often leases are renewed, and the generation of the shared data compared should a wake-up have been lost.
@@ -257,33 +257,27 @@ impl Signer {
         let rules = &route.request_headers;
         let set = rules.set().iter().map(|header| (header.name.as_bytes(), header.value.as_bytes()));
         let sent = headers.iter().filter(|(name, _)| rules.keeps(name)).chain(set.clone());
-        let failed = |error: SigningError| Refusal::SigningFailed(error.to_string());
         let mut rechunks = None;
         let signature = match route.location {
             Location::Header if let PayloadHash::AwsChunked(form) = payload => {
-                let length = head.decoded_content_length.ok_or_else(|| {
-                    Refusal::SigningFailed("a chunked body needs x-amz-decoded-content-length".to_owned())
-                })?;
-                let (signed, body) = signer.sign_aws_chunked(form, length, &request, sent, &context).map_err(failed)?;
+                let length = head.decoded_content_length.ok_or(UnsupportedRequest::NoDecodedLength)?;
+                let (signed, body) = signer.sign_aws_chunked(form, length, &request, sent, &context)?;
                 rechunks = Some(Box::new(body));
                 Signature::Headers(signed)
             }
             Location::Query { .. } if matches!(payload, PayloadHash::AwsChunked(_)) => {
-                let why = "a chunked body can't be signed in the query; set the route's signing.location to header";
-                return Err(Refusal::SigningFailed(why.to_owned()));
+                return Err(UnsupportedRequest::ChunkedBodyInQuery.into());
             }
-            Location::Header => Signature::Headers(signer.sign(&request, sent, &context).map_err(failed)?),
+            Location::Header => Signature::Headers(signer.sign(&request, sent, &context)?),
             // Whoever follows a redirect sends headers of its own: none but the host can be signed.
             Location::Query { expires } if route.redirect => {
-                let uri = signer.presign(&request, [], &context, expires).map_err(failed)?;
+                let uri = signer.presign(&request, [], &context, expires)?;
                 self.metrics.count(Some(route), "Redirected");
                 self.describe_outcome(Some(route), scope.service, "Redirected");
                 local_reply::redirect(&location(route, authority, uri));
                 return Ok(Signed::Elsewhere);
             }
-            Location::Query { expires } => {
-                Signature::Uri(signer.presign(&request, sent, &context, expires).map_err(failed)?)
-            }
+            Location::Query { expires } => Signature::Uri(signer.presign(&request, sent, &context, expires)?),
         };
         let write = || -> Result<(), HostError> {
             if head.sends_owned || !rules.is_empty() {
@@ -361,13 +355,16 @@ impl Signer {
         }
     }
 
-    /// The signing name for which a request will be signed; empty where it can't be told, which signing will refuse.
-    pub(super) fn service<'r>(&self, route: &'r Route, head: &RequestHead<'_>) -> Cow<'r, str> {
+    /// Returns the signing name for which a request will be signed.
+    ///
+    /// # Errors
+    /// [`Refusal::UnsupportedRequest`] if neither policy nor request tells it.
+    pub(super) fn service<'r>(&self, route: &'r Route, head: &RequestHead<'_>) -> Result<Cow<'r, str>, Refusal> {
         match &route.scope {
-            Some(scope) => Cow::Borrowed(&scope.service),
+            Some(scope) => Ok(Cow::Borrowed(&scope.service)),
             None => {
                 let host = &mut self.signing.borrow_mut().host;
-                Cow::Owned(scope(route, head, host).map(|scope| scope.service.to_owned()).unwrap_or_default())
+                scope(route, head, host).map(|scope| Cow::Owned(scope.service.to_owned()))
             }
         }
     }
@@ -431,16 +428,19 @@ fn scope<'a>(route: &'a Route, head: &RequestHead<'a>, host: &'a mut String) -> 
         && route.region.is_none()
         && route.algorithm == policy::Algorithm::SigV4
     {
-        let why = format!("the host {host} takes SigV4A signatures alone; set signing.algorithm: sigv4a");
-        return Err(Refusal::SigningFailed(why));
+        return Err(UnsupportedRequest::Sigv4aHost { host: host.clone(), route: route.name.clone() }.into());
     }
     let region = route.region.as_deref().or(found.map(|scope| scope.region));
     let service = route.service.as_deref().or(found.map(|scope| scope.service));
     match (region, service) {
         (Some(region), Some(service)) => Ok(Scope { region, service }),
-        _ => Err(Refusal::SigningFailed(format!(
-            "the host {host:?} does not tell service and region; set both for route {}",
-            route.name
-        ))),
+        _ => {
+            let (host, route_name) = (host.clone(), route.name.clone());
+            Err(match route.scope_source {
+                ScopeSource::Client => UnsupportedRequest::NoClientScope { host, route: route_name },
+                ScopeSource::Infer => UnsupportedRequest::UnknownScope { host, route: route_name },
+            }
+            .into())
+        }
     }
 }

@@ -49,25 +49,50 @@ pub enum AwsChunkedForm {
     UnsignedTrailer,
 }
 
-/// An `x-amz-content-sha256` that names a streaming form which can't be signed anew: SigV4A's, or an event stream's.
+/// Why a body in a streaming form can't be sent on: its signatures can't be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "x-amz-content-sha256 names a streaming form that can't be signed anew; \
-     send STREAMING-AWS4-HMAC-SHA256-PAYLOAD[-TRAILER], STREAMING-UNSIGNED-PAYLOAD-TRAILER, or a body that is not chunked"
-)]
-pub struct UnsupportedStreamingForm;
+pub enum UnsupportedStreamingForm {
+    /// `STREAMING-AWS4-HMAC-SHA256-EVENTS`, or the content type of such a body. Each event has a signature that is made
+    /// from the one before, and a time of its own.
+    #[error(
+        "a body of signed events can't be re-signed; give this client credentials of its own and send past the proxy, or \
+         use the service's WebSocket API"
+    )]
+    Events,
+    /// Chunks that are signed with SigV4A, and forms that are not known.
+    #[error(
+        "x-amz-content-sha256 names a streaming form that can't be re-signed; \
+         send STREAMING-AWS4-HMAC-SHA256-PAYLOAD[-TRAILER], STREAMING-UNSIGNED-PAYLOAD-TRAILER, or a body that is not chunked"
+    )]
+    Unknown,
+    /// An `aws-chunked` body for another service than S3.
+    #[error("no service but S3 takes aws-chunked bodies; send the body as it is, without x-amz-content-sha256")]
+    NotS3,
+}
+
+const STREAMING: &[u8] = b"STREAMING-";
+const EVENTS: &[u8] = b"-EVENTS";
 
 impl AwsChunkedForm {
-    /// Reads the `x-amz-content-sha256` that a client sent; `None` where the body is not chunked.
+    /// Reads the `x-amz-content-sha256` that a client sent, in any case; `None` where it names no streaming form.
     ///
     /// # Errors
-    /// [`UnsupportedStreamingForm`]: the body is chunked, and has to be refused.
+    /// [`UnsupportedStreamingForm`]: the request has to be refused.
     pub fn from_client_header(value: &[u8]) -> Result<Option<Self>, UnsupportedStreamingForm> {
+        let name = value.trim_ascii();
         match [Self::Signed, Self::SignedTrailer, Self::UnsignedTrailer]
             .into_iter()
-            .find(|form| form.as_bytes() == value)
+            .find(|form| name.eq_ignore_ascii_case(form.as_bytes()))
         {
-            None if value.starts_with(b"STREAMING-") => Err(UnsupportedStreamingForm),
+            None if !names_streaming_form(name) => Ok(None),
+            None if name
+                .len()
+                .checked_sub(EVENTS.len())
+                .is_some_and(|at| begins_with_ignoring_case(name.get(at..).unwrap_or_default(), EVENTS)) =>
+            {
+                Err(UnsupportedStreamingForm::Events)
+            }
+            None => Err(UnsupportedStreamingForm::Unknown),
             form => Ok(form),
         }
     }
@@ -83,6 +108,11 @@ impl AwsChunkedForm {
     pub(super) fn is_signed(self) -> bool {
         self != Self::UnsignedTrailer
     }
+}
+
+/// Returns whether an `x-amz-content-sha256`, or one of several that a hop joined with commas, names a streaming form.
+pub fn names_streaming_form(value: &[u8]) -> bool {
+    value.split(|&byte| byte == b',').any(|name| begins_with_ignoring_case(name.trim_ascii_start(), STREAMING))
 }
 
 /// What is wrong with an `aws-chunked` body.

@@ -20,7 +20,9 @@ mod sigv4a;
 mod timestamp;
 mod uri;
 
-pub use aws_chunked::{AwsChunkedBody, AwsChunkedError, AwsChunkedForm, MAX_SIGNED_CHUNK, UnsupportedStreamingForm};
+pub use aws_chunked::{
+    AwsChunkedBody, AwsChunkedError, AwsChunkedForm, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
+};
 pub use clock_skew::ClockSkew;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;

@@ -225,6 +225,7 @@ fn payload(route: &Route) -> String {
         service: &scope.service,
         over_tls: route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https),
         client_hash: None,
+        is_event_stream: false,
     };
     match PayloadPlan::of(route.payload, body) {
         Ok(PayloadPlan::Known(PayloadHash::Unsigned)) => format!("{name}: unsigned"),

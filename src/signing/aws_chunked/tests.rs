@@ -217,8 +217,31 @@ fn the_form_is_read_from_the_clients_header() {
         assert_eq!(AwsChunkedForm::from_client_header(form.as_bytes()), Ok(Some(form)));
     }
     assert_eq!(AwsChunkedForm::from_client_header(b"UNSIGNED-PAYLOAD"), Ok(None));
-    for value in ["STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-EVENTS", "STREAMING-"] {
-        assert_eq!(AwsChunkedForm::from_client_header(value.as_bytes()), Err(UnsupportedStreamingForm));
+    for (value, form) in [
+        ("streaming-aws4-hmac-sha256-payload", AwsChunkedForm::Signed),
+        (" STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER\t", AwsChunkedForm::SignedTrailer),
+        ("Streaming-Unsigned-Payload-Trailer", AwsChunkedForm::UnsignedTrailer),
+    ] {
+        assert_eq!(AwsChunkedForm::from_client_header(value.as_bytes()), Ok(Some(form)), "{value}");
+    }
+    for value in ["", "STREAMING", "not STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "UNSIGNED-PAYLOAD, UNSIGNED-PAYLOAD"] {
+        assert_eq!(AwsChunkedForm::from_client_header(value.as_bytes()), Ok(None), "{value}");
+    }
+}
+
+#[test]
+fn streaming_forms_whose_signatures_can_not_be_replaced_are_refused() {
+    for (value, error) in [
+        ("STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", UnsupportedStreamingForm::Unknown),
+        ("STREAMING-", UnsupportedStreamingForm::Unknown),
+        ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD", UnsupportedStreamingForm::Unknown),
+        ("UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD", UnsupportedStreamingForm::Unknown),
+        ("STREAMING-AWS4-HMAC-SHA256-EVENTS", UnsupportedStreamingForm::Events),
+        ("STREAMING-AWS4-ECDSA-P256-SHA256-EVENTS", UnsupportedStreamingForm::Events),
+        (" streaming-aws4-hmac-sha256-events ", UnsupportedStreamingForm::Events),
+        ("UNSIGNED-PAYLOAD,STREAMING-AWS4-HMAC-SHA256-EVENTS", UnsupportedStreamingForm::Events),
+    ] {
+        assert_eq!(AwsChunkedForm::from_client_header(value.as_bytes()), Err(error), "{value}");
     }
 }
 
