@@ -4,10 +4,12 @@ import hashlib
 import json
 import socket
 import subprocess
+import time
 
 import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy, s3_route
+from harness import raw
 from harness.client import http2
 from harness.process import wait_until
 from harness.proxy import StockConfiguration
@@ -158,6 +160,65 @@ def test_a_proxy_that_can_not_hold_a_request_at_its_headers_says_so(start_proxy,
     assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
     assert "allow_on_headers_stop_iteration" in response.json["error"]["message"]
     assert not api.received
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"order" * 20_000], ids=["empty", "a byte", "100 kB"])
+@pytest.mark.parametrize("route", ["/api", "/signed/bucket/key"])
+def test_a_hashed_body_goes_out_with_its_length(proxy, api, s3, route, body):
+    upstream = api if route == "/api" else s3
+    chunked = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:]) if part) + b"0\r\n\r\n"
+    request = f"PUT {route} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunked
+    assert raw.statuses(raw.http1(proxy.port, request)) == [200], upstream.last.refusal
+    assert_sent_with_length(upstream, body)
+
+    upstream.reset()
+    # Of standard input curl knows no length.
+    upload = ["curl", "-s", "--http2-prior-knowledge", "--noproxy", "*", "-T", "-", proxy.url + route]
+    subprocess.run(upload, input=body, capture_output=True, check=True)
+    assert_sent_with_length(upstream, body)
+
+
+def assert_sent_with_length(upstream, body: bytes) -> None:
+    assert upstream.last.accepted, upstream.last.refusal
+    assert upstream.last.request.body == body
+    assert upstream.last.request.header("content-length") == str(len(body))
+    assert upstream.last.request.header("transfer-encoding") is None
+
+
+def test_a_length_that_the_client_gave_is_left_alone(proxy, api):
+    assert proxy.request("/api", "POST", body=b"order").status == 200, api.last.refusal
+
+    assert [value for name, value in api.last.request.headers if name == "content-length"] == ["5"]
+
+
+def test_a_hashed_body_that_waits_for_credentials_goes_out_with_its_length(start_proxy, api):
+    proxy = start_proxy(policy({"/api": api_route(api)}))
+    script = f"echo order | curl -s -T - {proxy.url}/api/early"
+    with subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE) as client:
+        time.sleep(0.5)
+        proxy.push(TEMPORARY_KEY)
+        client.communicate(timeout=20)
+
+    assert_sent_with_length(api, b"order\n")
+
+
+def test_a_hashed_body_with_trailers_stays_chunked(start_proxy, api):
+    """Without chunks HTTP/1.1 has no place for trailers; here the upstream's connection takes them."""
+    configuration = StockConfiguration()
+    options = {"explicit_http_config": {"http_protocol_options": {"enable_trailers": True}}}
+    protocols = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    cluster = configuration.cluster("http")
+    cluster["cluster_type"]["typed_config"]["allow_insecure_cluster_options"] = True
+    cluster["typed_extension_protocol_options"] = {
+        protocols: {"@type": f"type.googleapis.com/{protocols}", **options},
+    }
+    proxy = start_proxy(policy({"/api": api_route(api)}), configuration)
+    proxy.push(TEMPORARY_KEY)
+
+    assert http2(proxy.port, "POST", "/api", body=b"order", trailers=[("x-checksum", "1")]).status == 200
+    assert api.last.request.body == b"order"
+    assert api.last.request.header("content-length") is None
+    assert api.last.trailers == [("x-checksum", "1")]
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])

@@ -58,6 +58,7 @@ pub(super) struct RequestHead<'a> {
     /// Whether a header names another object, to S3.
     names_copy_source: bool,
     is_event_stream: bool,
+    has_content_length: bool,
 }
 
 impl<'a> RequestHead<'a> {
@@ -65,8 +66,7 @@ impl<'a> RequestHead<'a> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
         let (mut sent_upstream_scheme, mut sends_owned, mut is_upgrade) = (false, false, false);
-        let mut names_copy_source = false;
-        let mut sent_event_stream = false;
+        let (mut sent_event_stream, mut has_content_length, mut names_copy_source) = (false, false, false);
         for (name, value) in headers.iter() {
             match name {
                 b":method" => method = value,
@@ -78,6 +78,7 @@ impl<'a> RequestHead<'a> {
                     content_sha256 = Some(value);
                 }
                 b"content-type" => sent_event_stream |= is_event_stream(value),
+                b"content-length" => has_content_length = true,
                 b"x-amz-decoded-content-length" => decoded_content_length = parse_number(value),
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
                 _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
@@ -100,6 +101,7 @@ impl<'a> RequestHead<'a> {
             is_upgrade,
             names_copy_source,
             is_event_stream: sent_event_stream,
+            has_content_length,
         })
     }
 
@@ -134,6 +136,10 @@ pub(super) struct Held {
     headers: HeaderMap,
     /// The whole request has come.
     ended: bool,
+    /// The length of a body that was hashed, once it is whole.
+    hashed_length: Option<usize>,
+    /// Trailers follow the body.
+    has_trailers: bool,
     progress: Progress,
     /// Once signed: what signs the chunks of its body anew.
     rechunks: Option<Box<AwsChunkedBody>>,
@@ -173,7 +179,8 @@ impl Held {
     /// The body is whole.
     fn body_ends(&mut self) {
         self.ended = true;
-        if let HeldPayload::Hashing { hasher, .. } = &mut self.payload {
+        if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
+            self.hashed_length = Some(*seen);
             self.payload = HeldPayload::Known(std::mem::take(hasher).finish());
         }
     }
@@ -208,10 +215,22 @@ impl Held {
         Ok(match signer.sign(route, &self.headers, &head, payload, now)? {
             Signed::Here(rechunks) => {
                 self.rechunks = rechunks;
+                self.set_content_length(&head)?;
                 Progress::Signed
             }
             Signed::Elsewhere => Progress::Answered,
         })
+    }
+
+    /// Says how long the body is, if the client did not: several services, S3 among them, take none of unknown length.
+    /// Not with trailers, which HTTP/1.1 has behind a chunked body only.
+    fn set_content_length(&self, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        match self.hashed_length {
+            Some(length) if !head.has_content_length && !self.has_trailers => {
+                host::add_header(Map::Request, b"content-length", length.to_string().as_bytes()).map_err(failed)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes what has come of the body, in a callback of its stream.
@@ -302,6 +321,8 @@ impl SignedRequest {
                     since,
                     credentials_by,
                     ended: ends,
+                    hashed_length: None,
+                    has_trailers: false,
                     progress: Progress::Waits,
                     rechunks: None,
                 }));
@@ -467,6 +488,9 @@ impl HttpContext for SignedRequest {
 
     // Trailers end the body without an end of stream on it.
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        if let State::Held(held) = &self.state {
+            held.borrow_mut().has_trailers = true;
+        }
         self.on_http_request_body(0, true)
     }
 
