@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use sigv4_filter::aws_endpoint::{Endpoint, infer};
+use sigv4_filter::aws_endpoint::{Endpoint, infer, is_s3_control};
+use sigv4_filter::signing::is_s3;
 
 const BOTOCORE: &str = include_str!("data/botocore-endpoints.tsv");
 
@@ -83,6 +84,7 @@ fn known() -> Vec<Known<'static>> {
             ("[hosts]", [host, signing_name, region]) => {
                 known.push(Known { written: host, host: (*host).to_owned(), signing_name, region });
             }
+            ("[s3 control]", [_, _]) => {}
             _ => panic!("not a line of the section {section}: {line}"),
         }
     }
@@ -101,6 +103,20 @@ fn every_endpoint_of_botocore_is_inferred() {
         })
         .collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), known.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_control_api_of_s3_is_what_botocore_has_for_it() {
+    let (_, section) = BOTOCORE.split_once("[s3 control]\n").expect("a section of S3's control API");
+    let control: Vec<(&str, &str)> = section.lines().filter_map(|line| line.split_once('\t')).collect();
+    let (mut is_control, mut is_not) = (0, 0);
+    for Known { host, signing_name, region, .. } in known().iter().filter(|known| is_s3(known.signing_name)) {
+        let name = host.split_once(&format!(".{region}.")).map_or(host.as_str(), |(name, _)| name);
+        let expected = control.contains(&(name, signing_name));
+        assert_eq!(is_s3_control(host.as_bytes()), expected, "{host}");
+        *if expected { &mut is_control } else { &mut is_not } += 1;
+    }
+    assert!(is_control > 300 && is_not > 300, "{is_control} and {is_not} hosts were compared");
 }
 
 #[test]

@@ -120,6 +120,25 @@ class Endpoints:
                     for prefix in [""] if extra else prefixes:
                         yield (prefix + host, *signed_for)
 
+    def of_s3_control(self):
+        """(name before the region, signing name) of the hosts of S3's control API."""
+        express = {"UseS3ExpressControlEndpoint": True}
+        found = set()
+        for partition, regions in self.regions.items():
+            for region, fips, dual_stack in itertools.product(regions, (False, True), (False, True)):
+                variant = {"Region": region, "UseFIPS": fips, "UseDualStack": dual_stack}
+                cases = [("s3", express), ("s3control", express), ("s3control", {})]
+                cases += [("s3control", resource) for resource in resources("s3control", region, partition)]
+                for service, parameters in cases:
+                    rules = self.loader.load_service_model(service, "endpoint-rule-set-1")
+                    try:
+                        endpoint = EndpointProvider(rules, self.partitions).resolve_endpoint(**variant, **parameters)
+                    except EndpointProviderError:
+                        continue
+                    name = urlsplit(endpoint.url).hostname.partition(f".{region}.")[0]
+                    found.add((name, self.signed_for(endpoint, ("s3", region))[0]))
+        return sorted(found)
+
     def of_endpoints_json(self, service, partition):
         listed = self.listed.get(partition, {"services": {}})["services"].get(service.endpoint_prefix)
         if listed is None:
@@ -230,6 +249,7 @@ def render(endpoints):
     yield "# partition, its regions"
     yield "# form of the host without its suffix, signing name, partition:suffix that have it for every region"
     yield "# host, signing name, signing region"
+    yield "# name before the region in a host of S3's control API, signing name"
     yield "[partitions]"
     for partition, regions in endpoints.regions.items():
         yield f"{partition}\t{' '.join(regions)}"
@@ -237,6 +257,8 @@ def render(endpoints):
     yield from lines
     yield "[hosts]"
     yield from ("\t".join(row) for row in sorted(hosts))
+    yield "[s3 control]"
+    yield from ("\t".join(row) for row in endpoints.of_s3_control())
 
 
 if __name__ == "__main__":

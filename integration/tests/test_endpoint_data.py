@@ -25,7 +25,7 @@ def read_data():
                 partition, suffix = group.split(":")
                 for region in partitions[partition]:
                     rows.add((fields[0].replace("{region}", region) + "." + suffix, fields[1], region))
-        else:
+        elif section == "[hosts]":
             rows.add(tuple(fields))
     return rows
 
