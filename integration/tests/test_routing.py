@@ -1,10 +1,13 @@
 """Prefix, host and path decide where a request goes; nothing leaves its target."""
 
+import copy
 import socket
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
+from conftest import REGION, TEMPORARY_KEY, api_route, policy
+from harness import raw
+from harness.proxy import StockConfiguration
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,61 @@ def test_a_client_can_not_choose_the_upstream_cluster(proxy, api):
     assert proxy.request("/plain", headers={"x-sigv4-upstream": "https"}).status == 200
 
     assert api.last.request.header("x-sigv4-upstream") is None
+
+
+UPSTREAM_SCHEME_HEADERS = {
+    "lower case": [b"x-sigv4-upstream: http"],
+    "upper case": [b"X-SIGV4-UPSTREAM: http"],
+    "blanks": [b"X-Sigv4-Upstream: \t http \t"],
+    "twice": [b"x-sigv4-upstream: http", b"X-Sigv4-Upstream: http"],
+    "https first": [b"x-sigv4-upstream: https", b"x-sigv4-upstream: http"],
+    "upgrade": [b"x-sigv4-upstream: http", b"Upgrade: websocket", b"Connection: upgrade"],
+    "named as a hop's": [b"x-sigv4-upstream: http", b"Connection: x-sigv4-upstream"],
+    "chunked": [b"x-sigv4-upstream: http", b"Transfer-Encoding: chunked"],
+}
+"""What a client may write to have a request sent over plain HTTP."""
+
+
+@pytest.fixture(scope="module")
+def passing_proxy(start_shared_proxy, _api):
+    """Passes what no route matches, what a route of Envoy's takes from the signer, and signs for some hosts."""
+    configuration = StockConfiguration()
+    [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
+    disabled = [copy.deepcopy(route) for route in targets["routes"]]
+    for route in disabled:
+        route["match"]["prefix"] = "/off"
+        route["metadata"] = {"filter_metadata": {"sigv4": {"disabled": True}}}
+    targets["routes"][:0] = disabled
+    routes = {
+        "/api": api_route(_api),
+        "/off": api_route(_api),
+        "/host": {"hosts": ["127.0.0.1"], "service": "execute-api", "region": REGION},
+        "/strict": {"hosts": ["127.0.0.1"], "service": "execute-api", "region": REGION,
+                    "allowUnauthenticatedRequests": False},
+    }  # fmt: skip
+    proxy = start_shared_proxy(policy(routes, unmatched="pass"), configuration)
+    proxy.push(TEMPORARY_KEY)
+    return proxy
+
+
+@pytest.mark.parametrize("path", ["/other", "/other/../api", "/other%2", "/off/a", "/host/a", "/strict"])
+@pytest.mark.parametrize("headers", UPSTREAM_SCHEME_HEADERS.values(), ids=UPSTREAM_SCHEME_HEADERS)
+def test_a_client_can_not_choose_plain_http(passing_proxy, api, path, headers):
+    head = [f"GET {path} HTTP/1.1".encode(), f"Host: 127.0.0.1:{api.port}".encode(), *headers]
+    body = b"0\r\n\r\n" if b"Transfer-Encoding: chunked" in headers else b""
+    answer = raw.http1(passing_proxy.port, b"\r\n".join([*head, b"", b""]) + body)
+
+    # Over https, with which the upstream does not answer; or refused. Had it gone out in clear, it would be there.
+    assert raw.statuses(answer) == [401 if path == "/strict" else 503]
+    assert not api.received
+
+
+@pytest.mark.parametrize("path", ["/other", "/off/a", "/host/a"])
+def test_a_client_can_not_choose_plain_http_over_http2(passing_proxy, api, path):
+    authority = f"127.0.0.1:{api.port}".encode()
+    for headers in ([(b"x-sigv4-upstream", b"http")], [(b"x-sigv4-upstream", b"http")] * 2):
+        assert raw.http2(passing_proxy.port, path.encode(), headers, authority=authority) == 503
+    assert not api.received
 
 
 def test_unmatched_requests_pass_untouched_where_the_policy_says_so(start_proxy, api):

@@ -9,11 +9,11 @@ use proxy_wasm::types::Action;
 
 use super::host::{self, Buffer, HeaderMap, HostError, Map};
 use super::intake::has_client_certificate;
-use super::signer::{Signed, Signer, UPSTREAM_SCHEME};
+use super::signer::{Signed, Signer};
 use crate::authentication;
 use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan, is_event_stream};
-use crate::policy::{self, CopySourceError, HeaderRules, Policy, Route, Scheme, Unmatched};
+use crate::policy::{self, CopySourceError, HeaderRules, Policy, Route, Scheme, UPSTREAM_SCHEME_HEADER, Unmatched};
 use crate::refusal::{Refusal, UnsupportedRequest};
 use crate::signing::{AwsChunkedBody, PayloadHash, PayloadHasher, is_owned_by_signing, is_s3, names_streaming_form};
 
@@ -51,7 +51,6 @@ pub(super) struct RequestHead<'a> {
     pub(super) authorization: Option<&'a [u8]>,
     pub(super) content_sha256: Option<&'a [u8]>,
     pub(super) decoded_content_length: Option<u64>,
-    pub(super) sent_upstream_scheme: bool,
     /// Whether there are headers that [signing owns](is_owned_by_signing).
     pub(super) sends_owned: bool,
     is_upgrade: bool,
@@ -65,7 +64,7 @@ impl<'a> RequestHead<'a> {
     fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
-        let (mut sent_upstream_scheme, mut sends_owned, mut is_upgrade) = (false, false, false);
+        let (mut sends_owned, mut is_upgrade) = (false, false);
         let (mut sent_event_stream, mut has_content_length, mut names_copy_source) = (false, false, false);
         for (name, value) in headers.iter() {
             match name {
@@ -81,7 +80,6 @@ impl<'a> RequestHead<'a> {
                 b"content-length" => has_content_length = true,
                 b"x-amz-decoded-content-length" => decoded_content_length = parse_number(value),
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
-                _ if name == UPSTREAM_SCHEME => sent_upstream_scheme = true,
                 _ => names_copy_source |= policy::copy_source_header(name).is_some(),
             }
             sends_owned |= is_owned_by_signing(name);
@@ -96,7 +94,6 @@ impl<'a> RequestHead<'a> {
             authorization,
             content_sha256,
             decoded_content_length,
-            sent_upstream_scheme,
             sends_owned,
             is_upgrade,
             names_copy_source,
@@ -306,6 +303,7 @@ impl SignedRequest {
     fn begin(&mut self, ends: bool) -> Result<State, Refusal> {
         let signer = Rc::clone(&self.signer);
         let headers = HeaderMap::read(Map::Request).map_err(failed)?;
+        remove_upstream_scheme(&headers).map_err(failed)?;
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
@@ -533,6 +531,13 @@ fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {
         .set()
         .iter()
         .try_for_each(|header| host::replace_header(Map::Response, header.name.as_bytes(), header.value.as_bytes()))
+}
+
+/// Removes an [`UPSTREAM_SCHEME_HEADER`] of the client, whatever becomes of the request: on one that passes untouched it
+/// would choose plain HTTP.
+fn remove_upstream_scheme(headers: &HeaderMap) -> Result<(), HostError> {
+    let name = UPSTREAM_SCHEME_HEADER.as_bytes();
+    if headers.iter().any(|(sent, _)| sent == name) { host::remove_header(Map::Request, name) } else { Ok(()) }
 }
 
 /// The route that signs this request; `None` where the request passes untouched. What Envoy's own route says in its

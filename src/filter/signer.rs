@@ -16,7 +16,7 @@ use super::sampling::Sampling;
 use crate::aws_endpoint;
 use crate::credentials::{CredentialStore, SetError};
 use crate::path;
-use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource};
+use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource, UPSTREAM_SCHEME_HEADER};
 use crate::refusal::{Refusal, UnsupportedRequest};
 use crate::signing::{
     self, Algorithm, AwsChunkedBody, ClockSkew, PayloadHash, Scope, SignedHeaders, SigningContext, SigningCredentials,
@@ -31,9 +31,6 @@ const WAITING_TICK: Duration = Duration::from_millis(20);
 
 /// Stands for the life of credentials without an expiry: a number that no alert for short ones is above.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
-
-/// The header by which the proxy's route configuration tells targets without TLS. Only the signer sets it.
-pub(super) const UPSTREAM_SCHEME: &[u8] = b"x-sigv4-upstream";
 
 /// The policy, the credentials held for it, and the buffers of signing.
 pub(super) struct Signer {
@@ -301,10 +298,8 @@ impl Signer {
                 }
                 Signature::Uri(presigned) => host::replace_header(Map::Request, b":path", presigned)?,
             }
-            match route.target.as_ref().map(|target| target.scheme) {
-                Some(Scheme::Http) => host::replace_header(Map::Request, UPSTREAM_SCHEME, b"http")?,
-                _ if head.sent_upstream_scheme => host::remove_header(Map::Request, UPSTREAM_SCHEME)?,
-                _ => {}
+            if route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Http) {
+                host::replace_header(Map::Request, UPSTREAM_SCHEME_HEADER.as_bytes(), b"http")?;
             }
             Ok(())
         };

@@ -8,6 +8,10 @@ use super::document::HeaderRulesDocument;
 use super::error::{Place, PolicyError};
 use crate::signing::{is_owned_by_signing, may_be_signed};
 
+/// The header by which the filter tells the proxy's route configuration how to speak to the upstream (`http`; absent for
+/// TLS). Only the signer sets it: a client's is removed from every request.
+pub const UPSTREAM_SCHEME_HEADER: &str = "x-sigv4-upstream";
+
 /// Which way the headers travel that a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -165,9 +169,9 @@ fn is_protected(name: &[u8]) -> bool {
 /// The scheme by which Envoy chooses a route. Without it Envoy finds none.
 const ENVOYS_SCHEME: &[u8] = b"x-forwarded-proto";
 
-/// What the signature is carried in, and the header by which the filter tells Envoy how to speak to the upstream.
+/// Whether the signature is carried in it, or it is the [`UPSTREAM_SCHEME_HEADER`].
 fn belongs_to_signing(name: &[u8]) -> bool {
-    is_owned_by_signing(name) || name == b"x-sigv4-upstream"
+    is_owned_by_signing(name) || name == UPSTREAM_SCHEME_HEADER.as_bytes()
 }
 
 /// Headers of one hop (RFC 9110, 7.6.1) and those that say how long the message is.
@@ -197,7 +201,7 @@ pub(super) fn signed_headers(names: Vec<String>, place: &Place) -> Result<Vec<St
         if name == "host" || is_owned_by_signing(name.as_bytes()) {
             return Err(place.refuse(format!("{name:?} is signed wherever it is needed; leave it out")));
         }
-        if is_framing_header(name.as_bytes()) || !may_be_signed(&name) {
+        if name == UPSTREAM_SCHEME_HEADER || is_framing_header(name.as_bytes()) || !may_be_signed(&name) {
             return Err(place.refuse(format!(
                 "{name:?} may be changed on the way, after signing, and AWS would refuse the request; leave it out"
             )));

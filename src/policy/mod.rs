@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
-pub use headers::{HeaderRules, SetHeader};
+pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
 pub use host::HostPattern;
 pub use target::{Scheme, Target};
 

@@ -695,6 +695,10 @@ fn signed_headers() {
             r#"routes["/a"].signedHeaders[0]: "user-agent" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
         ),
         (
+            route(r#""signedHeaders": ["X-Sigv4-Upstream"]"#),
+            r#"routes["/a"].signedHeaders[0]: "x-sigv4-upstream" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
+        ),
+        (
             route(r#""signedHeaders": ["x-forwarded-for"]"#),
             r#"routes["/a"].signedHeaders[0]: "x-forwarded-for" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
         ),
