@@ -61,6 +61,23 @@ Note: the filter reads JSON; --convert prints this policy as such
 }
 
 #[test]
+fn a_route_without_tls_is_shown_as_such() {
+    let policy = r#"{"routes": {"/a": {"hosts": ["s3.eu-west-1.amazonaws.com"]},
+                                "/b": {"hosts": ["s3.eu-west-1.amazonaws.com"], "upstreamTls": false}}}"#;
+    let (_, output, _) = check(&["-"], policy);
+    let shown = |route: &str| output.lines().find(|line| line.starts_with(route)).unwrap_or_default().to_owned();
+    assert!(shown("/a").contains("as requested   ") && shown("/a").contains("auto: unsigned"), "{output}");
+    assert!(shown("/b").contains("as requested, without TLS") && shown("/b").contains("auto: signed"), "{output}");
+
+    let (_, output, _) = check(&["--json", "-"], policy);
+    let summary: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(
+        (&summary["routes"][0]["upstreamTls"], &summary["routes"][1]["upstreamTls"]),
+        (&true.into(), &false.into())
+    );
+}
+
+#[test]
 fn programs_get_json() {
     let (code, output, _) = check(&["--json", "-"], POLICY);
     let summary: serde_json::Value = serde_json::from_str(&output).unwrap();

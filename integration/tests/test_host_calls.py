@@ -41,13 +41,20 @@ LOOKED_AT_CLOSELY = {
 def host(**policy) -> WasmHost:
     """A signer that holds credentials, and has signed as many requests as it takes for all its buffers to have room."""
     route = {"target": f"https://{AUTHORITY}/prod", **policy.pop("route", {})}
+    route = {key: value for key, value in route.items() if value is not None}
     shared = {"sigv4.credentials.default": credential_document(TEMPORARY_KEY), "sigv4.generation": b"1"}
     host = WasmHost(WASM, {"routes": {"/orders": route}, **policy}, shared)
     # The first requests of a second are looked at closely, and one of 32 after them: none of the next ones.
+    warm_up = BROWSER if "target" in route else to_aws(BROWSER)
     for _ in range(65):
-        host.request(BROWSER)
+        host.request(warm_up)
     host.calls.clear()
     return host
+
+
+def to_aws(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same request to the AWS host itself."""
+    return [(name, AUTHORITY if name == ":authority" else value) for name, value in headers]
 
 
 def looked_at_closely(signer: WasmHost, requests: int) -> bool:
@@ -69,6 +76,21 @@ def test_route_metadata_that_the_policy_leaves_out_are_not_asked_for():
     signer.request(BROWSER)
 
     assert signer.calls == Counter(SIGNED_AT_ONCE) - Counter({"get_property": 1})
+
+
+@pytest.mark.parametrize(("members", "more"), [({}, 1), ({"upstreamTls": False}, 0)])
+def test_a_route_without_a_target_looks_at_the_cluster(members, more):
+    signer = host(route={"target": None, "hosts": [AUTHORITY], **members})
+    signer.request(to_aws(BROWSER))
+
+    assert signer.calls - Counter(SIGNED_AT_ONCE) == Counter({"get_property": more} if more else {})
+
+
+def test_a_clients_upstream_scheme_is_one_call_more():
+    signer = host()
+    signer.request([*BROWSER, ("x-sigv4-upstream", "http")])
+
+    assert signer.calls - Counter(SIGNED_AT_ONCE) == {"remove_header_map_value": 1}
 
 
 def test_the_access_log_is_four_calls_more():

@@ -7,6 +7,7 @@ import pytest
 from conftest import TEMPORARY_KEY, api_route, policy
 from harness import raw
 from harness.client import http2
+from harness.process import wait_until
 from harness.proxy import StockConfiguration
 from harness.stand_ins import REGION
 
@@ -280,3 +281,68 @@ def test_a_policy_of_the_hosts_alone_needs_no_target(start_proxy, api):
     proxy.push(TEMPORARY_KEY)
 
     assert proxy.request("/a", headers={"Host": API_HOST}).status == 200
+
+
+# TLS to the upstream, which the policy knows and the filter can't see.
+
+S3_HOST = f"bucket.s3.{REGION}.amazonaws.com"
+
+
+@pytest.mark.parametrize(("member", "payload"), [({}, "unsigned"), ({"upstreamTls": True}, "unsigned"),
+                                                 ({"upstreamTls": False}, "signed")])  # fmt: skip
+def test_a_body_to_s3_is_hashed_where_the_policy_says_that_there_is_no_tls(start_proxy, s3, member, payload):
+    proxy = start_mesh_proxy(start_proxy, s3, [{"prefix": "/", "hosts": ["*.amazonaws.com"], **member}])
+
+    assert proxy.request("/key", "PUT", headers={"Host": S3_HOST}, body=b"object").status == 200, s3.last.refusal
+    assert s3.last.verdict.payload == payload
+
+
+def test_a_large_body_to_s3_streams_without_a_target_too(start_proxy, s3):
+    proxy = start_mesh_proxy(start_proxy, s3, [{"prefix": "/", "hosts": ["*.amazonaws.com"]}])
+
+    body = bytes(30 << 20)
+    assert proxy.request("/key", "PUT", headers={"Host": S3_HOST}, body=body).status == 200, s3.last.refusal
+    assert len(s3.last.request.body) == len(body)
+
+
+def through(cluster: str, upstream) -> StockConfiguration:
+    """All that has no target goes through a cluster of this name."""
+    configuration = leading_to(upstream)
+    configuration.cluster("https")["name"] = cluster
+    [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
+    targets["routes"][-1]["route"]["cluster"] = cluster
+    return configuration
+
+
+PASS_THROUGH = ["PassthroughCluster", "InboundPassthroughCluster", "InboundPassthroughClusterIpv4"]
+
+
+@pytest.mark.parametrize("cluster", PASS_THROUGH)
+def test_nothing_signed_leaves_through_istios_pass_through_cluster(start_proxy, api, cluster):
+    routes = [
+        {"prefix": "/", "hosts": ["*.amazonaws.com"]},
+        {"prefix": "/plain", "hosts": ["*.amazonaws.com"], "upstreamTls": False},
+        {"prefix": "/query", "hosts": ["*.amazonaws.com"], "signing": {"location": "query"}},
+    ]
+    policy = {"routes": routes, "credentialsWaitMs": 5000, "unmatched": "pass"}
+    proxy = start_proxy(policy, through(cluster, api))
+    proxy.push(TEMPORARY_KEY)
+
+    for path, body in [("/a", None), ("/a", b"body"), ("/query/a", None)]:
+        response = proxy.request(path, "POST" if body else "GET", headers={"Host": API_HOST}, body=body)
+        assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+        message = response.json["error"]["message"]
+        assert API_HOST in message and "ServiceEntry" in message and "upstreamTls" in message
+    assert not api.received
+    # What the policy itself sends in clear, and what it does not sign.
+    assert proxy.request("/plain", headers={"Host": API_HOST}).status == 200, api.last.refusal
+    assert proxy.request("/a", headers={"Host": "elsewhere.example"}).status == 403
+    assert api.last.refusal == "no Authorization header"
+
+
+@pytest.mark.parametrize("cluster", ["outbound|80||s3.eu-west-1.amazonaws.com", "passthrough", "MyPassthroughCluster"])
+def test_other_clusters_are_taken_for_what_the_policy_says(start_proxy, api, cluster):
+    proxy = start_proxy({"routes": {"/": {"hosts": ["*.amazonaws.com"]}}}, through(cluster, api))
+    proxy.push(TEMPORARY_KEY)
+
+    wait_until(lambda: proxy.request("/a", headers={"Host": API_HOST}).status == 200, "the credentials")

@@ -13,7 +13,7 @@ use super::signer::{Signed, Signer};
 use crate::authentication;
 use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan, is_event_stream};
-use crate::policy::{self, CopySourceError, HeaderRules, Policy, Route, Scheme, UPSTREAM_SCHEME_HEADER, Unmatched};
+use crate::policy::{self, CopySourceError, HeaderRules, Policy, Route, UPSTREAM_SCHEME_HEADER, Unmatched};
 use crate::refusal::{Refusal, UnsupportedRequest};
 use crate::signing::{AwsChunkedBody, PayloadHash, PayloadHasher, is_owned_by_signing, is_s3, names_streaming_form};
 
@@ -341,6 +341,7 @@ impl SignedRequest {
         if !route.allow_unauthenticated && !is_authenticated() {
             return Err(Refusal::Unauthenticated);
         }
+        refuse_pass_through(route, head)?;
         let service = signer.service(route, head)?;
         if is_s3(&service) {
             check_copy_source(&signer.policy, route, headers, head).map_err(Refusal::InvalidCopySource)?;
@@ -352,7 +353,7 @@ impl SignedRequest {
                 is_empty: ends,
                 is_upgrade: head.is_upgrade,
                 service: &service,
-                over_tls: route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https),
+                over_tls: route.upstream_tls,
                 client_hash: head.content_sha256,
                 is_event_stream: head.is_event_stream,
             },
@@ -538,6 +539,30 @@ fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {
 fn remove_upstream_scheme(headers: &HeaderMap) -> Result<(), HostError> {
     let name = UPSTREAM_SCHEME_HEADER.as_bytes();
     if headers.iter().any(|(sent, _)| sent == name) { host::remove_header(Map::Request, name) } else { Ok(()) }
+}
+
+/// Refuses a request that would leave, signed, through a cluster of Istio's that adds no TLS: the one for hosts that no
+/// ServiceEntry has. A route with a target goes to a cluster that the proxy chooses only after signing, which the filter
+/// does not see.
+fn refuse_pass_through(route: &Route, head: &RequestHead<'_>) -> Result<(), Refusal> {
+    if route.target.is_some() || !route.upstream_tls {
+        return Ok(());
+    }
+    match host::property(b"xds\0cluster_name") {
+        Some(cluster) if is_pass_through(&cluster) => Err(Refusal::SigningFailed(format!(
+            "the proxy has no TLS for {:?} and would send the request in clear through {}; list the host in a ServiceEntry \
+             whose DestinationRule originates TLS, or set upstreamTls: false on the route",
+            String::from_utf8_lossy(head.authority),
+            String::from_utf8_lossy(&cluster),
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a cluster of this name sends to wherever the client was connecting, as it is: `PassthroughCluster`, and for
+/// what comes in `InboundPassthroughCluster`, to whose name older releases of Istio add the IP version.
+fn is_pass_through(cluster: &[u8]) -> bool {
+    cluster == b"PassthroughCluster" || cluster.starts_with(b"InboundPassthroughCluster")
 }
 
 /// The route that signs this request; `None` where the request passes untouched. What Envoy's own route says in its

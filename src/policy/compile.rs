@@ -13,7 +13,7 @@ use super::error::{Place, PolicyError};
 use super::headers::{self, Direction, HeaderRules};
 use super::host::HostPattern;
 use super::matcher::{Matcher, PREFIX_MAX, PrefixSegments};
-use super::{Algorithm, Location, PayloadMode, Policy, Route, ScopeSource, Target, path_syntax};
+use super::{Algorithm, Location, PayloadMode, Policy, Route, Scheme, ScopeSource, Target, path_syntax};
 use crate::aws_endpoint;
 use crate::credentials::{DEFAULT_SESSION_NAME, Identity, Role};
 use crate::signing::Scope;
@@ -180,6 +180,7 @@ impl Compiler {
             .map(|url| Target::parse(&url).map_err(|problem| place.key("target").refuse(problem)))
             .transpose()?;
         let hosts = host_patterns(document.hosts, &place.key("hosts"))?;
+        let upstream_tls = upstream_tls(document.upstream_tls, target.as_ref(), &place.key("upstreamTls"))?;
         let takes_off_slash = prefix.len() > 1 && prefix.ends_with('/');
         if let Some(target) = target.as_mut().filter(|target| target.path == "/" && !takes_off_slash) {
             target.path.clear();
@@ -247,6 +248,7 @@ impl Compiler {
             prefix,
             hosts,
             target,
+            upstream_tls,
             identity,
             scope,
             service: document.service,
@@ -296,6 +298,16 @@ fn host_patterns(written: Option<Vec<String>>, place: &Place) -> Result<Vec<Host
         }
     }
     Ok(hosts)
+}
+
+/// Returns whether the route's upstream has TLS.
+fn upstream_tls(written: Option<bool>, target: Option<&Target>, place: &Place) -> Result<bool, PolicyError> {
+    match (written, target) {
+        (Some(_), Some(_)) => Err(place
+            .refuse("is for a route without a target; leave it out: the scheme of the target, https or http, says it")),
+        (None, Some(target)) => Ok(target.scheme == Scheme::Https),
+        (written, None) => Ok(written.unwrap_or(true)),
+    }
 }
 
 /// What a route says of its role.

@@ -135,6 +135,11 @@ pub(super) struct RouteDocument {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) hosts: Option<Vec<String>>,
 
+    /// For a route without a target: whether its upstream has TLS, which a target's scheme says. `payload: auto` goes by it.
+    /// With `true`, a request that Istio's `PassthroughCluster` would send in clear is refused. Default: true.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) upstream_tls: Option<bool>,
+
     /// How the body is signed. Default: `auto`.
     #[serde(default, deserialize_with = "keyword")]
     pub(super) payload: Option<PayloadMode>,

@@ -119,6 +119,8 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Where requests go; `None` keeps the request's own authority and path.
     pub target: Option<Target>,
+    /// Whether its upstream has TLS: by the target's scheme, or by what the policy says of a route without one.
+    pub upstream_tls: bool,
     /// Whom it signs as: a place in [`Policy::identities`].
     pub identity: usize,
     /// The signing name that the policy writes; wins over all inference.

@@ -262,6 +262,20 @@ fn without_a_target_the_requests_own_authority_is_signed_for() {
 }
 
 #[test]
+fn the_upstream_has_tls_unless_the_policy_says_otherwise() {
+    for (route, tls) in [
+        (r#""https://sqs.eu-west-1.amazonaws.com""#, true),
+        (r#""http://sqs.eu-west-1.amazonaws.com""#, false),
+        (r#"{"hosts": ["*.amazonaws.com"]}"#, true),
+        (r#"{"hosts": ["*.amazonaws.com"], "upstreamTls": true}"#, true),
+        (r#"{"hosts": ["*.amazonaws.com"], "upstreamTls": false}"#, false),
+    ] {
+        let policy = policy(&format!(r#"{{"routes": {{"/": {route}}}}}"#));
+        assert_eq!(policy.routes()[0].upstream_tls, tls, "{route}");
+    }
+}
+
+#[test]
 fn service_and_region_of_the_policy_win_over_the_host_name() {
     let policy = route_with(r#""service": "other""#);
     let scope = policy.routes()[0].scope.as_ref().unwrap();

@@ -113,6 +113,7 @@ struct RouteSummary {
     /// Left out where the request keeps its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    upstream_tls: bool,
     /// Left out where each request tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
@@ -168,6 +169,7 @@ impl RouteSummary {
                 .target
                 .as_ref()
                 .map(|target| format!("{}://{}{}", scheme(target.scheme), target.authority, target.path)),
+            upstream_tls: route.upstream_tls,
             service,
             region,
             algorithm,
@@ -201,7 +203,9 @@ impl RouteSummary {
         vec![
             self.route.clone(),
             if self.hosts.is_empty() { "every".to_owned() } else { self.hosts.join(",") },
-            self.target.clone().unwrap_or_else(|| "as requested".to_owned()),
+            self.target.clone().unwrap_or_else(|| {
+                (if self.upstream_tls { "as requested" } else { "as requested, without TLS" }).to_owned()
+            }),
             signed_for,
             self.payload.clone(),
             self.identity.clone(),
@@ -223,7 +227,7 @@ fn payload(route: &Route) -> String {
         is_empty: false,
         is_upgrade: false,
         service: &scope.service,
-        over_tls: route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Https),
+        over_tls: route.upstream_tls,
         client_hash: None,
         is_event_stream: false,
     };

@@ -505,11 +505,11 @@ fn keys_of_a_route() {
         (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
         (
             route(r#""headers": {}"#),
-            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""session": "x""#),
-            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""payload": "sign""#),
@@ -728,4 +728,21 @@ proptest! {
             prop_assert!(!refusal.to_string().contains('\n'), "{refusal}");
         }
     }
+}
+
+#[test]
+fn a_targets_scheme_says_whether_its_upstream_has_tls() {
+    let told = r#"routes["/a"].upstreamTls: is for a route without a target; leave it out: the scheme of the target, https or http, says it"#;
+    assert_refused(&[
+        (route(r#""upstreamTls": true"#), told),
+        (route(r#""upstreamTls": false"#), told),
+        (
+            policy(r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com"], "upstreamTls": "no"}}}"#),
+            r#"routes["/a"].upstreamTls: must be true or false, not a string"#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com"], "upstreamTls": null}}}"#),
+            r#"routes["/a"].upstreamTls: must be true or false, not null"#,
+        ),
+    ]);
 }
