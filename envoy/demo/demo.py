@@ -27,6 +27,9 @@ BUCKET = "orders"
 KEY = "a%20b%2Bc/%C3%BC%281%29.txt"
 WIDTH = 110
 
+# No web page reaches the proxy by a name of its own.
+LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
+
 # Headers worth showing; the rest is curl's and Envoy's own small talk.
 TOLD_HEADERS = ("host", "authorization", "content-type", "content-length", "x-amz-")
 
@@ -66,7 +69,7 @@ class Stage:
 
         self.wire = stack.enter_context(Hop(self.aws.port))
         started("a hop on the wire", "passes on to ministack, and records what arrives there", self.wire.url)
-        target = {"target": self.wire.url, "region": REGION, "roleArn": self.aws.role_arn}
+        target = {"target": self.wire.url, "region": REGION, "roleArn": self.aws.role_arn, "hosts": LOOPBACK}
         self.policy = {"routes": {"/s3": {**target, "service": "s3"}, "/sqs": {**target, "service": "sqs"}}}
         self.proxy = stack.enter_context(Proxy(directory, self.policy))
         # The port would change should Envoy restart; it does not during a demo.

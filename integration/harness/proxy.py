@@ -1,6 +1,7 @@
 """The filter in a real Envoy, run from the stock configuration with a few values replaced."""
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -36,6 +37,26 @@ class StockConfiguration:
     def signer(self) -> dict:
         """The signer's PluginConfig."""
         return _named(self.http_connection_manager("traffic")["http_filters"], "sigv4")["typed_config"]["config"]
+
+    @property
+    def policy(self) -> dict:
+        """The stock policy."""
+        return json.loads(self.signer["configuration"]["value"])
+
+    @property
+    def loopback_names(self) -> str:
+        """The hosts whose web pages may send requests, as a regular expression's alternatives."""
+        return re.search(r"\((.*?)\)", self._origins["regex"])[1]
+
+    @loopback_names.setter
+    def loopback_names(self, names: str) -> None:
+        self._origins["regex"] = self._origins["regex"].replace(self.loopback_names, names)
+
+    @property
+    def _origins(self) -> dict:
+        web_pages = _named(self.http_connection_manager("traffic")["http_filters"], "web_pages")["typed_config"]
+        [_, origin] = web_pages["rules"]["policies"]["page-of-another-site"]["principals"]
+        return origin["header"]["string_match"]["safe_regex"]
 
     @property
     def intake(self) -> dict:

@@ -20,15 +20,19 @@ DASHBOARD = json.loads((FILES / "grafana" / "dashboards" / "sigv4.json").read_te
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
-def test_its_envoy_is_the_stock_one_but_for_three_places():
+def test_its_envoy_is_the_stock_one_but_for_four_places():
     document = yaml.safe_load((FILES / "envoy.yaml").read_text())
     stock = StockConfiguration()
     stock.listener("traffic")["address"]["socket_address"]["address"] = "0.0.0.0"
     stock.signer["configuration"] = None
+    stock.loopback_names += "|envoy"
     listeners = {each["name"]: each for each in document["static_resources"]["listeners"]}
     clusters = {each["name"]: each for each in document["static_resources"]["clusters"]}
-    signer = listeners["traffic"]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]
-    signer["typed_config"]["config"]["configuration"] = None
+    filters = listeners["traffic"]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    [signer] = [each["typed_config"]["config"] for each in filters if each["name"] == "sigv4"]
+    routes = json.loads(signer["configuration"]["value"])["routes"]
+    assert {tuple(route["hosts"]) for route in routes.values()} == {("localhost", "127.0.0.1", "[::1]", "envoy")}
+    signer["configuration"] = None
     # No other path of the admin interface can be reached from outside of the container.
     [route] = listeners.pop("statistics")["filter_chains"][0]["filters"][0]["typed_config"]["route_config"][
         "virtual_hosts"
