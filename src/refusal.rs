@@ -149,7 +149,9 @@ impl fmt::Display for Refusal {
             Self::Unauthenticated => {
                 f.write_str("this route takes only requests with a verified client certificate or a verified token")
             }
-            Self::NoRoute => f.write_str("no route of the signing policy matches this host and path"),
+            Self::NoRoute => f.write_str(
+                "no route of the signing policy matches this host and path; list the host in the hosts of a route, or add its prefix",
+            ),
             Self::NoCredentials { identity } => {
                 write!(
                     f,

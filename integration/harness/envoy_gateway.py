@@ -104,6 +104,9 @@ class EnvoyGateway(Mesh):
             },
         }
 
+    def _catch_all(self) -> list[dict]:
+        return []
+
     def _external_hosts(self) -> list[str]:
         return [host for route in self.of_kind("HTTPRoute") for host in route["spec"]["hostnames"]]
 

@@ -38,6 +38,8 @@ class Mesh(Intake):
     """The port on 127.0.0.1 at which each host of the ServiceEntry really is, with TLS."""
     authority: Authority
     context: str = "SIDECAR_OUTBOUND"
+    pass_through: int = 1
+    """The port on 127.0.0.1 to which the sidecar sends, in clear, what no ServiceEntry has."""
 
     def __enter__(self):
         self.socket_volume = Path(tempfile.mkdtemp(prefix="mesh-"))
@@ -139,8 +141,9 @@ class Mesh(Intake):
                             {"match": {"prefix": "/"}, "route": {"cluster": f"outbound|80||{host}", "timeout": "0s"}}
                         ],
                     }
-                    for host in self._external_hosts()
+                    for host in self._routed_hosts()
                 ]
+                + self._catch_all()
             },
         }
         chain: dict = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
@@ -163,21 +166,32 @@ class Mesh(Intake):
         address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
         return {"name": "traffic", "address": address, "filter_chains": [chain]}
 
+    def _routed_hosts(self) -> list[str]:
+        """The hosts that the proxy has routes for: a sidecar those of ServiceEntries, a gateway those of VirtualServices."""
+        if self.context == "SIDECAR_OUTBOUND":
+            return self._external_hosts()
+        return [
+            match["authority"]["exact"]
+            for service in self.of_kind("VirtualService")
+            for route in service["spec"]["http"]
+            for match in route["match"]
+            if "mesh" not in match["gateways"]
+        ]
+
+    def _catch_all(self) -> list[dict]:
+        """Where a sidecar sends what no ServiceEntry has, as it is: Istio's default, `outboundTrafficPolicy: ALLOW_ANY`."""
+        if self.context != "SIDECAR_OUTBOUND":
+            return []
+        route = {"match": {"prefix": "/"}, "route": {"cluster": "PassthroughCluster", "timeout": "0s"}}
+        return [{"name": "allow_any", "domains": ["*"], "routes": [route]}]
+
     def _external_hosts(self) -> list[str]:
         return [host for entry in self.of_kind("ServiceEntry") for host in entry["spec"]["hosts"]]
 
     def _clusters(self) -> list[dict]:
-        clusters = []
+        clusters = [_static_cluster("PassthroughCluster", self.pass_through)]
         for host in self._external_hosts():
-            address = {"socket_address": {"address": "127.0.0.1", "port_value": self.upstreams.get(host, 1)}}
-            cluster = {
-                "name": f"outbound|80||{host}",
-                "type": "STATIC",
-                "load_assignment": {
-                    "cluster_name": host,
-                    "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-                },
-            }
+            cluster = _static_cluster(f"outbound|80||{host}", self.upstreams.get(host, 1))
             if self._originates_tls(host):
                 cluster |= _tls_by_the_requests_host(self.authority.certificate)
             clusters.append(cluster)
@@ -209,6 +223,12 @@ class Mesh(Intake):
                 node["config_discovery"]["config_source"]["path_config_source"] = {"path": str(path)}
             for each in node.values():
                 self._discover_from_files(each, extensions)
+
+
+def _static_cluster(name: str, port: int) -> dict:
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+    assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    return {"name": name, "type": "STATIC", "load_assignment": assignment}
 
 
 def _wasm_plugin_filter(plugin: dict) -> dict:

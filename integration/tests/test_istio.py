@@ -1,11 +1,15 @@
 """envoy/istio: what the manifests say is what Istio's schemas take, and it signs in a real Envoy."""
 
 import copy
+import json
+import subprocess
+import sys
 
 import pytest
+import yaml
 
 from conftest import REGION, STATIC_KEY, TEMPORARY_KEY
-from harness.manifests import ISTIO, Invalid, build, check
+from harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
 from harness.mesh import Mesh
 from harness.process import Process, environment_without_aws, wait_until
 from harness.refresher import BINARY
@@ -14,6 +18,8 @@ from harness.verifier import Verifier
 
 S3 = f"s3.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"
+BUCKETS = f"*.s3.{REGION}.amazonaws.com"
+BUCKET = f"orders.s3.{REGION}.amazonaws.com"
 KUSTOMIZATIONS = ["base", "wasm-plugin", "egress", "overlays/workload", "overlays/egress"]
 
 
@@ -22,8 +28,22 @@ def aws(keys, authority):
     """S3 and SQS, each with the certificate of its host."""
     s3 = Upstream(Verifier(keys, REGION, "s3"), authority.server_context(S3))
     sqs = Upstream(Verifier(keys, REGION, "sqs"), authority.server_context(SQS))
-    with s3, sqs:
-        yield {S3: s3, SQS: sqs}
+    buckets = Upstream(Verifier(keys, REGION, "s3"), authority.server_context(BUCKETS))
+    with s3, sqs, buckets:
+        yield {S3: s3, SQS: sqs, BUCKETS: buckets}
+
+
+@pytest.fixture(scope="module")
+def _plain(keys):
+    with Upstream(Verifier(keys, REGION, "s3")) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def plain(_plain):
+    """Where the sidecar's pass-through leads, without TLS."""
+    _plain.reset()
+    return _plain
 
 
 @pytest.fixture
@@ -95,11 +115,202 @@ def test_a_sidecar_signs_for_the_hosts_of_the_mesh_and_originates_tls(start, aws
         assert last.verdict.access_key_id == TEMPORARY_KEY.access_key
 
 
-def test_a_sidecar_leaves_other_hosts_to_the_mesh(start):
-    # Istio would have a route for it; here there is none, which Envoy itself says.
-    response = start("base").request("orders.internal", "/")
+@pytest.mark.parametrize("host", ["orders.internal", f"ec2.{REGION}.amazonaws.com", "my-lb-1.elb.amazonaws.com"])
+def test_a_sidecar_leaves_other_hosts_to_the_mesh(start, plain, host):
+    mesh = start("base", pass_through=plain.port)
+    mesh.push(TEMPORARY_KEY)
+    mesh.request(host, "/")
 
-    assert (response.status, response.text) == (404, "")
+    assert plain.last.request.header("host") == host
+    assert plain.last.refusal == "no Authorization header"
+    assert plain.last.request.header("x-amz-security-token") is None
+
+
+@pytest.mark.parametrize("kustomization", ["base", "overlays/workload", "wasm-plugin"])
+def test_a_bucket_in_the_host_name_is_signed_for(start, aws, kustomization):
+    mesh = start(kustomization)
+    for identity in {entry["id"] for entry in mesh.intake("/v1/identities").json["identities"]}:
+        mesh.push(TEMPORARY_KEY, identity)
+
+    for method, body in [("GET", None), ("PUT", b"object")]:
+        response = mesh.request(BUCKET, "/a%20key", method, body=body)
+        assert response.status == 200, response.text
+        assert aws[BUCKETS].last.request.header("host") == BUCKET
+        assert aws[BUCKETS].last.verdict.payload == ("unsigned" if body else "signed")
+
+
+def with_policy(policy: dict):
+    """Gives the signer another policy."""
+
+    def change(manifests):
+        for each in manifests:
+            if each["kind"] == "WasmPlugin":
+                each["spec"]["pluginConfig"] = policy
+            elif each["metadata"]["name"] == "sigv4-signer":
+                plugin = each["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
+                plugin["configuration"]["value"] = json.dumps(policy)
+
+    return change
+
+
+@pytest.mark.parametrize("kustomization", ["base", "wasm-plugin"])
+def test_a_signed_host_that_the_mesh_has_no_tls_for_is_refused(start, aws, plain, kustomization):
+    everything = with_policy({"routes": {"/": {"hosts": ["*.amazonaws.com"], "payload": "unsigned"}}})
+    mesh = start(kustomization, everything, pass_through=plain.port)
+    mesh.push(TEMPORARY_KEY)
+
+    for host in (f"ec2.{REGION}.amazonaws.com", f"orders.s3.dualstack.{REGION}.amazonaws.com", f"{SQS}:8080"):
+        for method in ("GET", "POST"):
+            response = mesh.request(host, "/", method, body=b"a" if method == "POST" else None)
+            assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
+            assert host in response.json["error"]["message"] and "ServiceEntry" in response.json["error"]["message"]
+    assert not plain.received
+    assert mesh.request(S3, "/bucket").status == 200
+
+
+# The signed hosts against those with TLS.
+
+
+def check_hosts(manifests: list[dict]) -> tuple[int, str]:
+    """What envoy/check-hosts says of manifests."""
+    command = [sys.executable, MANIFESTS / "check-hosts"]
+    done = subprocess.run(command, input=yaml.safe_dump_all(manifests), capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("kustomization", [*(ISTIO / each for each in KUSTOMIZATIONS), MANIFESTS / "gateway"], ids=str)
+def test_no_host_is_signed_for_without_tls(kustomization):
+    assert check_hosts(build(kustomization)) == (0, "")
+
+
+def signed_hosts(manifests: list[dict]) -> set[str]:
+    [signer] = [each for each in manifests if each["metadata"]["name"] == "sigv4-signer"]
+    plugin = signer["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
+    routes = json.loads(plugin["configuration"]["value"])["routes"]
+    return {host for route in (routes.values() if isinstance(routes, dict) else routes) for host in route["hosts"]}
+
+
+def listed(manifests: list[dict], kind: str) -> list[dict]:
+    return [each["spec"] for each in manifests if each["kind"] == kind]
+
+
+@pytest.mark.parametrize("kustomization", ["base", "overlays/workload"])
+def test_the_sidecar_signs_for_the_very_hosts_that_get_tls(kustomization):
+    manifests = build(ISTIO / kustomization)
+
+    entries = listed(manifests, "ServiceEntry")
+    assert signed_hosts(manifests) == {host for entry in entries for host in entry["hosts"]} == {S3, SQS, BUCKETS}
+    for entry in entries:
+        assert [port["targetPort"] for port in entry["ports"]] == [443]
+        # A pattern can't be resolved.
+        assert entry["resolution"] == ("NONE" if any("*" in host for host in entry["hosts"]) else "DNS")
+
+
+@pytest.mark.parametrize("kustomization", ["egress", "overlays/egress"])
+def test_the_egress_gateway_signs_for_the_very_hosts_that_it_has_routes_to(kustomization):
+    manifests = build(ISTIO / kustomization)
+    [service], [gateway] = listed(manifests, "VirtualService"), listed(manifests, "Gateway")
+    [access] = listed(manifests, "AuthorizationPolicy")
+
+    onward = [
+        (match["authority"]["exact"], route["route"][0]["destination"])
+        for route in service["http"]
+        for match in route["match"]
+        if "authority" in match
+    ]
+    assert {host for host, _ in onward} == signed_hosts(manifests) == {S3, SQS}
+    assert all(destination == {"host": host, "port": {"number": 80}} for host, destination in onward)
+    assert (
+        set(service["hosts"])
+        == {host for server in gateway["servers"] for host in server["hosts"]}
+        == {host for rule in access["rules"] for to in rule["to"] for host in to["operation"]["hosts"]}
+        == {S3, SQS, BUCKETS}
+    )
+
+
+def without_host(manifests):
+    listed(manifests, "ServiceEntry")[0]["hosts"].remove(SQS)
+
+
+def without_rule(manifests):
+    manifests[:] = [each for each in manifests if each["kind"] != "DestinationRule"]
+
+
+def with_tls(tls: dict | None, **rule):
+    """Replaces the TLS settings of the port."""
+
+    def change(manifests):
+        [spec] = listed(manifests, "DestinationRule")
+        spec["trafficPolicy"]["portLevelSettings"][0] = {"port": {"number": 80}, **({"tls": tls} if tls else {})}
+        spec.update(rule)
+
+    return change
+
+
+def with_rule_for_one_host(manifests):
+    rule = {"kind": "DestinationRule", "metadata": {"name": "plain"}, "spec": {"host": S3, "trafficPolicy": {}}}
+    manifests.append({"apiVersion": "networking.istio.io/v1", **rule})
+
+
+def with_entry(manifests):
+    entry = {"hosts": [BUCKET], "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}], "resolution": "DNS"}
+    manifests.append({"kind": "ServiceEntry", "metadata": {"name": "plain"}, "spec": entry})
+    rule = {"host": BUCKET, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
+    manifests.append({"kind": "DestinationRule", "metadata": {"name": "plain"}, "spec": rule})
+
+
+@pytest.mark.parametrize(
+    ("change", "host"),
+    [
+        (without_host, SQS),
+        (without_rule, S3),
+        (with_tls({"mode": "DISABLE"}), S3),
+        (with_tls(None), S3),
+        (with_tls({"mode": "SIMPLE", "insecureSkipVerify": True}), S3),
+        (with_tls({"mode": "SIMPLE"}, host=f"*.s3.{REGION}.amazonaws.com"), SQS),
+        (with_rule_for_one_host, S3),
+        (with_entry, BUCKET),
+        (with_policy({"routes": {"/": {"hosts": ["*.amazonaws.com"]}}}), "*.amazonaws.com"),
+        (with_policy({"routes": [{"prefix": "/", "hosts": ["ec2.amazonaws.com"]}]}), "ec2.amazonaws.com"),
+        (with_policy({"/a": "https://ec2.amazonaws.com/x"}), "ec2.amazonaws.com"),
+        (with_policy({"proxysigv4": {"/a": {"target": "https://ec2.amazonaws.com"}}}), "ec2.amazonaws.com"),
+    ],
+)
+@pytest.mark.parametrize("kustomization", ["base", "wasm-plugin"])
+def test_a_host_that_is_signed_without_tls_is_found(kustomization, change, host):
+    manifests = build(ISTIO / kustomization)
+    with_policy({"routes": {"/": {"hosts": [S3, SQS, BUCKETS]}}})(manifests)
+    change(manifests)
+
+    code, told = check_hosts(manifests)
+
+    assert code == 1
+    assert host in told and "TLS" in told
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"routes": {"/": {"hosts": [SQS, BUCKET, f"{S3}:80"]}}},
+        {"routes": {"/": {"hosts": [SQS]}, "/plain": {"hosts": ["plain.internal"], "upstreamTls": False}}},
+        {"routes": {"/": {"hosts": [SQS]}, "/plain": "http://plain.internal"}},
+    ],
+)
+def test_what_the_policy_itself_sends_in_clear_is_left_to_it(policy):
+    manifests = build(ISTIO / "base")
+    with_policy(policy)(manifests)
+
+    assert check_hosts(manifests) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["BackendTLSPolicy", "Backend", "HTTPRoute"])
+def test_a_host_of_envoy_gateway_that_is_signed_without_tls_is_found(kind):
+    manifests = [each for each in build(MANIFESTS / "gateway") if each["kind"] != kind]
+
+    code, told = check_hosts(manifests)
+
+    # A route to a backend that is not there leads nowhere.
+    assert (code, S3 in told) == ((0, False) if kind == "Backend" else (1, True))
 
 
 def test_the_refresher_feeds_the_sidecar_over_the_pods_volume(start, aws, tmp_path):
@@ -156,8 +367,10 @@ def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, auth
 
     refused = mesh.request(SQS, "/", "POST", body=b"{}")
     assert (refused.status, refused.json["error"]["code"]) == (401, "Unauthenticated")
-    elsewhere = mesh.request("example.com", "/", certificate=client)
-    assert (elsewhere.status, elsewhere.json["error"]["code"]) == (404, "NoRoute")
+    for host in ("example.com", BUCKET):
+        elsewhere = mesh.request(host, "/", certificate=client)
+        assert (elsewhere.status, elsewhere.json["error"]["code"]) == (404, "NoRoute")
+        assert "list the host in the hosts of a route" in elsewhere.json["error"]["message"]
 
 
 def test_the_refresher_and_the_proxy_run_as_one_user_with_no_rights(start):
