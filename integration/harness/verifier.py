@@ -173,7 +173,10 @@ class Verifier:
         if not request.target.startswith("/") or "#" in request.target:
             raise Refused(f"{request.target!r} is no origin-form target")
         claimed = Signature.of(request)
-        if self.service == "s3" and {"AWSAccessKeyId", "Signature", "Expires"} <= _query_parameters(request.query).keys():
+        if (
+            self.service == "s3"
+            and {"AWSAccessKeyId", "Signature", "Expires"} <= _query_parameters(request.query).keys()
+        ):
             raise Refused("signed with Signature Version 2 in the query, too")
         self._check_scope(claimed)
         _check_time(claimed, now or self.now())

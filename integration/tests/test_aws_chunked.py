@@ -324,7 +324,9 @@ def test_a_streaming_form_that_can_not_be_signed_anew_is_refused(proxy, s3):
 
 
 @FORMS
-@pytest.mark.parametrize("spelling", [str.lower, str.title, lambda form: f" {form}\t"], ids=["lower", "title", "blanks"])
+@pytest.mark.parametrize(
+    "spelling", [str.lower, str.title, lambda form: f" {form}\t"], ids=["lower", "title", "blanks"]
+)
 def test_a_form_in_another_spelling_is_known_and_sent_as_s3_spells_it(proxy, own_keys, s3, form, spelling):
     upload = make(proxy, "/auto/bucket/key", form, b"data")
     upload.headers["X-Amz-Content-SHA256"] = spelling(form)

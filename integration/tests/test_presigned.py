@@ -206,7 +206,10 @@ def test_what_boto3_presigns_with_version_2_is_signed_again(proxy, s3, token):
 
 @pytest.mark.parametrize("route", ["/s3", "/by-header/s3"])
 def test_a_signature_of_version_2_in_the_header_is_dropped(proxy, s3, route):
-    headers = {"Authorization": "AWS THROWAWAY:frJIUN8DYpKDtOLCwo//yllqDzg=", "X-Amz-Date": "Tue, 27 Mar 2007 19:36:42 GMT"}
+    headers = {
+        "Authorization": "AWS THROWAWAY:frJIUN8DYpKDtOLCwo//yllqDzg=",
+        "X-Amz-Date": "Tue, 27 Mar 2007 19:36:42 GMT",
+    }
 
     assert proxy.request(f"{route}/bucket/key", headers=headers).status == 200, s3.last.refusal
     assert "THROWAWAY" not in str(s3.last.request)
