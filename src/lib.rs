@@ -10,6 +10,7 @@
 //! | [`aws_endpoint`] | the signing name and region that a host name tells |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
 //! | `filter` | the proxy's callbacks and host calls, the only part that knows proxy-wasm |
+//! | [`instant`] | points in time from text and back, without a panic |
 //! | [`intake`] | the private API through which credentials come in |
 //! | [`log_limit`] | warnings that requests can cause, kept to one a second |
 //! | [`pairs`] | the form in which the proxy hands maps over |
@@ -24,6 +25,7 @@ pub mod aws_endpoint;
 pub mod credentials;
 #[cfg(target_arch = "wasm32")]
 mod filter;
+pub mod instant;
 pub mod intake;
 pub mod log_limit;
 pub mod pairs;

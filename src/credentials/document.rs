@@ -9,8 +9,8 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+
+use crate::instant::{self, InstantError};
 
 /// AWS credentials, whole and checked. The secret parts never show in `Debug` and are wiped on drop.
 #[derive(Clone)]
@@ -62,7 +62,8 @@ impl Credentials {
     /// Checks and keeps credentials.
     ///
     /// # Errors
-    /// [`CredentialDocumentError::Value`] where a part is empty or has characters that a header can't carry.
+    /// [`CredentialDocumentError::Value`] where a part is empty or has characters that a header can't carry, or where the
+    /// expiration can't be written.
     pub fn new(
         access_key_id: impl Into<String>,
         secret_access_key: impl Into<SecretString>,
@@ -83,6 +84,9 @@ impl Credentials {
             && (token.expose_secret().is_empty() || !token.expose_secret().bytes().all(|b| b.is_ascii_graphic()))
         {
             return refuse("SessionToken", "must be printable ASCII without blanks; leave it out where there is none");
+        }
+        if expiration.is_some_and(|at| !instant::can_be_written(at)) {
+            return Err(EXPIRATION_OUT_OF_RANGE);
         }
         Ok(Self { access_key_id, secret_access_key, session_token, expiration })
     }
@@ -190,13 +194,20 @@ impl Serialize for ExposedDocument<'_> {
 
 /// An instant in the form that AWS documents carry, `2026-01-02T03:04:05Z`, cut to the second.
 pub(super) fn format_expiration(at: SystemTime) -> String {
-    OffsetDateTime::from(at).replace_nanosecond(0).ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+    // `Credentials::new` takes no instant that can't be written.
+    instant::format_rfc3339(at).unwrap_or_default()
 }
 
+const EXPIRATION_OUT_OF_RANGE: CredentialDocumentError =
+    CredentialDocumentError::Value { member: "Expiration", problem: "must lie between the years 1970 and 9999" };
+
 fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
-    OffsetDateTime::parse(text, &Rfc3339).map(SystemTime::from).map_err(|_| CredentialDocumentError::Value {
-        member: "Expiration",
-        problem: "must be an ISO 8601 instant such as 2026-01-02T03:04:05Z",
+    instant::parse_rfc3339(text).map_err(|error| match error {
+        InstantError::OutOfRange => EXPIRATION_OUT_OF_RANGE,
+        InstantError::Malformed => CredentialDocumentError::Value {
+            member: "Expiration",
+            problem: "must be an ISO 8601 instant such as 2026-01-02T03:04:05Z",
+        },
     })
 }
 
@@ -249,6 +260,16 @@ mod tests {
     }
 
     #[test]
+    fn an_expiration_that_can_not_be_written_is_refused_from_a_source_as_well() {
+        let credentials = |at| Credentials::new("AKIDEXAMPLE", SECRET.to_owned(), None, Some(at));
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert!(credentials(epoch).is_ok());
+        for at in [epoch - Duration::from_secs(1), epoch + Duration::from_secs(253_402_300_800)] {
+            assert_eq!(credentials(at).unwrap_err(), EXPIRATION_OUT_OF_RANGE);
+        }
+    }
+
+    #[test]
     fn long_lived_credentials_hold_for_ever() {
         let credentials = Credentials::from_document(&document("")).unwrap();
         assert!(credentials.hold_at(SystemTime::now()));
@@ -282,6 +303,14 @@ mod tests {
             (
                 br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "hush"}"#,
                 "Expiration: must be",
+            ),
+            (
+                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "1960-01-01T00:00:00Z"}"#,
+                "Expiration: must lie between",
+            ),
+            (
+                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "9999-12-31T23:59:59-01:00"}"#,
+                "Expiration: must lie between",
             ),
             (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush"} hush"#, "not a JSON document"),
         ];

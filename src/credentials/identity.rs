@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::Credentials;
 use super::document::format_expiration;
+use crate::instant;
 
 /// The session name of a role for which the policy gives none, as in the Backstage plugin.
 pub const DEFAULT_SESSION_NAME: &str = "tempAssumeRoleSession";
@@ -209,8 +210,7 @@ impl HeldCredentials {
 
     /// The expiry as an instant; `None` for long-lived credentials or a text that is no instant.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        let text = self.expiration.as_deref()?;
-        time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok().map(SystemTime::from)
+        instant::parse_rfc3339(self.expiration.as_deref()?).ok()
     }
 }
 
