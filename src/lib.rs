@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`authentication`] | whether Envoy has verified a request's token |
 //! | [`aws_endpoint`] | the signing name and region that a host name tells |
+//! | [`clock_skew`] | how far the clocks of upstreams are from the proxy's |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
 //! | `filter` | the proxy's callbacks and host calls, the only part that knows proxy-wasm |
 //! | [`instant`] | points in time from text and back, without a panic |
@@ -22,6 +23,7 @@
 
 pub mod authentication;
 pub mod aws_endpoint;
+pub mod clock_skew;
 pub mod credentials;
 #[cfg(target_arch = "wasm32")]
 mod filter;

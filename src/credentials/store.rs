@@ -38,6 +38,38 @@ pub trait SharedData {
     /// # Errors
     /// [`SetError::Raced`] where another writer was faster.
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError>;
+
+    /// Returns the value under a key, which is JSON; the default where there is none, or none of this type.
+    fn read<T: DeserializeOwned + Default>(&self, key: &str) -> T {
+        self.get(key).and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Updates a value with compare-and-swap, retrying on conflict. `change` returns whether to write.
+    ///
+    /// A value that was never set has no number to compare, so the very first write of a key is not guarded. The
+    /// proxy makes it before it starts its workers, when it tries a policy out on its main thread.
+    ///
+    /// # Errors
+    /// Where the proxy does not take the value.
+    fn update<T, F>(&self, key: &str, mut change: F) -> Result<(), SetError>
+    where
+        T: Serialize + DeserializeOwned + Default,
+        F: FnMut(&mut T) -> bool,
+    {
+        for _ in 0..ATTEMPTS {
+            let (bytes, cas) = self.get(key).unwrap_or_default();
+            let mut value = serde_json::from_slice(&bytes).unwrap_or_default();
+            if !change(&mut value) {
+                return Ok(());
+            }
+            let bytes = serde_json::to_vec(&value).map_err(|_| SetError::Refused)?;
+            match self.set(key, &bytes, cas) {
+                Err(SetError::Raced) => {}
+                done => return done,
+            }
+        }
+        Err(SetError::Raced)
+    }
 }
 
 /// Why shared data was not set.
@@ -71,7 +103,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// Where the proxy does not take the value.
     pub fn want(&self, policy: &str, identities: &[Identity], now: SystemTime) -> Result<(), SetError> {
         let mut dropped = Vec::new();
-        self.update(WANTED, |wants: &mut Vec<Want>| {
+        self.0.update(WANTED, |wants: &mut Vec<Want>| {
             let expired = wants.iter().any(|want| want.until <= seconds(now));
             let fresh = wants.iter().any(|want| want.policy == policy && want.until >= seconds(now + RENEWAL));
             if fresh && !expired {
@@ -95,7 +127,7 @@ impl<D: SharedData> CredentialStore<D> {
 
     /// All identities wanted at `now`, each once, in a steady order.
     pub fn wanted(&self, now: SystemTime) -> Vec<Identity> {
-        let wants: Vec<Want> = self.read(WANTED);
+        let wants: Vec<Want> = self.0.read(WANTED);
         let live = wants.into_iter().filter(|want| want.until > seconds(now));
         let mut identities: Vec<Identity> = live.flat_map(|want| want.identities).collect();
         identities.sort();
@@ -119,7 +151,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// Where the proxy does not take the value.
     pub fn revoke(&self, id: &str) -> Result<(), SetError> {
         if let Some(credentials) = self.get(id) {
-            self.update(&revoked_key(id), |revoked: &mut Vec<String>| {
+            self.0.update(&revoked_key(id), |revoked: &mut Vec<String>| {
                 revoked.push(credentials.access_key_id().to_owned());
                 revoked.drain(..revoked.len().saturating_sub(REVOKED_MAX));
                 true
@@ -133,7 +165,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// # Errors
     /// Where the proxy does not take the value.
     pub fn reinstate(&self, id: &str, access_key_id: &str) -> Result<(), SetError> {
-        self.update(&revoked_key(id), |revoked: &mut Vec<String>| {
+        self.0.update(&revoked_key(id), |revoked: &mut Vec<String>| {
             let before = revoked.len();
             revoked.retain(|key| key != access_key_id);
             revoked.len() < before
@@ -142,7 +174,7 @@ impl<D: SharedData> CredentialStore<D> {
 
     /// The ids of the access keys that were taken away from an identity, latest last.
     pub fn revoked(&self, id: &str) -> Vec<String> {
-        self.read(&revoked_key(id))
+        self.0.read(&revoked_key(id))
     }
 
     /// What is held for an identity, expired or not, but never what was revoked.
@@ -168,7 +200,7 @@ impl<D: SharedData> CredentialStore<D> {
 
     /// A number that changes with every change of any credentials.
     pub fn generation(&self) -> u64 {
-        self.read(GENERATION)
+        self.0.read(GENERATION)
     }
 
     /// Takes a watcher's place until the lease ends; the number is the lowest that is free.
@@ -177,7 +209,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// Where the proxy does not take the value.
     pub fn claim_watcher(&self, now: SystemTime) -> Result<usize, SetError> {
         let mut place = 0;
-        self.update(WATCHERS, |watchers: &mut Vec<u64>| {
+        self.0.update(WATCHERS, |watchers: &mut Vec<u64>| {
             let until = seconds(now + LEASE);
             match watchers.iter().position(|held| *held <= seconds(now)) {
                 Some(free) => {
@@ -201,7 +233,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// Where the proxy does not take the value.
     pub fn renew_watcher(&self, place: usize, now: SystemTime) -> Result<bool, SetError> {
         let mut held = true;
-        self.update(WATCHERS, |watchers: &mut Vec<u64>| match watchers.get_mut(place) {
+        self.0.update(WATCHERS, |watchers: &mut Vec<u64>| match watchers.get_mut(place) {
             Some(until) if *until > seconds(now) => {
                 let due = *until < seconds(now + RENEWAL);
                 if due {
@@ -219,43 +251,15 @@ impl<D: SharedData> CredentialStore<D> {
 
     /// The places of all live watchers.
     pub fn watchers(&self, now: SystemTime) -> Vec<usize> {
-        let watchers: Vec<u64> = self.read(WATCHERS);
+        let watchers: Vec<u64> = self.0.read(WATCHERS);
         (0..).zip(watchers).filter(|(_, until)| *until > seconds(now)).map(|(place, _)| place).collect()
     }
 
     fn bump(&self) -> Result<(), SetError> {
-        self.update(GENERATION, |generation: &mut u64| {
+        self.0.update(GENERATION, |generation: &mut u64| {
             *generation += 1;
             true
         })
-    }
-
-    fn read<T: DeserializeOwned + Default>(&self, key: &str) -> T {
-        self.0.get(key).and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    /// Changes a value under the eyes of other writers; `change` says whether there is anything to write.
-    ///
-    /// A value that was never set has no number to compare, so the very first write of a key is not guarded. The
-    /// proxy makes it before it starts its workers, when it tries a policy out on its main thread.
-    fn update<T, F>(&self, key: &str, mut change: F) -> Result<(), SetError>
-    where
-        T: Serialize + DeserializeOwned + Default,
-        F: FnMut(&mut T) -> bool,
-    {
-        for _ in 0..ATTEMPTS {
-            let (bytes, cas) = self.0.get(key).unwrap_or_default();
-            let mut value = serde_json::from_slice(&bytes).unwrap_or_default();
-            if !change(&mut value) {
-                return Ok(());
-            }
-            let bytes = serde_json::to_vec(&value).map_err(|_| SetError::Refused)?;
-            match self.0.set(key, &bytes, cas) {
-                Err(SetError::Raced) => {}
-                done => return done,
-            }
-        }
-        Err(SetError::Raced)
     }
 }
 

@@ -97,10 +97,10 @@ impl Metrics {
         log_failure(gauge.and_then(|id| host::record_metric(id, remaining.as_secs())));
     }
 
-    /// Shows by how many seconds a host's clock is ahead of the proxy's; what is behind shows as its amount, too.
-    pub(super) fn clock_skew(&self, authority: &str, seconds: i64) {
-        let gauge = host::define_metric(Metric::Gauge, &format!("sigv4.clock_skew_seconds;host={authority}"));
-        log_failure(gauge.and_then(|id| host::record_metric(id, seconds.unsigned_abs())));
+    /// Shows by how many seconds a host's clock and the proxy's differ. `host` is one that the policy names.
+    pub(super) fn clock_skew(&self, host: &str, seconds: u64) {
+        let gauge = host::define_metric(Metric::Gauge, &format!("sigv4.clock_skew_seconds;host={host}"));
+        log_failure(gauge.and_then(|id| host::record_metric(id, seconds)));
     }
 }
 

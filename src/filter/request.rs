@@ -11,6 +11,7 @@ use super::host::{self, Buffer, HeaderMap, HostError, Map};
 use super::intake::has_client_certificate;
 use super::signer::{Signed, Signer};
 use crate::authentication;
+use crate::clock_skew;
 use crate::path::SafePath;
 use crate::payload::{BodyFacts, PayloadPlan, is_event_stream};
 use crate::policy::{self, CopySourceError, HeaderRules, Policy, Route, UPSTREAM_SCHEME_HEADER, Unmatched};
@@ -414,16 +415,17 @@ impl SignedRequest {
     }
 
     fn check_clock(&self, route: &Route) -> Result<(), HostError> {
-        let status = host::header(Map::Response, b":status")?;
-        if matches!(status.as_slice(), b"400" | b"401" | b"403") {
-            let status = parse_number(&status).and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
-            let date = host::header(Map::Response, b"date")?;
+        if !clock_skew::is_refusal(&host::header(Map::Response, b":status")?) {
+            return Ok(());
+        }
+        let headers = HeaderMap::read(Map::Response)?;
+        if let Some(date) = clock_skew::date_of_refusal(headers.iter()) {
             // The request's headers are out of reach by now, but not its properties.
             match &route.target {
-                Some(target) => self.signer.check_clock(target.authority.as_bytes(), status, &date, host::now()),
+                Some(target) => self.signer.learn_clock(target.authority.as_bytes(), date, host::now()),
                 None => {
                     let authority = host::property(b"request\0host").unwrap_or_default();
-                    self.signer.check_clock(&authority, status, &date, host::now());
+                    self.signer.learn_clock(&authority, date, host::now());
                 }
             }
         }

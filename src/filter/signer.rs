@@ -14,12 +14,13 @@ use super::request::{Held, RequestHead};
 use super::root::watcher_queue;
 use super::sampling::Sampling;
 use crate::aws_endpoint;
+use crate::clock_skew::{ClockSkew, SkewGauges};
 use crate::credentials::{CredentialStore, SetError};
 use crate::path;
 use crate::policy::{self, Location, Policy, Route, Scheme, ScopeSource, UPSTREAM_SCHEME_HEADER};
 use crate::refusal::{Refusal, UnsupportedRequest};
 use crate::signing::{
-    self, Algorithm, AwsChunkedBody, ClockSkew, PayloadHash, Scope, SignedHeaders, SigningContext, SigningCredentials,
+    self, Algorithm, AwsChunkedBody, PayloadHash, Scope, SignedHeaders, SigningContext, SigningCredentials,
     UnsignedRequest, UriStyle, WireUri, is_owned_by_signing,
 };
 
@@ -49,6 +50,7 @@ pub(super) struct Signer {
     /// The proxy's clock when it was last read.
     now: Cell<SystemTime>,
     pub(super) metrics: Metrics,
+    skew_gauges: RefCell<SkewGauges>,
 }
 
 /// This worker's copy of the credentials, by the place of their identity in the policy.
@@ -73,6 +75,7 @@ impl Signer {
         let policy_id = Sha256::digest(document).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let by_identity = policy.identities().iter().map(|_| None).collect();
         let metrics = Metrics::new(policy.routes().len());
+        let skew_gauges = RefCell::new(SkewGauges::new(&policy));
         let signer = Self {
             policy,
             policy_id,
@@ -87,6 +90,7 @@ impl Signer {
             sampling: Sampling::default(),
             now: Cell::new(SystemTime::UNIX_EPOCH),
             metrics,
+            skew_gauges,
         };
         host::set_tick_period(TICK)?;
         signer.tick();
@@ -100,6 +104,7 @@ impl Signer {
             log::error!("{error}; will be tried again");
         }
         self.reload();
+        self.exchange_clock_skew(now);
         self.advance_held(now);
         self.metrics.publish();
         // The clock ticks faster while requests wait for credentials.
@@ -340,13 +345,26 @@ impl Signer {
         }
     }
 
-    /// Looks whether an answer tells that the upstream's clock and the proxy's differ.
-    pub(super) fn check_clock(&self, authority: &[u8], status: u16, date: &[u8], now: SystemTime) {
-        let learned = self.signing.borrow_mut().clock_skew.learn(authority, status, date, now);
+    /// Learns of a host's clock from the `date` of a refusal, in seconds since 1970.
+    pub(super) fn learn_clock(&self, authority: &[u8], date: i64, now: SystemTime) {
+        let learned = self.signing.borrow_mut().clock_skew.learn(authority, date, now);
         if let Some(seconds) = learned {
             let authority = String::from_utf8_lossy(authority);
             log::warn!("the clock of {authority} is {seconds} s ahead of this proxy's; requests are signed by it");
-            self.metrics.clock_skew(&authority, seconds);
+            self.exchange_clock_skew(now);
+        }
+    }
+
+    /// Shares what this worker has learned of clocks, and takes over what others have.
+    fn exchange_clock_skew(&self, now: SystemTime) {
+        let clock_skew = &mut self.signing.borrow_mut().clock_skew;
+        if let Err(error) = clock_skew.share(&ProxySharedData, now) {
+            log::error!("{error}; will be tried again");
+        }
+        if clock_skew.reload(&ProxySharedData) {
+            for (host, seconds) in self.skew_gauges.borrow_mut().update(clock_skew.hosts()) {
+                self.metrics.clock_skew(host, seconds);
+            }
         }
     }
 

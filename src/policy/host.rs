@@ -37,6 +37,18 @@ impl HostPattern {
         }
         Ok(Self { wildcard, name: host, port })
     }
+
+    /// Returns all patterns that an authority matches, the most exact first; none if it is no host.
+    pub fn all_of(authority: &[u8]) -> Vec<Self> {
+        let mut buffer = [0; NAME_MAX];
+        let Some(host) = RequestHost::read(authority, &mut buffer) else { return Vec::new() };
+        let domains = host.name.match_indices('.').filter_map(|(dot, _)| host.name.get(dot + 1..));
+        let names = std::iter::once((false, host.name)).chain(domains.map(|domain| (true, domain)));
+        let ports = host.port.map(Some).into_iter().chain([None]);
+        names
+            .flat_map(|(wildcard, name)| ports.clone().map(move |port| Self { wildcard, name: name.to_owned(), port }))
+            .collect()
+    }
 }
 
 impl fmt::Display for HostPattern {
@@ -196,6 +208,20 @@ mod tests {
         }
         let mut buffer = [0; NAME_MAX];
         assert!(RequestHost::read(b"\xff.amazonaws.com", &mut buffer).is_none());
+    }
+
+    #[test]
+    fn the_patterns_of_an_authority_are_those_that_match_it() {
+        for (authority, patterns) in [
+            ("A.example.com.", &["a.example.com", "*.example.com", "*.com"][..]),
+            ("example.com:80", &["example.com:80", "example.com", "*.com:80", "*.com"]),
+            ("[::1]:80", &["[::1]:80", "[::1]"]),
+            ("localhost", &["localhost"]),
+            ("a..b", &[]),
+        ] {
+            let shown: Vec<_> = HostPattern::all_of(authority.as_bytes()).iter().map(ToString::to_string).collect();
+            assert_eq!(shown, patterns, "{authority}");
+        }
     }
 
     #[test]

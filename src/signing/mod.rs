@@ -9,7 +9,6 @@
 mod alike;
 mod aws_chunked;
 mod canonical_request;
-mod clock_skew;
 mod hex;
 mod payload_hash;
 mod scope;
@@ -23,7 +22,6 @@ mod uri;
 pub use aws_chunked::{
     AwsChunkedBody, AwsChunkedError, AwsChunkedForm, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
 };
-pub use clock_skew::ClockSkew;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_owned_by_signing, may_be_signed};

@@ -1,0 +1,19 @@
+//! How far each upstream's clock is from the proxy's, learned from AWS's refusals and shared among the workers.
+//!
+//! AWS accepts a signature that is a few minutes off (S3: 15, others: 5) and refuses others with `RequestTimeTooSkewed`,
+//! `InvalidSignatureException` or the like. The proxy does not read bodies, so it goes by what is in the headers of each
+//! such refusal: the status, AWS's request id, and a `date` that differs from the proxy's clock.
+//!
+//! | part | its job |
+//! | --- | --- |
+//! | `refusal` | whether a response's headers are those of such a refusal, and its date |
+//! | `table` | the difference for each host, in a worker and in the proxy's shared data |
+//! | `gauges` | the differences by the hosts that a policy names, for the metrics |
+
+mod gauges;
+mod refusal;
+mod table;
+
+pub use gauges::SkewGauges;
+pub use refusal::{date_of_refusal, is_refusal};
+pub use table::ClockSkew;
