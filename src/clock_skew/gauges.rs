@@ -7,62 +7,44 @@ use std::collections::HashMap;
 
 use crate::policy::{HostPattern, Policy};
 
-/// The gauges of one policy's hosts.
-#[derive(Debug, Default)]
-pub struct SkewGauges {
-    /// The gauges of targets, by authority.
-    targets: HashMap<String, usize>,
-    /// The gauges of the `hosts` of routes without a target.
-    patterns: HashMap<HostPattern, usize>,
-    gauges: Vec<Gauge>,
-}
-
+/// What the gauges of one policy's hosts show, in seconds: those of targets by their authority, and those of the `hosts`
+/// of routes without a target by how the policy writes them.
 #[derive(Debug)]
-struct Gauge {
-    label: String,
-    /// What it shows; `None` while it was never needed.
-    shown: Option<u64>,
-}
+pub struct SkewGauges(HashMap<String, i64>);
 
 impl SkewGauges {
     /// Makes the gauges of a policy. None of them shows anything yet.
     pub fn new(policy: &Policy) -> Self {
-        let Self { mut targets, mut patterns, mut gauges } = Self::default();
-        // A host may be one route's target and in another's `hosts`.
-        let mut places: HashMap<String, usize> = HashMap::new();
-        let mut place = |label: String| {
-            *places.entry(label).or_insert_with_key(|label| {
-                gauges.push(Gauge { label: label.clone(), shown: None });
-                gauges.len() - 1
-            })
-        };
+        let mut shown = HashMap::new();
         for route in policy.routes() {
             match &route.target {
                 Some(target) => {
-                    targets.insert(target.authority.clone(), place(target.authority.clone()));
+                    shown.insert(target.authority.clone(), 0);
                 }
-                None => {
-                    patterns.extend(route.hosts.iter().map(|pattern| (pattern.clone(), place(pattern.to_string()))));
-                }
+                None => shown.extend(route.hosts.iter().map(|pattern| (pattern.to_string(), 0))),
             }
         }
-        Self { targets, patterns, gauges }
+        Self(shown)
     }
 
-    /// Returns the gauges that change, as their label and their value: the amount in seconds by which a clock is off.
-    pub fn update<'a>(&mut self, hosts: impl Iterator<Item = (&'a str, i64)>) -> impl Iterator<Item = (&str, u64)> {
-        let mut values = vec![0; self.gauges.len()];
-        for (host, seconds) in hosts {
-            let patterns = HostPattern::all_of(host.as_bytes());
-            let patterns = patterns.iter().filter_map(|pattern| self.patterns.get(pattern));
-            for gauge in self.targets.get(host).into_iter().chain(patterns) {
-                values[*gauge] = seconds.unsigned_abs().max(values[*gauge]);
+    /// Takes the differences by host over. Gives `show` each gauge that changes, as its label and the amount by which the
+    /// clock is off.
+    pub fn update(&mut self, by_host: &HashMap<String, i64>, mut show: impl FnMut(&str, u64)) {
+        let mut amounts = HashMap::new();
+        for (host, seconds) in by_host {
+            let patterns = HostPattern::all_of(host.as_bytes()).into_iter().map(|pattern| pattern.to_string());
+            for label in patterns.chain([host.clone()]).filter(|label| self.0.contains_key(label)) {
+                let amount = amounts.entry(label).or_insert(0);
+                *amount = seconds.abs().max(*amount);
             }
         }
-        self.gauges.iter_mut().zip(values).filter_map(|(gauge, value)| {
-            let changes = gauge.shown.unwrap_or(0) != value;
-            changes.then(|| (gauge.label.as_str(), *gauge.shown.insert(value)))
-        })
+        for (label, shown) in &mut self.0 {
+            let amount = amounts.get(label).copied().unwrap_or(0);
+            if *shown != amount {
+                *shown = amount;
+                show(label, amount.unsigned_abs());
+            }
+        }
     }
 }
 
@@ -75,7 +57,11 @@ mod tests {
     }
 
     fn update(gauges: &mut SkewGauges, hosts: &[(&str, i64)]) -> Vec<(String, u64)> {
-        gauges.update(hosts.iter().copied()).map(|(label, value)| (label.to_owned(), value)).collect()
+        let by_host = hosts.iter().map(|(host, seconds)| ((*host).to_owned(), *seconds)).collect();
+        let mut changed = Vec::new();
+        gauges.update(&by_host, |label, value| changed.push((label.to_owned(), value)));
+        changed.sort();
+        changed
     }
 
     fn changed(expected: &[(&str, u64)]) -> Vec<(String, u64)> {

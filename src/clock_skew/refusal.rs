@@ -1,7 +1,6 @@
 //! What the headers of a response prove about the clock of who sent it.
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
+use time::{Date, Month};
 
 /// The headers in which AWS's services send a request's id. Sources: botocore, `parsers.py`; AWS SDK for JavaScript v3,
 /// `deserializeMetadata`; API Gateway Developer Guide, for the two of API Gateway.
@@ -30,8 +29,32 @@ pub fn date_of_refusal<'a>(headers: impl IntoIterator<Item = (&'a [u8], &'a [u8]
             _ => has_request_id |= REQUEST_IDS.contains(&name) && !value.trim_ascii().is_empty(),
         }
     }
-    let date = std::str::from_utf8(date.filter(|_| has_request_id)?).ok()?;
-    OffsetDateTime::parse(date, &Rfc2822).ok().map(OffsetDateTime::unix_timestamp)
+    parse_date(date.filter(|_| has_request_id)?)
+}
+
+/// Returns the seconds since 1970 of an HTTP date, `Sun, 06 Nov 1994 08:49:37 GMT`: the one form of RFC 9110, 5.6.7, that
+/// may be sent. A parser for the dates of mail would be 13 KB of the filter.
+fn parse_date(text: &[u8]) -> Option<i64> {
+    const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let text: &[u8; 29] = text.try_into().ok()?;
+    let [_, _, _, b',', b' ', d1, d0, b' ', m2, m1, m0, b' ', y3, y2, y1, y0, b' ', clock @ .., b' ', b'G', b'M', b'T'] =
+        text
+    else {
+        return None;
+    };
+    let [hour1, hour0, b':', minute1, minute0, b':', second1, second0] = clock else { return None };
+    let month = MONTHS.chunks(3).zip(1_u8..).find(|(name, _)| *name == [*m2, *m1, *m0])?.1;
+    let year = u16::from(number(*y3, *y2)?) * 100 + u16::from(number(*y1, *y0)?);
+    let date = Date::from_calendar_date(year.into(), Month::try_from(month).ok()?, number(*d1, *d0)?).ok()?;
+    // A leap second counts as the one before it.
+    let second = number(*second1, *second0)?;
+    let at = date.with_hms(number(*hour1, *hour0)?, number(*minute1, *minute0)?, second.min(59)).ok()?;
+    Some(at.assume_utc().unix_timestamp()).filter(|_| second <= 60)
+}
+
+/// Returns the number of two digits.
+fn number(tens: u8, ones: u8) -> Option<u8> {
+    (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| (tens - b'0') * 10 + (ones - b'0'))
 }
 
 /// Returns whether a header may say where a response came from: `x-cache`, `cache-status` (RFC 9211), `cf-cache-status`
@@ -126,11 +149,45 @@ mod tests {
 
     #[test]
     fn a_date_that_tells_no_time_is_none() {
-        for date in ["", "tomorrow", "Tue, 24 Nov 2026 25:00:00 GMT", "2015-08-30T12:36:00Z"] {
+        for date in [
+            "",
+            "tomorrow",
+            "Tue, 24 Nov 2026 25:00:00 GMT",
+            "Tue, 24 Nov 2026 12:00:61 GMT",
+            "Tue, 31 Feb 2026 12:00:00 GMT",
+            "Tue, 00 Nov 2026 12:00:00 GMT",
+            "Tue, 24 nov 2026 12:00:00 GMT",
+            "Tue, +4 Nov 2026 12:00:00 GMT",
+            "Tue, 24 Nov 2026 12:00:00 CET",
+            "Tue, 24 Nov 2026 12:00:00 GMT ",
+            "Tuesday, 24-Nov-26 12:00:00 GMT",
+            "Tue Nov 24 12:00:00 2026",
+            "2015-08-30T12:36:00Z",
+        ] {
             assert_eq!(date_of(&[("date", date), REQUEST_ID]), None, "{date}");
         }
         assert_eq!(date_of_refusal([(&b"date"[..], &b"\xff"[..]), (b"x-amz-request-id", b"id")]), None);
         assert_eq!(date_of(&[DATE, REQUEST_ID, DATE]), None);
+    }
+
+    #[test]
+    fn every_date_is_read_as_a_writer_of_http_dates_means_it() {
+        for seconds in (-62_167_219_200..253_402_300_800).step_by(86_400 * 97 + 3_661) {
+            let at = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+            let (weekday, month) = (at.weekday().to_string(), at.month().to_string());
+            let text = format!(
+                "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+                &weekday[..3],
+                at.day(),
+                &month[..3],
+                at.year(),
+                at.hour(),
+                at.minute(),
+                at.second()
+            );
+            assert_eq!(parse_date(text.as_bytes()), Some(seconds), "{text}");
+        }
+        assert_eq!(parse_date(b"Fri, 30 Jun 1972 23:59:60 GMT"), parse_date(b"Fri, 30 Jun 1972 23:59:59 GMT"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ const MAX_UNSHARED: usize = 64;
 /// A longer authority is none: a name of the DNS has 253 bytes at most, and a port five.
 const MAX_AUTHORITY: usize = 260;
 
-/// In shared data: hosts and their differences, as JSON, the one learned last at the end.
+/// In shared data: a line for each host, `HOST SECONDS`, the one learned last at the end.
 const KEY: &str = "sigv4.clock_skew";
 
 /// The differences in seconds, by authority. Empty unless a clock is off.
@@ -83,15 +83,17 @@ impl ClockSkew {
             return Ok(());
         }
         self.last_shared = Some(second);
-        data.update(KEY, |rows: &mut Vec<(String, i64)>| {
-            for (host, learned) in &self.unshared {
-                rows.retain(|(known, _)| known != host);
-                if *learned != 0 {
-                    rows.push((host.clone(), *learned));
-                }
+        data.update_bytes(KEY, &mut |table| {
+            let is_replaced = |host: &str| self.unshared.iter().any(|(learned, _)| learned == host);
+            let kept = rows(table).filter(|(host, _)| !is_replaced(host));
+            let learned = self.unshared.iter().map(|(host, seconds)| (host.as_str(), *seconds));
+            let rows: Vec<_> = kept.chain(learned.filter(|(_, seconds)| *seconds != 0)).collect();
+            let latest = rows.get(rows.len().saturating_sub(MAX_HOSTS)..).unwrap_or_default();
+            let mut table = String::new();
+            for (host, seconds) in latest {
+                table.extend([*host, " ", &seconds.to_string(), "\n"]);
             }
-            rows.drain(..rows.len().saturating_sub(MAX_HOSTS));
-            true
+            Some(table.into_bytes())
         })?;
         self.unshared.clear();
         Ok(())
@@ -101,7 +103,7 @@ impl ClockSkew {
     pub fn reload(&mut self, data: &impl SharedData) -> bool {
         let Some((table, version)) = data.get(KEY) else {
             // With a value to compare, no two first writers overwrite each other.
-            if let Err(error) = data.set(KEY, b"[]", 0) {
+            if let Err(error) = data.set(KEY, b"\n", 0) {
                 log::error!("{error}; what one worker learns of a clock, others may miss");
             }
             return false;
@@ -110,7 +112,7 @@ impl ClockSkew {
             return false;
         }
         self.version = Some(version);
-        self.by_host = serde_json::from_slice::<Vec<(String, i64)>>(&table).unwrap_or_default().into_iter().collect();
+        self.by_host = rows(&table).map(|(host, seconds)| (host.to_owned(), seconds)).collect();
         for (host, learned) in &self.unshared {
             match learned {
                 0 => self.by_host.remove(host),
@@ -120,16 +122,24 @@ impl ClockSkew {
         true
     }
 
-    /// Returns the hosts whose clocks are off, and by how many seconds.
-    pub fn hosts(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.by_host.iter().map(|(host, seconds)| (host.as_str(), *seconds))
+    /// Returns by how many seconds clocks are off, by host.
+    pub fn by_host(&self) -> &HashMap<String, i64> {
+        &self.by_host
     }
+}
+
+/// Returns what the shared table says. What is no row is left out.
+fn rows(table: &[u8]) -> impl Iterator<Item = (&str, i64)> {
+    let lines = std::str::from_utf8(table).unwrap_or_default().lines();
+    lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(host, seconds)| Some((host, seconds.parse().ok()?)))
 }
 
 /// Returns an authority as the table has it, so that no other spelling of a host takes a place of its own.
 fn host(authority: &[u8]) -> Option<String> {
-    let authority = std::str::from_utf8(authority).ok()?;
-    (authority.len() <= MAX_AUTHORITY).then(|| authority.to_ascii_lowercase())
+    // In a row, a blank or a line's end would be read as the end of the host.
+    let is_host = authority.len() <= MAX_AUTHORITY && authority.iter().all(u8::is_ascii_graphic);
+    let host = std::str::from_utf8(authority).ok().filter(|_| is_host)?;
+    Some(host.to_ascii_lowercase())
 }
 
 fn unix_seconds(at: SystemTime) -> u64 {
@@ -182,7 +192,7 @@ mod tests {
                 assert_eq!(skew.learn(HOST, NOW + difference, now()), Some(difference));
                 assert_eq!(skew.learn(HOST, NOW + again, now()), Some(0), "{difference} {again}");
                 assert_eq!(skew.correct(HOST, now()), now());
-                assert_eq!(skew.hosts().count(), 0);
+                assert_eq!(skew.by_host.len(), 0);
                 assert_eq!(skew.learn(HOST, NOW + again, now()), None);
             }
         }
@@ -262,16 +272,18 @@ mod tests {
             }
             skew.share(&&memory, at(NOW + second)).unwrap();
             skew.reload(&&memory);
-            assert!(skew.hosts().count() <= MAX_HOSTS);
+            assert!(skew.by_host.len() <= MAX_HOSTS);
         }
         assert_eq!(learned, 40 * MAX_UNSHARED);
-        assert_eq!(skew.hosts().count(), MAX_HOSTS);
-        assert!(skew.hosts().any(|(host, _)| host.starts_with("bucket-39-")), "the latest ones are kept");
+        assert_eq!(skew.by_host.len(), MAX_HOSTS);
+        assert!(skew.by_host.keys().any(|host| host.starts_with("bucket-39-")), "the latest ones are kept");
         assert!(memory.0.borrow()[KEY].0.len() < MAX_HOSTS * (MAX_AUTHORITY + 16));
 
         let long = vec![b'a'; MAX_AUTHORITY + 1];
         assert_eq!(skew.learn(&long, NOW + HOUR, at(NOW + 60)), None);
-        assert_eq!(skew.learn(b"\xff", NOW + HOUR, at(NOW + 60)), None);
+        for authority in [&b"\xff"[..], b"a b", b"a\nb 60", b"a\0"] {
+            assert_eq!(skew.learn(authority, NOW + HOUR, at(NOW + 60)), None);
+        }
     }
 
     #[test]
@@ -292,16 +304,16 @@ mod tests {
             assert_eq!(skew.share(&Broken, at(NOW + second)), Err(SetError::Refused));
             assert!(!skew.reload(&Broken));
         }
-        assert_eq!((skew.hosts().count(), skew.correct(b"0", now())), (MAX_UNSHARED, at(NOW + HOUR)));
+        assert_eq!((skew.by_host.len(), skew.correct(b"0", now())), (MAX_UNSHARED, at(NOW + HOUR)));
     }
 
     #[test]
     fn a_shared_table_that_is_none_is_an_empty_one() {
         let memory = Memory::default();
-        (&memory).set(KEY, b"{", 0).unwrap();
+        (&memory).set(KEY, b"{\na b\n\n \xff", 0).unwrap();
         let mut skew = ClockSkew::default();
         assert!(skew.reload(&&memory));
-        assert_eq!(skew.hosts().count(), 0);
+        assert_eq!(skew.by_host.len(), 0);
     }
 
     proptest! {
@@ -330,7 +342,7 @@ mod tests {
                 }
             }
             let tables = workers.map(|worker| {
-                let mut table: Vec<_> = worker.hosts().map(|(host, seconds)| (host.to_owned(), seconds)).collect();
+                let mut table: Vec<_> = worker.by_host.into_iter().collect();
                 table.sort();
                 table
             });

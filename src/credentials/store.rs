@@ -44,10 +44,27 @@ pub trait SharedData {
         self.get(key).and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Updates a value with compare-and-swap, retrying on conflict. `change` returns whether to write.
+    /// Updates a value with compare-and-swap, retrying on conflict. `change` gets the value and returns the new one, or
+    /// `None` if there is nothing to write.
     ///
     /// A value that was never set has no number to compare, so the very first write of a key is not guarded. The
     /// proxy makes it before it starts its workers, when it tries a policy out on its main thread.
+    ///
+    /// # Errors
+    /// Where the proxy does not take the value.
+    fn update_bytes(&self, key: &str, change: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) -> Result<(), SetError> {
+        for _ in 0..ATTEMPTS {
+            let (bytes, cas) = self.get(key).unwrap_or_default();
+            let Some(changed) = change(&bytes) else { return Ok(()) };
+            match self.set(key, &changed, cas) {
+                Err(SetError::Raced) => {}
+                done => return done,
+            }
+        }
+        Err(SetError::Raced)
+    }
+
+    /// [Updates](Self::update_bytes) a value that is JSON. `change` returns whether to write.
     ///
     /// # Errors
     /// Where the proxy does not take the value.
@@ -56,19 +73,11 @@ pub trait SharedData {
         T: Serialize + DeserializeOwned + Default,
         F: FnMut(&mut T) -> bool,
     {
-        for _ in 0..ATTEMPTS {
-            let (bytes, cas) = self.get(key).unwrap_or_default();
-            let mut value = serde_json::from_slice(&bytes).unwrap_or_default();
-            if !change(&mut value) {
-                return Ok(());
-            }
-            let bytes = serde_json::to_vec(&value).map_err(|_| SetError::Refused)?;
-            match self.set(key, &bytes, cas) {
-                Err(SetError::Raced) => {}
-                done => return done,
-            }
-        }
-        Err(SetError::Raced)
+        self.update_bytes(key, &mut |bytes| {
+            let mut value = serde_json::from_slice(bytes).unwrap_or_default();
+            // Writing into a vector does not fail.
+            change(&mut value).then(|| serde_json::to_vec(&value).unwrap_or_default())
+        })
     }
 }
 

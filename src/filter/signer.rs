@@ -362,9 +362,8 @@ impl Signer {
             log::error!("{error}; will be tried again");
         }
         if clock_skew.reload(&ProxySharedData) {
-            for (host, seconds) in self.skew_gauges.borrow_mut().update(clock_skew.hosts()) {
-                self.metrics.clock_skew(host, seconds);
-            }
+            let show = |host: &str, seconds| self.metrics.clock_skew(host, seconds);
+            self.skew_gauges.borrow_mut().update(clock_skew.by_host(), show);
         }
     }
 
