@@ -5,6 +5,7 @@ import hashlib
 import json
 import ssl
 import threading
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.utils import format_datetime
@@ -158,6 +159,7 @@ class Upstream:
             headers = [
                 ("content-type", "application/json"),
                 ("date", format_datetime(self.verifier.now(), usegmt=True)),
+                ("x-amzn-requestid", str(uuid.uuid4())),
             ]
             answer = Answer(200 if received.accepted else 403, headers, [report])
         length = [("content-length", str(sum(map(len, answer.parts))))] if _is_whole(answer) else []

@@ -1,15 +1,23 @@
 """Where the upstream's clock and the proxy's differ, the upstream's counts."""
 
 import http.client
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from conftest import TEMPORARY_KEY, api_route, policy, s3_route
+from harness.proxy import StockConfiguration
+from harness.stand_ins import REGION
 from harness.upstream import Answer, Upstream
+
+REQUEST_ID = ("x-amzn-requestid", "0b1c6f7e-8f3f-4f0e-9f6e-2f6d6a1f7f52")
+# Workers look at what they share once a second.
+SHARED_WITHIN = 1.3
 
 
 @pytest.fixture
@@ -21,16 +29,46 @@ def skewed(api_verifier) -> Iterator[Upstream]:
 
 @contextmanager
 def connection(proxy) -> Iterator[http.client.HTTPConnection]:
-    """A connection that is kept alive, and so stays with one worker of the proxy: each learns by itself."""
+    """A connection that is kept alive, and so stays with one worker of the proxy."""
     with closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)) as kept:
         yield kept
 
 
-def status(kept: http.client.HTTPConnection, path: str, method: str = "GET", body: bytes | None = None) -> int:
-    kept.request(method, path, body)
+@contextmanager
+def connections(proxy) -> Iterator[list[http.client.HTTPConnection]]:
+    """So many connections that each worker of the proxy has some of them."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(connection(proxy)) for _ in range(32)]
+
+
+def status(
+    kept: http.client.HTTPConnection, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> int:
+    kept.request(method, path, body, headers)
     response = kept.getresponse()
     response.read()
     return response.status
+
+
+def date_in(offset: timedelta) -> tuple[str, str]:
+    return "date", format_datetime(datetime.now(UTC) + offset, usegmt=True)
+
+
+def refuse(upstream: Upstream, *headers: tuple[str, str | bytes], status_code: int = 403) -> None:
+    """Lets the upstream refuse what it would accept, until it is reset."""
+    upstream.answer = Answer(status_code, headers, [b"refused"])
+
+
+def assert_nothing_is_learned(proxy, upstream: Upstream) -> None:
+    """Gets a response of the upstream, and then another that depends on when the request was signed."""
+    with connection(proxy) as kept:
+        first = status(kept, "/s3/bucket")
+        assert first == (upstream.answer.status if upstream.answer else 200)
+        upstream.reset()
+        assert status(kept, "/s3/bucket") == 200, upstream.last.refusal
+        signed = datetime.strptime(upstream.last.request.header("x-amz-date"), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        assert abs(datetime.now(UTC) - signed) < timedelta(seconds=30)
+    assert skew_metric(proxy, upstream) == 0
 
 
 def skew_metric(proxy, upstream: Upstream) -> int:
@@ -100,25 +138,133 @@ def test_credentials_are_still_held_by_the_proxys_own_clock(start_proxy, skewed)
 
 
 @pytest.mark.parametrize(
-    "date", ["tomorrow", "", "Tue, 24 Nov 2026 25:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "\udcff", "0" * 5000]
+    "date",
+    [
+        "tomorrow",
+        "",
+        "Tue, 24 Nov 2026 25:00:00 GMT",
+        "Sun, 01 Jan 1950 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "\udcff",
+        "0" * 5000,
+    ],
 )
 def test_a_date_that_is_none_does_no_harm(proxy_of_s3, s3, date):
-    s3.answer = Answer(403, [("date", date.encode("utf-8", "surrogateescape"))], [b"refused"])
+    refuse(s3, ("date", date.encode("utf-8", "surrogateescape")), REQUEST_ID)
 
-    with connection(proxy_of_s3) as kept:
-        assert [status(kept, "/s3/bucket") for _ in range(2)] == [403, 403]
-        s3.reset()
-        assert status(kept, "/s3/bucket") == 200, s3.last.refusal
+    assert_nothing_is_learned(proxy_of_s3, s3)
 
 
 def test_nothing_is_learned_from_an_answer_that_is_no_refusal(proxy_of_s3, s3):
-    in_an_hour = "Fri, 01 Jan 2100 00:00:00 GMT"
-    s3.answer = Answer(200, [("date", in_an_hour)], [b""])
+    s3.answer = Answer(200, [date_in(timedelta(hours=1)), REQUEST_ID], [b""])
 
     with connection(proxy_of_s3) as kept:
         assert status(kept, "/s3/bucket") == 200
+    assert_nothing_is_learned(proxy_of_s3, s3)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("age", "600"),
+        ("Age", "0"),
+        ("x-cache", "Hit from cloudfront"),
+        ("X-Cache", "RefreshHit from cloudfront"),
+        ("x-cache", "MISS, HIT"),
+        ("x-cache", "TCP_HIT from edge.example"),
+        ("cache-status", "edge; hit"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("status_code", [400, 401, 403])
+def test_nothing_is_learned_from_a_refusal_out_of_a_cache(proxy_of_s3, s3, header, status_code):
+    refuse(s3, date_in(timedelta(minutes=-10)), REQUEST_ID, header, status_code=status_code)
+
+    assert_nothing_is_learned(proxy_of_s3, s3)
+
+
+@pytest.mark.parametrize("header", [("x-request-id", "1"), ("x-amz-cf-id", "1"), ("x-amzn-requestid", "")])
+def test_nothing_is_learned_from_a_refusal_without_a_request_id_of_aws(proxy_of_s3, s3, header):
+    refuse(s3, date_in(timedelta(hours=1)), header)
+
+    assert_nothing_is_learned(proxy_of_s3, s3)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("x-cache", "Error from cloudfront"), ("x-cache", "Miss from cloudfront"), ("via", "1.1 a.cloudfront.net")],
+    ids=" ".join,
+)
+def test_a_refusal_that_a_cache_passed_on_counts(start_proxy, s3, header):
+    proxy = start_proxy(policy({"/s3": s3_route(s3)}))
+    proxy.push(TEMPORARY_KEY)
+    refuse(s3, date_in(timedelta(hours=1)), ("x-amz-request-id", "4442587FB7D0A2F9"), header)
+
+    with connection(proxy) as kept:
+        assert status(kept, "/s3/bucket") == 403
         s3.reset()
-        assert status(kept, "/s3/bucket") == 200, s3.last.refusal
+        assert status(kept, "/s3/bucket") == 403
+        assert "15 minutes off" in s3.last.refusal
+
+
+def test_a_refusal_out_of_a_cache_does_not_take_back_what_was_learned(start_proxy, skewed):
+    proxy = start_proxy(policy({"/api": api_route(skewed)}))
+    proxy.push(TEMPORARY_KEY)
+
+    with connection(proxy) as kept:
+        assert [status(kept, "/api"), status(kept, "/api")] == [403, 200]
+        refuse(skewed, date_in(timedelta()), REQUEST_ID, ("age", "3600"))
+        assert status(kept, "/api") == 403
+        skewed.reset()
+        assert status(kept, "/api") == 200, skewed.last.refusal
+
+
+def test_what_one_worker_learns_the_others_use_within_a_second_or_two(start_proxy, skewed):
+    proxy = start_proxy(policy({"/api": api_route(skewed)}))
+    proxy.push(TEMPORARY_KEY)
+
+    with connections(proxy) as kept:
+        assert [status(kept[0], "/api"), status(kept[0], "/api")] == [403, 200]
+        time.sleep(SHARED_WITHIN)
+        assert [status(each, "/api") for each in kept] == [200] * len(kept)
+
+        skewed.verifier = replace(skewed.verifier, clock_offset=timedelta())
+        assert [status(kept[0], "/api"), status(kept[0], "/api")] == [403, 200]
+        time.sleep(SHARED_WITHIN)
+        assert [status(each, "/api") for each in kept] == [200] * len(kept)
+
+    assert skew_metric(proxy, skewed) == 0
+
+
+def test_a_restart_forgets(start_proxy, skewed):
+    proxy = start_proxy(policy({"/api": api_route(skewed)}))
+    for _ in range(2):
+        proxy.push(TEMPORARY_KEY)
+        with connection(proxy) as kept:
+            assert [status(kept, "/api"), status(kept, "/api")] == [403, 200]
+        proxy.envoy.restart()
+
+
+def test_hosts_that_clients_choose_share_one_gauge(start_proxy, skewed):
+    configuration = StockConfiguration()
+    configuration.lead_https_to(skewed.port)
+    route = {"prefix": "/", "hosts": ["*.amazonaws.com"], "service": "execute-api", "region": REGION}
+    proxy = start_proxy({"routes": [route], "credentialsWaitMs": 5000}, configuration)
+    proxy.push(TEMPORARY_KEY)
+
+    with connection(proxy) as kept:
+        hosts = [f"b{number}.execute-api.{REGION}.amazonaws.com" for number in range(200)]
+        # So many that the responses to all of them are looked at.
+        for host in hosts[:12]:
+            assert [status(kept, "/", Host=spelling) for spelling in (host, host.upper())] == [403, 200], host
+        for host in hosts[12:]:
+            status(kept, "/", Host=host)
+
+    gauges = [line for line in proxy.envoy.admin("/stats").splitlines() if "clock_skew" in line]
+    assert len(gauges) == 1, gauges
+    name, _, value = gauges[0].partition(": ")
+    assert name == "wasmcustom.sigv4.clock_skew_seconds;host=*.amazonaws.com"
+    assert abs(int(value) - 3600) <= 2
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ pub(super) struct SignedRequest {
     route: Option<usize>,
     /// Whether it is [looked at closely](super::sampling::Sampling).
     is_sampled: bool,
+    /// The host that it was signed for, if it is sampled and its route has no target: responses may tell of its clock.
+    authority: Vec<u8>,
     state: State,
 }
 
@@ -297,7 +299,7 @@ impl Held {
 
 impl SignedRequest {
     pub(super) fn new(context: u32, signer: Rc<Signer>) -> Self {
-        Self { context, signer, route: None, is_sampled: false, state: State::Passes }
+        Self { context, signer, route: None, is_sampled: false, authority: Vec::new(), state: State::Passes }
     }
 
     /// Signs the request, or holds it, or lets it pass where no route wants it.
@@ -308,7 +310,11 @@ impl SignedRequest {
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
-        match self.begin_on(&signer, route, &headers, &head?, ends)? {
+        let head = head?;
+        if self.is_sampled && route.target.is_none() {
+            self.authority = head.authority.to_vec();
+        }
+        match self.begin_on(&signer, route, &headers, &head, ends)? {
             Begun::Decided(state) => Ok(state),
             Begun::Waits { payload, since, credentials_by } => {
                 // Envoy itself answers should the body outgrow its buffer, and that answer can name the route.
@@ -420,14 +426,9 @@ impl SignedRequest {
         }
         let headers = HeaderMap::read(Map::Response)?;
         if let Some(date) = clock_skew::date_of_refusal(headers.iter()) {
-            // The request's headers are out of reach by now, but not its properties.
-            match &route.target {
-                Some(target) => self.signer.learn_clock(target.authority.as_bytes(), date, host::now()),
-                None => {
-                    let authority = host::property(b"request\0host").unwrap_or_default();
-                    self.signer.learn_clock(&authority, date, host::now());
-                }
-            }
+            let authority =
+                route.target.as_ref().map_or(self.authority.as_slice(), |target| target.authority.as_bytes());
+            self.signer.learn_clock(authority, date, host::now());
         }
         Ok(())
     }
