@@ -27,8 +27,9 @@ test-matrix: build ## Run the integration tests against Envoy 1.36 to 1.40, one 
 	integration/setup
 	.venv/bin/python integration/test-matrix $(ENVOY_RELEASES)
 
-fuzz: ## Look for inputs that break the filter's promises, FUZZ_SECONDS (60) for each target
+fuzz: build ## Look for inputs that break the filter's promises, FUZZ_SECONDS (60) for each target, natively and in wasm
 	build/system-packages c++
+	integration/setup
 	build/fuzz
 
 demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)

@@ -23,13 +23,14 @@ fn is_known(refusal: &str) -> bool {
     }
 }
 
-const PROBLEMS: [&str; 6] = [
+const PROBLEMS: [&str; 7] = [
     "missing, or not of the type that credential_process gives it",
     "must be 1",
     "must be letters and digits",
     "must not be empty",
     "must be printable ASCII without blanks; leave it out where there is none",
     "must be an ISO 8601 instant such as 2026-01-02T03:04:05Z",
+    "must lie between the years 1970 and 9999",
 ];
 
 fuzz_target!(|document: &[u8]| {

@@ -1,52 +1,100 @@
 """The filter in a host of our own that records every host call: for what a real Envoy does not show, the number of
-calls that a request makes and the memory that it leaves behind.
+calls that a request makes and the memory that it leaves behind, and for inputs by the thousand.
 
-It knows the calls that signing a request makes, and answers others with status 1, as a proxy does that finds nothing.
+It knows the calls that signing a request and answering a call to the intake make, and answers others with status 1, as a
+proxy does that finds nothing.
 """
 
+import functools
 import json
 import struct
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from wasmtime import Engine, FuncType, Instance, Module, Store, ValType
 from wasmtime import Func as HostFunction
 
-OK, NOT_FOUND = 0, 1
+OK, NOT_FOUND, CAS_MISMATCH = 0, 1, 8
 ROOT, PLUGIN_CONFIGURATION, REQUEST_BODY = 1, 7, 0
+CONTINUE = 0
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass
+class Reply:
+    """A local reply."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+@dataclass
+class Exchange:
+    """A request on its way through the filter, and what has become of it."""
+
+    headers: list[tuple[bytes, bytes]]
+    buffer: bytes = b""
+    """Of the body, what came and has not gone on."""
+    sent: bytes = b""
+    """Of the body, what has gone on."""
+    goes_on: bool = False
+    reply: Reply | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((value for other, value in self.headers if other == name), None)
+
+
+@functools.cache
+def _compiled(wasm: Path, _modified: int) -> tuple[Engine, Module]:
+    # That takes a second.
+    engine = Engine()
+    return engine, Module.from_file(engine, str(wasm))
 
 
 class WasmHost:
-    """One virtual machine with one plugin in it."""
+    """One virtual machine with a plugin in it, and others that a test adds."""
 
     def __init__(self, wasm: Path, configuration: dict, shared_data: dict[str, bytes]):
         self.calls: Counter[str] = Counter()
-        self.headers: dict[str, str] = {}
-        self.body = b""
+        self.log: list[str] = []
         self.requests_counted = 0
         self.seconds_passed = 0
+        self.properties: dict[bytes, bytes] = {}
+        self._exchange = Exchange([])
         self._started = int(time.time())
-        self._configuration = json.dumps(configuration).encode()
-        self._shared = dict(shared_data)
-        self._streams = 100
-        self._store = Store(Engine())
-        module = Module.from_file(self._store.engine, str(wasm))
+        self._configuration = b""
+        self._shared = {key: (value, 1) for key, value in shared_data.items()}
+        self._contexts = ROOT
+        engine, module = _compiled(wasm, wasm.stat().st_mtime_ns)
+        self._store = Store(engine)
         imports = [self._host_function(item) for item in module.imports]
         self._exports = Instance(self._store, module, imports).exports(self._store)
         self._memory = self._exports["memory"]
         self._call("_initialize")
         self._call("proxy_on_context_create", ROOT, 0)
         self._call("proxy_on_vm_start", ROOT, 0)
-        assert self._call("proxy_on_configure", ROOT, len(self._configuration)) == 1, "the configuration is refused"
+        assert self._configure(ROOT, json.dumps(configuration).encode()), "the configuration is refused"
         self.tick()
 
-    def tick(self) -> None:
-        self._call("proxy_on_tick", ROOT)
+    def tick(self, plugin: int = ROOT) -> None:
+        self._call("proxy_on_tick", plugin)
 
-    def remove(self) -> None:
-        """Removes the plugin, as a proxy does that has another configuration for it."""
-        self._call("proxy_on_delete", ROOT)
+    def add(self, configuration: bytes) -> int | None:
+        """Adds a plugin; `None` where it refuses its configuration."""
+        plugin = self._create_context(0)
+        if self._configure(plugin, configuration):
+            return plugin
+        self.remove(plugin)
+        return None
+
+    def remove(self, plugin: int = ROOT) -> None:
+        """Removes a plugin, as a proxy does that has another configuration for it."""
+        self._call("proxy_on_delete", plugin)
 
     @property
     def memory_bytes(self) -> int:
@@ -54,18 +102,39 @@ class WasmHost:
 
     def request(self, headers: list[tuple[str, str]], *parts: bytes) -> dict[str, str]:
         """Puts a request through the filter, its body in parts; gives the headers that the filter has set."""
-        self._streams += 1
-        stream = self._streams
-        self.headers, self.body = dict(headers), b""
-        before = dict(self.headers)
-        self._call("proxy_on_context_create", stream, ROOT)
-        self._call("proxy_on_request_headers", stream, len(headers), int(not parts))
+        before = dict(headers)
+        exchange = self.send([(name.encode(), value.encode()) for name, value in headers], *parts)
+        after = {name.decode(): value.decode() for name, value in exchange.headers}
+        return {name: value for name, value in after.items() if before.get(name) != value}
+
+    def send(self, headers: Headers, *parts: bytes, plugin: int = ROOT) -> Exchange:
+        """Puts a request through the filter, its body in parts, and a response where it is not answered already."""
+        exchange = self._exchange = Exchange(list(headers))
+        stream = self._create_context(plugin)
+        action = self._call("proxy_on_request_headers", stream, len(headers), int(not parts))
+        exchange.goes_on |= action == CONTINUE and exchange.reply is None
         for number, part in enumerate(parts):
-            self.body += part
-            self._call("proxy_on_request_body", stream, len(self.body), int(number == len(parts) - 1))
-        self._call("proxy_on_response_headers", stream, 1, 1)
+            if exchange.reply:
+                break
+            exchange.buffer += part
+            last = number == len(parts) - 1
+            action = self._call("proxy_on_request_body", stream, len(exchange.buffer), int(last))
+            if action == CONTINUE and exchange.reply is None:
+                exchange.goes_on = True
+                exchange.sent, exchange.buffer = exchange.sent + exchange.buffer, b""
+        if exchange.reply is None:
+            self._call("proxy_on_response_headers", stream, 1, 1)
         self._call("proxy_on_delete", stream)
-        return {name: value for name, value in self.headers.items() if before.get(name) != value}
+        return exchange
+
+    def _create_context(self, parent: int) -> int:
+        self._contexts += 1
+        self._call("proxy_on_context_create", self._contexts, parent)
+        return self._contexts
+
+    def _configure(self, plugin: int, configuration: bytes) -> bool:
+        self._configuration = configuration
+        return self._call("proxy_on_configure", plugin, len(configuration)) == 1
 
     def _call(self, export: str, *arguments: int) -> int | None:
         return self._exports[export](self._store, *arguments)
@@ -101,7 +170,7 @@ class WasmHost:
         return OK
 
     def _get_header_map_pairs(self, _map: int, pointer: int, size: int) -> int:
-        pairs = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        pairs = self._exchange.headers
         lengths = b"".join(struct.pack("<II", len(name), len(value)) for name, value in pairs)
         texts = b"".join(name + b"\0" + value + b"\0" for name, value in pairs)
         return self._give(struct.pack("<I", len(pairs)) + lengths + texts, pointer, size)
@@ -110,30 +179,62 @@ class WasmHost:
         return self._give(b"200", pointer, size) if self._read(name, length) == b":status" else NOT_FOUND
 
     def _add_header_map_value(self, _map: int, name: int, name_length: int, value: int, value_length: int) -> int:
-        self.headers[self._read(name, name_length).decode()] = self._read(value, value_length).decode()
+        self._exchange.headers.append((self._read(name, name_length), self._read(value, value_length)))
         return OK
 
-    _replace_header_map_value = _add_header_map_value
+    def _replace_header_map_value(self, _map: int, name: int, name_length: int, value: int, value_length: int) -> int:
+        self._remove_header_map_value(_map, name, name_length)
+        return self._add_header_map_value(_map, name, name_length, value, value_length)
 
     def _remove_header_map_value(self, _map: int, name: int, length: int) -> int:
-        self.headers.pop(self._read(name, length).decode(), None)
+        removed = self._read(name, length)
+        self._exchange.headers = [pair for pair in self._exchange.headers if pair[0] != removed]
         return OK
 
     def _get_buffer_bytes(self, buffer: int, start: int, length: int, pointer: int, size: int) -> int:
-        data = {PLUGIN_CONFIGURATION: self._configuration, REQUEST_BODY: self.body}.get(buffer)
+        data = {PLUGIN_CONFIGURATION: self._configuration, REQUEST_BODY: self._exchange.buffer}.get(buffer)
         if data is None:
             return NOT_FOUND
         return self._give(data[start : start + (length & 0xFFFFFFFF)], pointer, size)
 
-    def _get_shared_data(self, key: int, length: int, pointer: int, size: int, cas: int) -> int:
-        data = self._shared.get(self._read(key, length).decode())
+    def _set_buffer_bytes(self, buffer: int, start: int, length: int, data: int, size: int) -> int:
+        if buffer != REQUEST_BODY:
+            return NOT_FOUND
+        old, new = self._exchange.buffer, self._read(data, size)
+        self._exchange.buffer = old[:start] + new + old[start + (length & 0xFFFFFFFF) :]
+        return OK
+
+    def _send_local_response(
+        self, status: int, _details: int, _details_size: int, body: int, size: int, headers: int, headers_size: int, _: int
+    ) -> int:
+        self._exchange.reply = Reply(status, _pairs(self._read(headers, headers_size)), self._read(body, size))
+        return OK
+
+    def _continue_stream(self, _stream: int) -> int:
+        self._exchange.goes_on = True
+        return OK
+
+    def _get_property(self, path: int, length: int, pointer: int, size: int) -> int:
+        value = self.properties.get(self._read(path, length))
+        return NOT_FOUND if value is None else self._give(value, pointer, size)
+
+    def _get_shared_data(self, key: int, length: int, pointer: int, size: int, cas_at: int) -> int:
+        data, cas = self._shared.get(self._read(key, length).decode(), (None, 0))
         if data is None:
             return NOT_FOUND
-        self._write(cas, struct.pack("<I", 1))
+        self._write(cas_at, struct.pack("<I", cas))
         return self._give(data, pointer, size)
 
-    def _set_shared_data(self, key: int, length: int, value: int, size: int, _cas: int) -> int:
-        self._shared[self._read(key, length).decode()] = self._read(value, size)
+    def _set_shared_data(self, key: int, length: int, value: int, size: int, cas: int) -> int:
+        name = self._read(key, length).decode()
+        _, current = self._shared.get(name, (b"", 0))
+        if cas not in (0, current):
+            return CAS_MISMATCH
+        self._shared[name] = (self._read(value, size), current + 1)
+        return OK
+
+    def _log(self, _level: int, message: int, size: int) -> int:
+        self.log.append(self._read(message, size).decode(errors="replace"))
         return OK
 
     def _define_metric(self, _kind: int, _name: int, _length: int, id_at: int) -> int:
@@ -155,3 +256,14 @@ class WasmHost:
 
     def _register_shared_queue(self, *_: int) -> int:
         return OK
+
+
+def _pairs(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Reads a header map in the form that the ABI gives it."""
+    (count,) = struct.unpack_from("<I", data)
+    lengths = struct.iter_unpack("<II", data[4 : 4 + 8 * count])
+    at, pairs = 4 + 8 * count, []
+    for name, value in lengths:
+        pairs.append((data[at : at + name], data[at + name + 1 : at + name + 1 + value]))
+        at += name + value + 2
+    return pairs

@@ -221,3 +221,35 @@ def test_a_certificate_of_a_strange_authority_gets_nowhere(tls_intake, tmp_path)
 
     with pytest.raises(RuntimeError, match="curl ended with"):
         tls_intake("/v1/identities", client=stranger)
+
+
+@pytest.mark.parametrize(
+    ("expiration", "status"),
+    [
+        ("1960-01-01T00:00:00Z", 400),
+        ("1969-12-31T23:59:59.999999999Z", 400),
+        ("1970-01-01T00:30:00+01:00", 400),
+        ("0000-01-01T00:00:00Z", 400),
+        ("0001-01-01T00:00:00+23:59", 400),
+        ("9999-12-31T23:59:59-00:01", 400),
+        ("10000-01-01T00:00:00Z", 400),
+        ("18446744073709551615-01-01T00:00:00Z", 400),
+        ("9999-12-31T23:59:59.999999999Z", 204),
+        ("9999-12-31T23:59:59+23:59", 204),
+        ("2999-02-29T00:00:00Z", 400),
+        ("2999-01-01T00:00:00.1234567890123456789Z", 204),
+    ],
+)
+def test_no_expiration_ends_the_virtual_machine(lasting_proxy, expiration, status):
+    lasting_proxy.push(TEMPORARY_KEY)
+    document = json.loads(credential_document(TEMPORARY_KEY)) | {"Expiration": expiration}
+
+    answer = lasting_proxy.intake(PUSH, "PUT", json.dumps(document).encode())
+
+    assert answer.status == status, answer
+    if status == 400:
+        assert error_code(answer) == "InvalidCredentials"
+        assert "Expiration" in answer.json["error"]["message"]
+    assert lasting_proxy.identities()["default"]["held"]["accessKeyId"] == TEMPORARY_KEY.access_key
+    assert lasting_proxy.request("/api").status == 200
+    assert lasting_proxy.envoy.stat("wasm.sigv4.vm_reload") == 0
