@@ -1,8 +1,8 @@
 """The filter in a host of our own that records every host call: for what a real Envoy does not show, the number of
 calls that a request makes and the memory that it leaves behind, and for inputs by the thousand.
 
-It knows the calls that signing a request and answering a call to the intake make, and answers others with status 1, as a
-proxy does that finds nothing.
+It knows the calls that signing a request and answering a call to the intake make, and answers others with status 1, as
+a proxy does that finds nothing.
 """
 
 import functools
@@ -204,9 +204,8 @@ class WasmHost:
         self._exchange.buffer = old[:start] + new + old[start + (length & 0xFFFFFFFF) :]
         return OK
 
-    def _send_local_response(
-        self, status: int, _details: int, _details_size: int, body: int, size: int, headers: int, headers_size: int, _: int
-    ) -> int:
+    def _send_local_response(self, status: int, *arguments: int) -> int:
+        _details, _details_size, body, size, headers, headers_size, _grpc_status = arguments
         self._exchange.reply = Reply(status, _pairs(self._read(headers, headers_size)), self._read(body, size))
         return OK
 
