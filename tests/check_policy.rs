@@ -62,8 +62,9 @@ Note: the filter reads JSON; --convert prints this policy as such
 
 #[test]
 fn a_route_without_tls_is_shown_as_such() {
-    let policy = r#"{"routes": {"/a": {"hosts": ["s3.eu-west-1.amazonaws.com"]},
-                                "/b": {"hosts": ["s3.eu-west-1.amazonaws.com"], "upstreamTls": false}}}"#;
+    let policy = r#"{"routes": {
+        "/a": {"hosts": ["*.internal"], "service": "s3", "region": "eu-west-1"},
+        "/b": {"hosts": ["*.internal"], "service": "s3", "region": "eu-west-1", "upstreamTls": false}}}"#;
     let (_, output, _) = check(&["-"], policy);
     let shown = |route: &str| output.lines().find(|line| line.starts_with(route)).unwrap_or_default().to_owned();
     assert!(shown("/a").contains("as requested   ") && shown("/a").contains("auto: unsigned"), "{output}");

@@ -167,7 +167,7 @@ class Mesh(Intake):
         return {"name": "traffic", "address": address, "filter_chains": [chain]}
 
     def _routed_hosts(self) -> list[str]:
-        """The hosts that the proxy has routes for: a sidecar those of ServiceEntries, a gateway those of VirtualServices."""
+        """The hosts that the proxy has routes for: a sidecar from ServiceEntries, a gateway from VirtualServices."""
         if self.context == "SIDECAR_OUTBOUND":
             return self._external_hosts()
         return [
@@ -179,7 +179,7 @@ class Mesh(Intake):
         ]
 
     def _catch_all(self) -> list[dict]:
-        """Where a sidecar sends what no ServiceEntry has, as it is: Istio's default, `outboundTrafficPolicy: ALLOW_ANY`."""
+        """Where a sidecar sends what no ServiceEntry has: Istio's default, `outboundTrafficPolicy: ALLOW_ANY`."""
         if self.context != "SIDECAR_OUTBOUND":
             return []
         route = {"match": {"prefix": "/"}, "route": {"cluster": "PassthroughCluster", "timeout": "0s"}}

@@ -294,6 +294,7 @@ def test_a_host_that_is_signed_without_tls_is_found(kustomization, change, host)
         {"routes": {"/": {"hosts": [SQS, BUCKET, f"{S3}:80"]}}},
         {"routes": {"/": {"hosts": [SQS]}, "/plain": {"hosts": ["plain.internal"], "upstreamTls": False}}},
         {"routes": {"/": {"hosts": [SQS]}, "/plain": "http://plain.internal"}},
+        {"routes": {"/plain": "http://plain.internal"}},
     ],
 )
 def test_what_the_policy_itself_sends_in_clear_is_left_to_it(policy):
@@ -301,6 +302,14 @@ def test_what_the_policy_itself_sends_in_clear_is_left_to_it(policy):
     with_policy(policy)(manifests)
 
     assert check_hosts(manifests) == (0, "")
+
+
+def test_manifests_without_a_policy_are_not_taken_for_good():
+    manifests = [each for each in build(ISTIO / "base") if each["kind"] != "EnvoyFilter"]
+
+    code, told = check_hosts(manifests)
+
+    assert (code, "no signing policy" in told) == (1, True)
 
 
 @pytest.mark.parametrize("kind", ["BackendTLSPolicy", "Backend", "HTTPRoute"])

@@ -1,4 +1,4 @@
-"""The stock configurations on loopback: no web page of another site has requests signed, and programs are not hindered."""
+"""The stock configurations on loopback: no web page of another site has requests signed, and programs are served."""
 
 import json
 from pathlib import Path
@@ -68,9 +68,7 @@ def test_a_name_that_was_led_to_this_machine_finds_no_route(proxy, s3, host):
     assert not s3.received
 
 
-@pytest.mark.parametrize(
-    "target", ["http://evil.example/s3/bucket/key", "http://evil.example:8080/s3/bucket/key"]
-)
+@pytest.mark.parametrize("target", ["http://evil.example/s3/bucket/key", "http://evil.example:8080/s3/bucket/key"])
 def test_a_foreign_host_in_the_request_line_finds_no_route(proxy, s3, target):
     answer = raw.http1(proxy.port, f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
