@@ -139,7 +139,7 @@ impl<D: SharedData> CredentialStore<D> {
         let wants: Vec<Want> = self.0.read(WANTED);
         let live = wants.into_iter().filter(|want| want.until > seconds(now));
         let mut identities: Vec<Identity> = live.flat_map(|want| want.identities).collect();
-        identities.sort();
+        identities.sort_unstable();
         identities.dedup();
         identities
     }

@@ -33,27 +33,7 @@ impl Spelling {
 
     /// Lists the readings of a path that is spelled like this, the one as written first.
     pub fn readings(self) -> impl Iterator<Item = Reading> {
-        const KEPT: &[bool] = &[false];
-        const BOTH: &[bool] = &[false, true];
-        let choices = |possible: bool| if possible { BOTH } else { KEPT };
-        let slashes = |possible: bool, drops_parameters: bool| match (possible, drops_parameters) {
-            (false, _) => &Slash::ALL[..1],
-            // Without parameters to drop, both orders are the same.
-            (true, false) => &Slash::ALL[..2],
-            (true, true) => &Slash::ALL[..],
-        };
-        choices(self.parameters).iter().flat_map(move |&drops_parameters| {
-            choices(self.empty_segment).iter().flat_map(move |&drops_empty| {
-                slashes(self.encoded_slash, drops_parameters).iter().flat_map(move |&encoded_slash| {
-                    slashes(self.backslash, drops_parameters).iter().map(move |&backslash| Reading {
-                        encoded_slash,
-                        backslash,
-                        drops_parameters,
-                        drops_empty,
-                    })
-                })
-            })
-        })
+        READINGS.into_iter().filter(move |reading| reading.differs_for(self))
     }
 }
 
@@ -68,10 +48,6 @@ enum Slash {
     AfterParameters,
 }
 
-impl Slash {
-    const ALL: [Self; 3] = [Self::Literal, Self::Slash, Self::AfterParameters];
-}
-
 /// A way to split a path into segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
@@ -83,12 +59,51 @@ pub struct Reading {
     drops_empty: bool,
 }
 
+const READINGS: [Reading; 26] = {
+    let as_written = Reading {
+        encoded_slash: Slash::Literal,
+        backslash: Slash::Literal,
+        drops_parameters: false,
+        drops_empty: false,
+    };
+    let mut readings = [as_written; 26];
+    // Without parameters to drop, a slash has one meaning less.
+    let slashes = [Slash::Literal, Slash::Slash, Slash::AfterParameters];
+    let (mut count, mut number) = (0, 0);
+    while number < 36 {
+        let reading = Reading {
+            encoded_slash: slashes[number % 3],
+            backslash: slashes[number / 3 % 3],
+            drops_parameters: number / 9 % 2 == 1,
+            drops_empty: number / 18 == 1,
+        };
+        let is_possible = reading.drops_parameters
+            || !(matches!(reading.encoded_slash, Slash::AfterParameters)
+                || matches!(reading.backslash, Slash::AfterParameters));
+        if is_possible {
+            readings[count] = reading;
+            count += 1;
+        }
+        number += 1;
+    }
+    assert!(count == readings.len());
+    readings
+};
+
 impl Reading {
+    /// Returns whether the reading can differ from the others for a path that is spelled like this.
+    fn differs_for(self, spelling: Spelling) -> bool {
+        (spelling.encoded_slash || self.encoded_slash == Slash::Literal)
+            && (spelling.backslash || self.backslash == Slash::Literal)
+            && (spelling.parameters || !self.drops_parameters)
+            && (spelling.empty_segment || !self.drops_empty)
+    }
+
     /// Calls `visit` for each segment of an absolute path until it returns `false`: with the segment's bytes after
     /// decoding, and whether a slash follows. A segment longer than [`SEGMENT_MAX`] is `None`.
     ///
     /// The segment after a final slash is empty and the last one, in every reading.
-    pub fn visit_segments(self, path: &[u8], mut visit: impl FnMut(Option<&[u8]>, bool) -> bool) {
+    pub fn visit_segments(self, path: &[u8], visit: &mut dyn FnMut(Option<&[u8]>, bool) -> bool) {
         let mut room = [0; SEGMENT_MAX];
         let (mut len, mut in_parameters) = (0, false);
         for byte in Decode::new(path.strip_prefix(b"/").unwrap_or(path)) {
@@ -135,7 +150,7 @@ mod tests {
         let path = SafePath::check(path.as_bytes()).unwrap();
         let read = |reading: Reading| {
             let mut read = String::new();
-            reading.visit_segments(path.path(), |segment, _| {
+            reading.visit_segments(path.path(), &mut |segment, _| {
                 read.push('/');
                 read.push_str(&segment.unwrap().escape_ascii().to_string().replace('/', "|"));
                 true
@@ -176,7 +191,7 @@ mod tests {
     #[test]
     fn the_reading_as_written_is_the_first() {
         let mut segments = Vec::new();
-        Spelling::ANY.readings().next().unwrap().visit_segments(b"/a%2fb;c//d/", |segment, slash| {
+        Spelling::ANY.readings().next().unwrap().visit_segments(b"/a%2fb;c//d/", &mut |segment, slash| {
             segments.push((segment.unwrap().to_vec(), slash));
             true
         });
@@ -188,7 +203,7 @@ mod tests {
     fn a_segment_that_no_prefix_can_have_is_not_kept() {
         let path = [b"/", "a".repeat(SEGMENT_MAX + 1).as_bytes(), b"/b"].concat();
         let mut lengths = Vec::new();
-        Spelling::default().readings().next().unwrap().visit_segments(&path, |segment, _| {
+        Spelling::default().readings().next().unwrap().visit_segments(&path, &mut |segment, _| {
             lengths.push(segment.map(<[u8]>::len));
             true
         });

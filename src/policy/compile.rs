@@ -405,7 +405,7 @@ fn role_tags(written: Option<Entries<String>>, place: &Place) -> Result<Vec<(Str
         }
     }
     // Whose order tells nothing apart.
-    tags.sort();
+    tags.sort_unstable();
     Ok(tags)
 }
 

@@ -154,7 +154,7 @@ impl Matcher {
         let mut rank = 1;
         let found = |hosts: &Hosts, rank| hosts.find(host).map(|route| Found { route, rank });
         let mut best = found(&node.with_slash, rank);
-        reading.visit_segments(path, |segment, slash_follows| {
+        reading.visit_segments(path, &mut |segment, slash_follows| {
             let Some(child) = segment.and_then(|segment| node.children.get(segment)) else { return false };
             node = child;
             rank += 2;
@@ -172,7 +172,7 @@ impl Matcher {
         // The nodes of the resolved path's segments; `None` where no prefix has them.
         let mut nodes: Vec<Option<&Node>> = Vec::new();
         let mut ends_in_slash = true;
-        reading.visit_segments(path, |segment, slash_follows| {
+        reading.visit_segments(path, &mut |segment, slash_follows| {
             ends_in_slash = slash_follows || matches!(segment, Some(b"" | b"." | b".."));
             match segment {
                 Some(b"..") => drop(nodes.pop()),
@@ -206,7 +206,7 @@ struct Found {
 /// Returns how long a prefix is in a reading, as [`Found::rank`] counts.
 fn prefix_rank(prefix: &str, reading: Reading) -> usize {
     let mut rank = 0;
-    reading.visit_segments(prefix.as_bytes(), |segment, slash_follows| {
+    reading.visit_segments(prefix.as_bytes(), &mut |segment, slash_follows| {
         // What follows a final slash is not a segment.
         rank += if slash_follows || segment != Some(b"") { 2 } else { 1 };
         true
@@ -233,9 +233,9 @@ impl Hosts {
         for HostPattern { wildcard, name, port } in &route.hosts {
             let table = if *wildcard { &mut self.wildcard } else { &mut self.exact };
             let routes = table.entry(name.clone()).or_default();
-            routes.push((*port, route.index));
-            // A pattern that names a port is the more exact one.
-            routes.sort_by_key(|(port, _)| port.is_none());
+            // A pattern that names a port is the more exact one, so it stands first.
+            let at = if port.is_some() { 0 } else { routes.len() };
+            routes.insert(at, (*port, route.index));
         }
     }
 
