@@ -1,42 +1,69 @@
-# `make` prints what can be made. Everything that a target needs, it installs: system packages with apt-get, the rest
-# under .toolchain, .venv and target.
+# `make` prints what can be made. Everything that a target needs, it gets: system packages with apt-get, the rest under
+# .toolchain, .venv and target. V=1 shows all output; without, it is in target/logs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test test-matrix fuzz demo compose image bench soak lint format clean system-packages
+.NOTPARALLEL:
+.PHONY: help requirements build check test test-matrix test-install nightly fuzz demo compose image bench soak lint format clean
+
+FILTER := target/wasm/wasm32-unknown-unknown/release/sigv4_filter.wasm
+REFRESHER := target/release/credential-refresher
+CARGO := build/with-rust cargo
+# Of cargo's tests: a dot for each, and its output if it fails.
+NATIVE_TESTS := $(CARGO) test --locked --workspace $(if $(filter-out 0,$(V)),,-- --quiet)
 
 help: ## Print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: system-packages ## Build dist/sigv4_filter.wasm and dist/credential-refresher
-	build/cargo-wasm build --locked --release --lib
-	cargo build --locked --release --bin credential-refresher
-	mkdir -p dist
-	build/optimize-wasm target/wasm/wasm32-unknown-unknown/release/sigv4_filter.wasm dist/sigv4_filter.wasm
-	install -m 755 target/release/credential-refresher dist/
-	build/check-wasm dist/sigv4_filter.wasm
+requirements: ## Check what building and testing need, and install what is missing; every target does this first
+	@build/requirements
 
-test: build ## Run all tests: unit, property, and integration in a real Envoy
-	cargo test --locked --workspace
-	integration/setup
-	integration/setup-s3s-fs
-	.venv/bin/python -m pytest integration
+build: requirements ## Build dist/sigv4_filter.wasm and dist/credential-refresher
+	@build/step 'compile the filter' build/cargo-wasm build --locked --release --lib
+	@build/step 'compile the refresher' $(CARGO) build --locked --release --bin credential-refresher
+	@build/step 'optimize the filter' build/optimize-wasm $(FILTER) target/wasm/sigv4_filter.wasm
+	@build/check-wasm target/wasm/sigv4_filter.wasm
+	@# Each file gets its name only when it is complete.
+	@install -D -m 644 target/wasm/sigv4_filter.wasm dist/.partial && mv dist/.partial dist/sigv4_filter.wasm
+	@install -D -m 755 $(REFRESHER) dist/.partial && mv dist/.partial dist/credential-refresher
+
+check: requirements ## Check formatting and run the native tests: before each commit, a minute or two once built
+	@build/step 'check formatting' build/check-format
+	@build/step 'compile the native tests' $(CARGO) test --locked --workspace --no-run
+	@build/step --tests 'native tests' $(NATIVE_TESTS)
+
+test: build ## Run all tests: unit, property, and integration in a real Envoy: before each push
+	@build/step 'compile the native tests' $(CARGO) test --locked --workspace --no-run
+	@build/step --tests 'native tests' $(NATIVE_TESTS)
+	@build/step 'install the Python packages' integration/setup
+	@build/step 'build s3s-fs' integration/setup-s3s-fs
+	@build/step --tests 'integration tests' .venv/bin/python -m pytest integration
 
 test-matrix: build ## Run the integration tests against Envoy 1.36 to 1.40, one after another
-	integration/setup
+	@build/step 'install the Python packages' integration/setup
 	.venv/bin/python integration/test-matrix $(ENVOY_RELEASES)
 
+test-install: ## Run make demo and make test on a bare Debian 12, as root and as a user with sudo: as root, over an hour
+	integration/install/run
+
+nightly: ## Run what is too slow for each change: test-matrix, long fuzz and soak, test-install
+	$(MAKE) test-matrix
+	$(MAKE) fuzz FUZZ_SECONDS=600
+	$(MAKE) soak SOAK_REQUESTS=1000000 SOAK_SECONDS=300
+	$(MAKE) test-install
+
 fuzz: build ## Look for inputs that break the filter's promises, FUZZ_SECONDS (60) for each target, natively and in wasm
-	build/system-packages c++
-	integration/setup
+	@build/requirements c++
+	@build/step 'install the Python packages' integration/setup
 	build/fuzz
 
 demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to play with)
-	envoy/demo/run
+	@build/step 'install the Python packages' integration/setup
+	@envoy/demo/run
 
 compose: build ## Bring envoy/docker-compose.yaml up, pulling nothing, check it, take it down (KEEP=1 leaves it up)
-	integration/setup
+	@build/step 'install the Python packages' integration/setup
 	integration/compose/run
 
 image: build ## Make OCI images of filter and refresher under dist/, with bills of materials and licenses
@@ -44,33 +71,31 @@ image: build ## Make OCI images of filter and refresher under dist/, with bills 
 	build/image
 
 bench: build ## Measure what signing costs, against plain Envoy and its native signer
-	build/system-packages wrk
-	build/cargo-wasm build --locked --release --example empty_filter
-	build/cargo-wasm build --locked --release --lib --manifest-path integration/bench/sha256/Cargo.toml
-	RUSTFLAGS='--cfg sha2_backend="soft"' cargo build --locked --release --bin sha256-native \
-		--manifest-path integration/bench/sha256/Cargo.toml --target-dir target/bench/native
-	mkdir -p target/bench/sha256
-	cp target/wasm/wasm32-unknown-unknown/release/sha256_filter.wasm target/bench/native/release/sha256-native \
+	@build/requirements wrk
+	@build/step 'compile the empty filter' build/cargo-wasm build --locked --release --example empty_filter
+	@build/step 'compile SHA-256 for wasm' build/cargo-wasm build --locked --release --lib \
+		--manifest-path integration/bench/sha256/Cargo.toml
+	@RUSTFLAGS='--cfg sha2_backend="soft"' build/step 'compile SHA-256' $(CARGO) build --locked --release \
+		--bin sha256-native --manifest-path integration/bench/sha256/Cargo.toml --target-dir target/bench/native
+	@mkdir -p target/bench/sha256
+	@cp target/wasm/wasm32-unknown-unknown/release/sha256_filter.wasm target/bench/native/release/sha256-native \
 		target/bench/sha256/
-	integration/setup
+	@build/step 'install the Python packages' integration/setup
 	.venv/bin/python integration/bench/run
 
 soak: build ## Rotate credentials each second under load, and kill and reload things: no request may be lost
-	cargo build --locked --example soak_load --example soak_upstream
-	integration/setup
+	@build/step 'compile the load and its upstream' $(CARGO) build --locked --example soak_load --example soak_upstream
+	@build/step 'install the Python packages' integration/setup
 	.venv/bin/python integration/soak/run
 
-lint: system-packages ## Check formatting, lints and dependencies
+lint: requirements ## Check formatting, lints and dependencies
 	build/lint
 
-format: system-packages ## Format the Rust and the Python
-	cargo fmt --all
-	cargo fmt --manifest-path fuzz/Cargo.toml
+format: requirements ## Format the Rust and the Python
 	build/lint-tools
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 	.toolchain/lint/bin/ruff format .
 
 clean: ## Remove what was built (not the tools under .toolchain and .venv)
 	rm -rf dist target fuzz/target
-
-system-packages:
-	@build/system-packages
