@@ -15,7 +15,7 @@
 //! | [`intake`] | the private API through which credentials come in |
 //! | [`log_limit`] | warnings that requests can cause, kept to one a second |
 //! | [`pairs`] | the form in which the proxy hands maps over |
-//! | [`path`] | the request's path checked, and put behind its target's |
+//! | [`path`] | the request's path: checked, read as upstreams may, appended to its target's |
 //! | [`payload`] | when the hash of a body is known |
 //! | [`policy`] | the signing policy: checked, compiled, and matched |
 //! | [`refusal`] | the answers that the filter gives in place of an upstream's |

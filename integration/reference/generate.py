@@ -21,6 +21,32 @@ Every key of the policy, made from [its JSON schema](policy.schema.json), which 
 paths, payloads and headers are treated as a whole is in the [README](../README.md#policy). A test runs each example.
 """
 
+TAIL = """
+## What a target does not limit
+
+A target's path bounds which paths a route reaches, and for S3 the objects that `x-amz-copy-source` and
+`x-amz-rename-source` name. It does not bound what is done there, or what else a request names:
+
+- The action. `GET`, `PUT` and `DELETE` all pass, and so do subresources such as `?acl` and `?policy`.
+- `x-amz-target`, `Action=` and other selectors of services whose path is always `/` (DynamoDB, SQS, KMS, STS).
+- Names in a body or a query: the keys of S3's `DeleteObjects`, `?prefix=`, tables, queues, `x-amz-acl=`, grants.
+- Headers that name something other than an object to read: `x-amz-acl`, `x-amz-grant-*`, a KMS key,
+  `x-amz-website-redirect-location`; and `x-http-method-override`, which some APIs of your own may read.
+
+IAM does. Give the route a [role](#rolearn) whose policy allows the actions and resources that its callers need, and
+nothing else:
+
+```json
+{"Version": "2012-10-17",
+ "Statement": [{"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": "arn:aws:s3:::my-bucket/reports/*"}]}
+```
+
+Headers can be removed as well: `"requestHeaders": {"remove": ["x-amz-acl", "x-http-method-override"]}`.
+
+A host that is not one of AWS's is taken for an endpoint whose paths begin with the bucket. For a bucket that is a DNS
+name of its own, write S3's host name instead: `https://my-bucket.s3.eu-west-1.amazonaws.com`.
+"""
+
 # What comes after what, in the order in which a reader meets it.
 OBJECTS = {
     "Policy": ("Policy", "The plugin configuration itself."),
@@ -48,7 +74,7 @@ def render() -> str:
             parts.append(_key(schema, key, value, examples.pop(place)))
     if examples:
         raise KeyError(f"examples of keys that the schema does not have: {', '.join(examples)}")
-    return "\n".join(parts)
+    return "\n".join(parts) + TAIL
 
 
 def _key(schema: dict, key: str, value: dict, example: dict) -> str:

@@ -43,7 +43,7 @@ enum Slash {
     /// A byte of the segment.
     Literal,
     /// A slash.
-    Slash,
+    Separator,
     /// A slash, but only once parameters are dropped: in a parameter it goes with the parameter.
     AfterParameters,
 }
@@ -68,7 +68,7 @@ const READINGS: [Reading; 26] = {
     };
     let mut readings = [as_written; 26];
     // Without parameters to drop, a slash has one meaning less.
-    let slashes = [Slash::Literal, Slash::Slash, Slash::AfterParameters];
+    let slashes = [Slash::Literal, Slash::Separator, Slash::AfterParameters];
     let (mut count, mut number) = (0, 0);
     while number < 36 {
         let reading = Reading {
@@ -108,12 +108,12 @@ impl Reading {
         let (mut len, mut in_parameters) = (0, false);
         for byte in Decode::new(path.strip_prefix(b"/").unwrap_or(path)) {
             let slash = match byte.value {
-                b'/' if !byte.escaped => Slash::Slash,
+                b'/' if !byte.escaped => Slash::Separator,
                 b'/' => self.encoded_slash,
                 b'\\' => self.backslash,
                 _ => Slash::Literal,
             };
-            let ends = slash == Slash::Slash || (slash == Slash::AfterParameters && !in_parameters);
+            let ends = slash == Slash::Separator || (slash == Slash::AfterParameters && !in_parameters);
             if ends {
                 let dropped = len == 0 && self.drops_empty;
                 if !dropped && !visit(room.get(..len), true) {
