@@ -112,7 +112,9 @@ def statuses(port: int, paths: list[str]) -> list[int]:
         connection.close()
 
 
-@pytest.mark.parametrize("name", ["strict routes inside open ones", "open routes inside strict ones, and some paths without a route"])
+@pytest.mark.parametrize(
+    "name", ["strict routes inside open ones", "open routes inside strict ones, and some paths without a route"]
+)
 def test_no_spelling_is_signed_for_another_route_than_an_upstream_may_see(proxies, api, s3, name):
     proxy, routes = proxies[name]
     seed = random.randrange(2**32)
