@@ -28,7 +28,7 @@ build: requirements ## Build dist/sigv4_filter.wasm and dist/credential-refreshe
 	@install -D -m 644 target/wasm/sigv4_filter.wasm dist/.partial && mv dist/.partial dist/sigv4_filter.wasm
 	@install -D -m 755 $(REFRESHER) dist/.partial && mv dist/.partial dist/credential-refresher
 
-check: requirements ## Check formatting and run the native tests: before each commit, a minute or two once built
+check: requirements ## Check formatting and run the native tests: before each commit, two minutes once built
 	@build/step 'check formatting' build/check-format
 	@build/step 'compile the native tests' $(CARGO) test --locked --workspace --no-run
 	@build/step --tests 'native tests' $(NATIVE_TESTS)
@@ -44,7 +44,7 @@ test-matrix: build ## Run the integration tests against Envoy 1.36 to 1.40, one 
 	@build/step 'install the Python packages' integration/setup
 	.venv/bin/python integration/test-matrix $(ENVOY_RELEASES)
 
-test-install: ## Run make demo and make test on a bare Debian 12, as root and as a user with sudo: as root, over an hour
+test-install: ## Run make demo and make test on a bare Debian 12, as root and as a user with sudo: wants root, takes hours
 	integration/install/run
 
 nightly: ## Run what is too slow for each change: test-matrix, long fuzz and soak, test-install
