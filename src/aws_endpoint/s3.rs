@@ -22,17 +22,30 @@ pub enum S3Host<'a> {
         /// Its region.
         region: &'a str,
     },
+    /// A name outside of AWS's domains, whose first label may be a bucket.
+    Foreign {
+        /// The first label.
+        label: &'a str,
+        /// The rest of the host name.
+        rest: &'a str,
+    },
     /// Something else that holds objects: an access point on Outposts, of several regions, or with a Lambda function.
     Other,
 }
 
-/// Reads an S3 host name, in lower case without port or trailing dot. A host outside of AWS's domains is an endpoint: S3's
-/// likes address buckets by path, and a bucket that is a DNS name of its own has no certificate for it.
+/// Reads an S3 host name, in lower case without port or trailing dot.
 ///
 /// Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets", "Using Amazon S3 access points", and
 /// "AWS PrivateLink for Amazon S3".
 pub fn s3_host(host: &str) -> S3Host<'_> {
-    let Some(labels) = SUFFIXES.iter().find_map(|suffix| before(host, suffix.name)) else { return S3Host::Endpoint };
+    let Some(labels) = SUFFIXES.iter().find_map(|suffix| before(host, suffix.name)) else {
+        // An address has no labels. A bucket's name has three letters at least, so `s3` is none.
+        let is_address = host.starts_with('[') || host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        return match host.split_once('.') {
+            Some((label, rest)) if !is_address && label != "s3" => S3Host::Foreign { label, rest },
+            _ => S3Host::Endpoint,
+        };
+    };
     if let Some(labels) = before(labels, "vpce") {
         return vpc_endpoint(host, labels);
     }
@@ -47,7 +60,7 @@ pub fn s3_host(host: &str) -> S3Host<'_> {
         service if service == "s3" || service.starts_with("s3-") || service.starts_with("s3express-") => {
             bucket(host, resource)
         }
-        _ => S3Host::Endpoint,
+        _ => S3Host::Other,
     }
 }
 
@@ -57,7 +70,7 @@ fn vpc_endpoint<'a>(host: &'a str, labels: &'a str) -> S3Host<'a> {
     let (rest, _service) = split_last(rest);
     let (resource, _endpoint_id) = split_last(rest);
     match split_last(resource) {
-        ("", _) => S3Host::Endpoint,
+        ("", "bucket") => S3Host::Endpoint,
         (name, "bucket") => bucket(host, name),
         (name, "accesspoint") => S3Host::AccessPoint { name_and_account: name, region },
         _ => S3Host::Other,
@@ -114,6 +127,14 @@ mod tests {
     }
 
     #[test]
+    fn outside_of_aws_the_first_label_may_be_a_bucket() {
+        for host in ["mine.s3.localhost", "mine.nyc3.example.com", "minio.example", "s3-data.minio.example"] {
+            let (label, rest) = host.split_once('.').unwrap();
+            assert_eq!(s3_host(host), S3Host::Foreign { label, rest }, "{host}");
+        }
+    }
+
+    #[test]
     fn an_endpoint_names_no_bucket() {
         for host in [
             "s3.eu-west-1.amazonaws.com",
@@ -121,10 +142,10 @@ mod tests {
             "s3.amazonaws.com",
             "s3-eu-west-1.amazonaws.com",
             "bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com",
-            "minio.internal.example",
             "127.0.0.1",
             "[::1]",
             "localhost",
+            "s3.eu-central-1.example.com",
             "",
         ] {
             assert_eq!(s3_host(host), S3Host::Endpoint, "{host}");
@@ -133,6 +154,7 @@ mod tests {
             "p-1.op-1.s3-outposts.eu-west-1.amazonaws.com",
             "alias.mrap.accesspoint.s3-global.amazonaws.com",
             "l-1.s3-object-lambda.eu-west-1.amazonaws.com",
+            "b--use1-az4--x-s3.vpce-1a.s3express-use1-az4.us-east-1.vpce.amazonaws.com",
         ] {
             assert_eq!(s3_host(host), S3Host::Other, "{host}");
         }

@@ -519,12 +519,15 @@ fn check_copy_source(
     if !head.names_copy_source {
         return Ok(());
     }
-    headers.iter().filter(|(name, _)| route.request_headers.keeps(name)).try_for_each(|(name, value)| {
-        match policy::copy_source_header(name) {
-            Some(name) => policy.check_copy_source(route, (head.authority, &head.path), (name, value)),
-            None => Ok(()),
+    let mut seen = None;
+    for (name, value) in headers.iter().filter(|(name, _)| route.request_headers.keeps(name)) {
+        let Some(name) = policy::copy_source_header(name) else { continue };
+        if seen.replace(name).is_some() {
+            return Err(CopySourceError::Repeated(name));
         }
-    })
+        policy.check_copy_source(route, (head.authority, &head.path), (name, value))?;
+    }
+    Ok(())
 }
 
 fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {

@@ -100,7 +100,8 @@ impl Reading {
     }
 
     /// Calls `visit` for each segment of an absolute path until it returns `false`: with the segment's bytes after
-    /// decoding, and whether a slash follows. A segment longer than [`SEGMENT_MAX`] is `None`.
+    /// decoding, and whether a slash follows. A segment longer than [`SEGMENT_MAX`] is `None`, visited as soon as that is
+    /// known, as if a slash followed.
     ///
     /// The segment after a final slash is empty and the last one, in every reading.
     pub fn visit_segments(self, path: &[u8], visit: &mut dyn FnMut(Option<&[u8]>, bool) -> bool) {
@@ -116,20 +117,25 @@ impl Reading {
             let ends = slash == Slash::Separator || (slash == Slash::AfterParameters && !in_parameters);
             if ends {
                 let dropped = len == 0 && self.drops_empty;
-                if !dropped && !visit(room.get(..len), true) {
+                if !dropped && len <= SEGMENT_MAX && !visit(room.get(..len), true) {
                     return;
                 }
                 (len, in_parameters) = (0, false);
             } else if self.drops_parameters && ends_name(byte.value) {
                 in_parameters = true;
             } else if !in_parameters {
-                if let Some(free) = room.get_mut(len) {
-                    *free = byte.value;
+                match room.get_mut(len) {
+                    Some(free) => *free = byte.value,
+                    // Nobody who stops here reads on: a path of many kilobytes costs no more than a segment.
+                    None if len == SEGMENT_MAX && !visit(None, true) => return,
+                    None => {}
                 }
-                len += 1;
+                len = (len + 1).min(SEGMENT_MAX + 1);
             }
         }
-        visit(room.get(..len), false);
+        if len <= SEGMENT_MAX {
+            visit(room.get(..len), false);
+        }
     }
 }
 

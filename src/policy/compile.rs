@@ -249,6 +249,7 @@ impl Compiler {
             hosts,
             target,
             upstream_tls,
+            bucket_in_host: document.bucket_in_host,
             identity,
             scope,
             service: document.service,

@@ -17,6 +17,9 @@ use crate::signing::write_encoded;
 /// Every request header of S3's API that names an object, in lower case.
 const HEADERS: [&str; 2] = ["x-amz-copy-source", "x-amz-rename-source"];
 
+/// Longer than any value that S3 takes: a key has at most 1,024 bytes, or three times as many encoded.
+const VALUE_MAX: usize = 8192;
+
 /// Returns the name of the header that names another object, if this is one.
 pub fn copy_source_header(name: &[u8]) -> Option<&'static str> {
     HEADERS.into_iter().find(|header| header.as_bytes() == name)
@@ -30,12 +33,20 @@ pub enum CopySourceError {
         "{0} must be bucket/key, percent-encoded, with an optional ?versionId=, or the ARN of an object of an access point"
     )]
     Malformed(&'static str),
+    /// The header has more than one line.
+    #[error("{0} is sent more than once; send it once")]
+    Repeated(&'static str),
     /// The object's path has a dot segment, a malformed escape or a control character.
     #[error("in {0}, {1}")]
     Path(&'static str, PathError),
     /// The object is outside of the route's target.
     #[error("{0} names an object that this route does not reach; name one under the route's target")]
     Outside(&'static str),
+    /// The object is inside if the host's first label is a bucket, and outside if it is not, or the other way round.
+    #[error(
+        "{0}: set bucketInHost on the route, true or false, to say whether the first label of its host is a bucket"
+    )]
+    BucketUnclear(&'static str),
     /// The header was sent as a query parameter, which a presigned URL allows.
     #[error("{0} is a query parameter; send it as a header")]
     InQuery(&'static str),
@@ -52,16 +63,16 @@ impl Policy {
         (authority, path): (&[u8], &SafePath<'_>),
         (name, value): (&'static str, &[u8]),
     ) -> Result<(), CopySourceError> {
-        let request = Request { policy: self, route, authority, path };
+        // A route that Envoy's metadata named is not the policy's choice, and takes any path.
+        let is_chosen =
+            self.find(authority, path).is_ok_and(|found| found.is_some_and(|found| found.index == route.index));
+        let request = Request { policy: self, route, authority, is_chosen };
         // `+` is a blank to some decoders.
         let blank = value.contains(&b'+').then(|| value.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect());
         std::iter::once(value.to_vec()).chain(blank).try_for_each(|value: Vec<u8>| {
-            let object = Object::parse(&value).ok_or(CopySourceError::Malformed(name))?;
-            match request.reaches(&object) {
-                Ok(true) => Ok(()),
-                Ok(false) | Err(PathError::Ambiguous) => Err(CopySourceError::Outside(name)),
-                Err(error) => Err(CopySourceError::Path(name, error)),
-            }
+            let object = Some(&value).filter(|value| value.len() <= VALUE_MAX).and_then(|value| Object::parse(value));
+            let object = object.ok_or(CopySourceError::Malformed(name))?;
+            request.check(name, &object)
         })
     }
 }
@@ -108,7 +119,11 @@ impl Object {
         let object = object.strip_prefix(b"/").unwrap_or(&object);
         let by_arn = object.starts_with(b"arn:");
         let split = match by_arn {
-            true => object.windows(b"/object/".len()).position(|part| part == b"/object/").map(|at| (at, at + 8)),
+            true => {
+                // An access point may be called `object` itself.
+                let name = find(object, b":accesspoint/").map_or(0, |at| at + b":accesspoint/".len());
+                find(object.get(name..)?, b"/object/").map(|at| (name + at, name + at + b"/object/".len()))
+            }
             false => object.iter().position(|&byte| byte == b'/').map(|at| (at, at + 1)),
         };
         let (bucket_end, key_start) = split?;
@@ -118,11 +133,21 @@ impl Object {
 
     /// Returns whether the object is one of the access point.
     fn is_of_access_point(&self, name_and_account: &str, region: &str) -> bool {
-        let Ok(arn) = std::str::from_utf8(&self.bucket) else { return false };
+        self.access_point().is_some_and(|(own, own_region)| own_region == region && own == name_and_account)
+    }
+
+    /// Returns the host name of the access point whose object this is.
+    fn host_of_access_point(&self) -> Option<Vec<u8>> {
+        let (name_and_account, region) = self.access_point()?;
+        Some(format!("{name_and_account}.s3-accesspoint.{region}.amazonaws.com").into_bytes())
+    }
+
+    /// Returns the access point whose object this is: its name and account, as in its host name, and its region.
+    fn access_point(&self) -> Option<(String, &str)> {
+        let arn = std::str::from_utf8(&self.bucket).ok().filter(|_| self.by_arn)?;
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
-        let ["arn", _, "s3", arn_region, account, resource] = parts[..] else { return false };
-        let name = resource.strip_prefix("accesspoint/").unwrap_or_default();
-        self.by_arn && region == arn_region && format!("{name}-{account}") == name_and_account
+        let ["arn", _, "s3", region, account, resource] = parts[..] else { return None };
+        Some((format!("{}-{account}", resource.strip_prefix("accesspoint/")?), region))
     }
 
     /// The path that names the object where the bucket is in the path.
@@ -136,25 +161,55 @@ impl Object {
     }
 }
 
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
 /// The request that names an object.
 struct Request<'a> {
     policy: &'a Policy,
     route: &'a Route,
     authority: &'a [u8],
-    path: &'a SafePath<'a>,
+    /// The policy sends the request itself by this route.
+    is_chosen: bool,
 }
 
 impl Request<'_> {
-    /// Returns whether a request on the same route could name the object by its path.
-    fn reaches(&self, object: &Object) -> Result<bool, PathError> {
-        match &self.route.target {
-            Some(target) => self.target_reaches(target, object),
-            None => self.authority_reaches(object),
+    /// Checks that a request on the same route could name the object by its path, wherever the host has its buckets.
+    fn check(&self, header: &'static str, object: &Object) -> Result<(), CopySourceError> {
+        let mut buffer = [0; NAME_MAX];
+        let (host, port) = match &self.route.target {
+            Some(target) => (target.host(), None),
+            None => RequestHost::read(self.authority, &mut buffer).map_or(("", None), |host| (host.name, host.port)),
+        };
+        let reaches = |place| {
+            let reached = match &self.route.target {
+                Some(target) => self.target_reaches(place, target, object),
+                None => self.authority_reaches(place, port, object),
+            };
+            match reached {
+                Err(PathError::Ambiguous) => Ok(false),
+                Err(error) => Err(CopySourceError::Path(header, error)),
+                Ok(reached) => Ok(reached),
+            }
+        };
+        let (in_path, in_host) = match s3_host(host) {
+            S3Host::Foreign { label, rest } => {
+                let in_host = S3Host::Bucket { bucket: label, endpoint: rest };
+                let in_path = self.route.bucket_in_host != Some(true);
+                (in_path.then_some(S3Host::Endpoint), (self.route.bucket_in_host != Some(false)).then_some(in_host))
+            }
+            place => (Some(place), None),
+        };
+        match (in_path.map(reaches).transpose()?, in_host.map(reaches).transpose()?) {
+            (Some(true) | None, Some(true) | None) => Ok(()),
+            (Some(path), Some(host)) if path || host => Err(CopySourceError::BucketUnclear(header)),
+            _ => Err(CopySourceError::Outside(header)),
         }
     }
 
-    fn target_reaches(&self, target: &Target, object: &Object) -> Result<bool, PathError> {
-        let Some(path) = path_on(s3_host(target.host()), object) else { return Ok(false) };
+    fn target_reaches(&self, place: S3Host<'_>, target: &Target, object: &Object) -> Result<bool, PathError> {
+        let Some(path) = path_on(place, object) else { return Ok(false) };
         let target_path = percent::decode(target.path.as_bytes());
         let Some(rest) = path.strip_prefix(target_path.as_slice()) else { return Ok(false) };
         // A target's path ends at a segment's end.
@@ -172,29 +227,31 @@ impl Request<'_> {
     }
 
     /// Without a target, the object may be named on the request's own host, or on that of its bucket.
-    fn authority_reaches(&self, object: &Object) -> Result<bool, PathError> {
-        let mut buffer = [0; NAME_MAX];
-        let Some(host) = RequestHost::read(self.authority, &mut buffer) else { return Ok(false) };
-        let place = s3_host(host.name);
+    fn authority_reaches(&self, place: S3Host<'_>, port: Option<u16>, object: &Object) -> Result<bool, PathError> {
         let mut sent = Vec::new();
         if let Some(path) = path_on(place, object) {
             append_encoded(&path, &mut sent);
             return self.leads_here(self.authority, &sent);
         }
-        let (S3Host::Bucket { endpoint, .. }, false) = (place, object.by_arn) else { return Ok(false) };
+        let host = match place {
+            _ if object.by_arn => object.host_of_access_point(),
+            // A host name has no case, and a bucket's name has.
+            S3Host::Bucket { .. } if object.bucket.iter().any(u8::is_ascii_uppercase) => None,
+            S3Host::Bucket { endpoint, .. } => Some([object.bucket.as_slice(), b".", endpoint.as_bytes()].concat()),
+            _ => None,
+        };
+        let Some(mut authority) = host else { return Ok(false) };
+        if let Some(port) = port {
+            authority.extend_from_slice(format!(":{port}").as_bytes());
+        }
         append_encoded(&object.path_in_bucket(), &mut sent);
-        let port = host.port.map(|port| format!(":{port}")).unwrap_or_default();
-        let authority = [object.bucket.as_slice(), b".", endpoint.as_bytes(), port.as_bytes()].concat();
         self.leads_here(&authority, &sent)
     }
 
-    /// Returns whether the policy sends such a request by the same route. A route that Envoy's metadata named is not the
-    /// policy's choice, and takes any path.
+    /// Returns whether the policy sends such a request by the same route.
     fn leads_here(&self, authority: &[u8], path: &[u8]) -> Result<bool, PathError> {
         let path = SafePath::check(path)?;
-        let is_here = |found: Option<&Route>| found.is_some_and(|route| route.index == self.route.index);
-        let chosen_by_policy = self.policy.find(self.authority, self.path).is_ok_and(is_here);
-        Ok(!chosen_by_policy || is_here(self.policy.find(authority, &path)?))
+        Ok(!self.is_chosen || self.policy.find(authority, &path)?.is_some_and(|found| found.index == self.route.index))
     }
 }
 
@@ -206,7 +263,7 @@ fn path_on(host: S3Host<'_>, object: &Object) -> Option<Vec<u8>> {
         S3Host::AccessPoint { name_and_account, region } => {
             object.is_of_access_point(name_and_account, region).then(|| object.path_in_bucket())
         }
-        S3Host::Other => None,
+        S3Host::Foreign { .. } | S3Host::Other => None,
     }
 }
 

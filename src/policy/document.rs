@@ -140,6 +140,12 @@ pub(super) struct RouteDocument {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) upstream_tls: Option<bool>,
 
+    /// For S3 behind a host outside of AWS's domains: whether the host's first label is a bucket. The object that
+    /// `x-amz-copy-source` names is checked by it. Default: open, so that the object must be inside of the target either
+    /// way.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) bucket_in_host: Option<bool>,
+
     /// How the body is signed. Default: `auto`.
     #[serde(default, deserialize_with = "keyword")]
     pub(super) payload: Option<PayloadMode>,

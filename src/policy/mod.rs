@@ -121,6 +121,8 @@ pub struct Route {
     pub target: Option<Target>,
     /// Whether its upstream has TLS: by the target's scheme, or by what the policy says of a route without one.
     pub upstream_tls: bool,
+    /// Whether the first label of its host is a bucket, where that is no AWS host; `None` leaves it open.
+    pub bucket_in_host: Option<bool>,
     /// Whom it signs as: a place in [`Policy::identities`].
     pub identity: usize,
     /// The signing name that the policy writes; wins over all inference.

@@ -26,7 +26,6 @@ fn an_object_under_the_targets_bucket_and_path_passes_in_every_form() {
     for target in [
         "https://s3.eu-west-1.amazonaws.com/mine/dir",
         "https://mine.s3.eu-west-1.amazonaws.com/dir",
-        "https://minio.example:9000/mine/dir",
         "http://127.0.0.1/mine/dir",
         "https://s3.eu-west-1.amazonaws.com/mine/di%72",
         "https://s3.eu-west-1.amazonaws.com/mine",
@@ -133,10 +132,12 @@ fn without_a_target_the_source_is_named_on_its_own_host() {
     for host in ["mine.s3.eu-west-1.amazonaws.com", "s3.eu-west-1.amazonaws.com:443"] {
         assert_eq!(check_on(all, host, "/x", "other/key"), Ok(()), "{host}");
     }
+    let of_point = &format!("{ARN}/key");
+    assert_eq!(check_on(all, "mine.s3.eu-west-1.amazonaws.com", "/x", of_point), Ok(()));
     let one = r#"{"routes": {"/": {"hosts": ["mine.s3.eu-west-1.amazonaws.com"]}}}"#;
     let host = "MINE.s3.eu-west-1.amazonaws.com.:443";
     assert_eq!(check_on(one, host, "/x", "mine/key"), Ok(()));
-    for source in ["other/key", "other.mine/key", "mine.s3/key", "evil.example%23/key"] {
+    for source in ["other/key", "other.mine/key", "mine.s3/key", "evil.example%23/key", of_point] {
         assert_eq!(check_on(one, host, "/x", source), Err(CopySourceError::Outside(NAME)), "{source}");
     }
     let path = r#"{"routes": {"/mine/dir": {"hosts": ["s3.eu-west-1.amazonaws.com"]}}}"#;
@@ -173,4 +174,70 @@ proptest::proptest! {
         let path = SafePath::check(b"/a").unwrap();
         let _ = policy.check_copy_source(&policy.routes()[0], (b"h", &path), (NAME, &source));
     }
+}
+
+/// Checks a source on the route `/a` to a target outside of AWS, whose first label is a bucket, or is not, or may be.
+fn check_outside_of_aws(target: &str, bucket_in_host: Option<bool>, source: &str) -> Result<(), CopySourceError> {
+    let told = bucket_in_host.map(|told| format!(r#", "bucketInHost": {told}"#)).unwrap_or_default();
+    let policy = format!(r#"{{"routes": {{"/a": {{"target": "{target}", "service": "s3", "region": "x"{told}}}}}}}"#);
+    check_on(&policy, "h", "/a/mine/x", source)
+}
+
+#[test]
+fn outside_of_aws_the_policy_says_where_the_bucket_is() {
+    let (path, host) = (Some(false), Some(true));
+    for (target, bucket_in_host, source) in [
+        ("https://minio.example:9000/mine/dir", path, "/mine/dir/key"),
+        ("https://minio.example", path, "/mine/key"),
+        ("https://minio.example", path, "/other/key"),
+        ("https://mine.nyc3.example.com", host, "/mine/key"),
+        ("https://mine.nyc3.example.com", None, "/mine/key"),
+        ("https://mine.s3.localhost:9000/dir", host, "/mine/dir/key"),
+    ] {
+        assert_eq!(check_outside_of_aws(target, bucket_in_host, source), Ok(()), "{target} {source}");
+    }
+    let (outside, unclear) = (CopySourceError::Outside(NAME), CopySourceError::BucketUnclear(NAME));
+    for (target, bucket_in_host, source, error) in [
+        ("https://minio.example:9000/mine/dir", path, "/minio/mine/dir/key", outside),
+        ("https://minio.example:9000/mine/dir", path, "/mine/other/key", outside),
+        ("https://minio.example:9000/mine/dir", None, "/mine/dir/key", unclear),
+        ("https://minio.example:9000/mine/dir", None, "/minio/mine/dir/key", unclear),
+        ("https://minio.example", None, "/mine/key", unclear),
+        ("https://mine.nyc3.example.com", None, "/other/secret", unclear),
+        ("https://mine.nyc3.example.com", host, "/other/secret", outside),
+        ("https://mine.nyc3.example.com", host, "/mine.nyc3/secret", outside),
+        ("https://mine.nyc3.example.com", host, "/min/secret", outside),
+        ("https://mine.s3.localhost:9000/dir", host, "/dir/secret", outside),
+        ("https://mine.s3.localhost:9000/dir", None, "/dir/secret", unclear),
+    ] {
+        assert_eq!(check_outside_of_aws(target, bucket_in_host, source), Err(error), "{target} {source}");
+    }
+}
+
+#[test]
+fn a_host_that_has_no_room_for_a_bucket_is_an_endpoint() {
+    for target in
+        ["http://127.0.0.1:9000/mine", "http://[::1]/mine", "http://minio:9000/mine", "https://s3.example/mine"]
+    {
+        assert_eq!(check_outside_of_aws(target, None, "/mine/key"), Ok(()), "{target}");
+        let checked = check_outside_of_aws(target, None, "/other/key");
+        assert_eq!(checked, Err(CopySourceError::Outside(NAME)), "{target}");
+    }
+}
+
+#[test]
+fn an_access_point_may_be_called_object() {
+    let target = "https://object-123456789012.s3-accesspoint.eu-west-1.amazonaws.com/dir";
+    let arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/object/object";
+    assert_eq!(check(target, &format!("{arn}/dir/key")), Ok(()));
+    assert_eq!(check(target, &format!("{arn}/object/key")), Err(CopySourceError::Outside(NAME)));
+}
+
+#[test]
+fn a_buckets_name_has_case_and_a_value_has_a_bound() {
+    let one = r#"{"routes": {"/": {"hosts": ["mine.s3.amazonaws.com"]}}}"#;
+    let checked = check_on(one, "mine.s3.amazonaws.com", "/x", "/Mine/secret");
+    assert_eq!(checked, Err(CopySourceError::Outside(NAME)));
+    let long = format!("/mine/dir/{}", "a".repeat(VALUE_MAX));
+    assert_eq!(check("https://s3.eu-west-1.amazonaws.com/mine", &long), Err(CopySourceError::Malformed(NAME)));
 }

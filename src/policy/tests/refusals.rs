@@ -505,11 +505,11 @@ fn keys_of_a_route() {
         (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
         (
             route(r#""headers": {}"#),
-            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, bucketInHost, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""session": "x""#),
-            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, bucketInHost, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""payload": "sign""#),
