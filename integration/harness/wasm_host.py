@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wasmtime import Engine, FuncType, Instance, Module, Store, ValType
+from wasmtime import Config, Engine, FuncType, Instance, Module, Store, ValType
 from wasmtime import Func as HostFunction
 
 OK, NOT_FOUND, CAS_MISMATCH = 0, 1, 8
@@ -49,17 +49,25 @@ class Exchange:
         return next((value for other, value in self.headers if other == name), None)
 
 
+# More than a test uses, and half of what the counter holds.
+_FUEL = 1 << 62
+
+
 @functools.cache
-def _compiled(wasm: Path, _modified: int) -> tuple[Engine, Module]:
+def _compiled(wasm: Path, _modified: int, counts_instructions: bool) -> tuple[Engine, Module]:
     # That takes a second.
-    engine = Engine()
+    configuration = Config()
+    configuration.consume_fuel = counts_instructions
+    engine = Engine(configuration)
     return engine, Module.from_file(engine, str(wasm))
 
 
 class WasmHost:
     """One virtual machine with a plugin in it, and others that a test adds."""
 
-    def __init__(self, wasm: Path, configuration: dict, shared_data: dict[str, bytes]):
+    def __init__(
+        self, wasm: Path, configuration: dict, shared_data: dict[str, bytes], counts_instructions: bool = False
+    ):
         self.calls: Counter[str] = Counter()
         self.log: list[str] = []
         self.requests_counted = 0
@@ -70,8 +78,10 @@ class WasmHost:
         self._configuration = b""
         self._shared = {key: (value, 1) for key, value in shared_data.items()}
         self._contexts = ROOT
-        engine, module = _compiled(wasm, wasm.stat().st_mtime_ns)
+        engine, module = _compiled(wasm, wasm.stat().st_mtime_ns, counts_instructions)
         self._store = Store(engine)
+        if counts_instructions:
+            self._store.set_fuel(_FUEL)
         imports = [self._host_function(item) for item in module.imports]
         self._exports = Instance(self._store, module, imports).exports(self._store)
         self._memory = self._exports["memory"]
@@ -99,6 +109,11 @@ class WasmHost:
     @property
     def memory_bytes(self) -> int:
         return self._memory.data_len(self._store)
+
+    @property
+    def instructions(self) -> int:
+        """How many WebAssembly instructions have run; for a host that counts them."""
+        return _FUEL - self._store.get_fuel()
 
     def request(self, headers: list[tuple[str, str]], *parts: bytes) -> dict[str, str]:
         """Puts a request through the filter, its body in parts; gives the headers that the filter has set."""

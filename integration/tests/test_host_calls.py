@@ -175,3 +175,24 @@ def test_a_body_is_hashed_part_by_part_and_not_kept(size):
 
     assert "authorization" in written
     assert signer.memory_bytes - before <= 64 << 10
+
+
+SLASHES = ";%2F%5C//"
+
+
+@pytest.mark.parametrize("names_copy_source", [False, True], ids=["", "copy source"])
+@pytest.mark.parametrize("path", ["a" * 57_000 + SLASHES, ("a" + SLASHES) * 5_700, "aaaa" + SLASHES * 6_300])
+def test_a_path_of_many_readings_costs_what_a_path_of_its_length_costs(path, names_copy_source):
+    s3 = "https://s3.eu-west-1.amazonaws.com/mine"
+    shared = {"sigv4.credentials.default": credential_document(TEMPORARY_KEY), "sigv4.generation": b"1"}
+    policy = {"routes": {"/": s3, "/private": f"{s3}/private", "/aaaa/b": f"{s3}/x"}}
+    signer = WasmHost(WASM, policy, shared, counts_instructions=True)
+    copy_source = ("x-amz-copy-source", "mine/" + "a%2F;" * 1_000)
+
+    def instructions(path: str) -> int:
+        before = signer.instructions
+        head = [(":method", "PUT"), (":authority", "app.example"), (":path", f"/{path}"), (":scheme", "http")]
+        signer.request([*head, copy_source] if names_copy_source else head)
+        return signer.instructions - before
+
+    assert instructions(path) < 5 * instructions("a" * len(path))
