@@ -65,9 +65,8 @@ class Envoy:
     def stop(self) -> None:
         reloads = self._vm_reloads()
         self.process.stop()
-        # A VM that died in the last request is not reloaded, and leaves a line alone.
-        died = [line for line in self.log.splitlines() if "Uncaught RuntimeError" in line or "in-VM backtrace" in line]
-        assert self.expects_dead_vm or not (reloads or died), f"wasm VMs died: {reloads} {died}"
+        died = reloads + self._vm_traps()
+        assert self.expects_dead_vm or not died, f"wasm VMs died: {died}"
 
     def restart(self) -> None:
         """A new process: what the old one held in memory is gone, and TCP listeners have other ports."""
@@ -114,6 +113,15 @@ class Envoy:
     @property
     def log(self) -> str:
         return self.process.log
+
+    @property
+    def dead_vms(self) -> list[str]:
+        """What shows that wasm VMs have died since the start: lines of the log, and counters that are not 0."""
+        return self._vm_reloads() + self._vm_traps()
+
+    def _vm_traps(self) -> list[str]:
+        """A VM that died is replaced by the next request alone, but leaves a line at once."""
+        return [line for line in self.log.splitlines() if "failed: Uncaught " in line or "in-VM backtrace" in line]
 
     def _vm_reloads(self) -> list[str]:
         """The counters of reloaded VMs that are not 0; none where Envoy does not answer any more."""

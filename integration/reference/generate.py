@@ -43,8 +43,9 @@ nothing else:
 
 Headers can be removed as well: `"requestHeaders": {"remove": ["x-amz-acl", "x-http-method-override"]}`.
 
-A host that is not one of AWS's is taken for an endpoint whose paths begin with the bucket. For a bucket that is a DNS
-name of its own, write S3's host name instead: `https://my-bucket.s3.eu-west-1.amazonaws.com`.
+Outside of AWS, a host name does not tell whether it begins with a bucket. There a copy's source passes only if it is
+under the target either way, and is refused with a message that asks for [`bucketInHost`](#bucketinhost) otherwise. An
+address, a name of one label and one that begins with `s3.` have no bucket in them.
 """
 
 # What comes after what, in the order in which a reader meets it.

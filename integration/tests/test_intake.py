@@ -252,4 +252,4 @@ def test_no_expiration_ends_the_virtual_machine(lasting_proxy, expiration, statu
         assert "Expiration" in answer.json["error"]["message"]
     assert lasting_proxy.identities()["default"]["held"]["accessKeyId"] == TEMPORARY_KEY.access_key
     assert lasting_proxy.request("/api").status == 200
-    assert lasting_proxy.envoy.stat("wasm.sigv4.vm_reload") == 0
+    assert not lasting_proxy.envoy.dead_vms
