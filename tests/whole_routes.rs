@@ -180,6 +180,20 @@ fn expected<'p>(policy: &'p Policy, host: (&str, u16), path: &[u8]) -> Result<Op
     Ok(written)
 }
 
+/// The route that an upstream sees in a path if it reads prefixes as it reads paths.
+fn seen_by_upstream<'p>(
+    policy: &'p Policy,
+    host: (&str, u16),
+    path: &[u8],
+    split: &upstream::Split,
+) -> Option<&'p Route> {
+    let segments = split.segments(path);
+    let ranked = policy.routes_by_precedence().into_iter().rev().filter(|route| takes_host(route, host));
+    ranked
+        .max_by_key(|route| prefix_rank(&split.segments(route.prefix.as_bytes()), &segments).map_or(0, |rank| rank + 1))
+        .filter(|route| prefix_rank(&split.segments(route.prefix.as_bytes()), &segments).is_some())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -233,6 +247,14 @@ proptest! {
             expected.map(|route| route.map(|route| &route.name)),
             "{} among {:?}", request.escape_ascii(), policy.routes().iter().map(|route| &route.name).collect::<Vec<_>>()
         );
+        let Ok(Some(route)) = found else { return Ok(()) };
+        for split in splits() {
+            let seen = seen_by_upstream(&policy, (name, port), path.path(), &split);
+            prop_assert_eq!(
+                seen.map(|seen| &seen.name), Some(&route.name),
+                "{} among {:?}", request.escape_ascii(), policy.routes().iter().map(|route| &route.name).collect::<Vec<_>>()
+            );
+        }
     }
 
     #[test]

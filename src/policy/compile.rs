@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::confusable::confusable;
 use super::document::{
     AlgorithmName, Entries, LocationName, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, SigningDocument,
     StringOrList, WholeNumber,
@@ -116,6 +117,7 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
         return Err(place.refuse("has no route; add one, such as {\"/orders\": \"https://…\"}"));
     }
     refuse_duplicates(&routes)?;
+    refuse_confusable(&routes)?;
     name_apart(&mut routes);
     let routes: Vec<Route> = routes.into_iter().map(|(route, _)| route).collect();
 
@@ -606,6 +608,17 @@ fn refuse_duplicates(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
         }
     }
     Ok(())
+}
+
+fn refuse_confusable(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
+    let prefixes: Vec<&str> = routes.iter().map(|(route, _)| route.prefix.as_str()).collect();
+    let Some((one, other)) = confusable(&prefixes) else { return Ok(()) };
+    let (Some((route, place)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
+    Err(place.refuse(format!(
+        "an upstream may read the prefix {:?} as one whose paths {other} takes, or the other way round; write it without \
+         `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00",
+        route.prefix
+    )))
 }
 
 /// Routes that share a prefix get their first host into their name.

@@ -6,7 +6,8 @@
 //! Segments are compared decoded: `/%61dmin` is `/admin` to the upstream, so it is to the policy. As written, an encoded
 //! slash stays inside its segment: `/a%2Fadmin` is one segment, which the prefixes `/a` and `/a/admin` do not match. An
 //! upstream may read it as two, so such a path is looked up in each of its [readings](crate::path::Reading). If they lead
-//! to different routes, the request is refused: no spelling gets past a stricter route.
+//! to different routes, the request is refused: no spelling gets past a stricter route. A prefix with several readings that
+//! meets another one in any of them is refused when the policy [loads](super::confusable).
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

@@ -15,6 +15,7 @@
 //! | `error` | refusals |
 
 mod compile;
+mod confusable;
 mod copy_source;
 mod document;
 mod error;

@@ -98,16 +98,6 @@ fn a_prefix_is_read_like_the_path_that_begins_with_it() {
 }
 
 #[test]
-fn two_prefixes_that_an_upstream_may_not_tell_apart_do_not_get_each_others_requests() {
-    let policy = r#"{"routes": {
-        "/a/b": {"target": "https://s3.eu-west-1.amazonaws.com/bucket", "allowUnauthenticatedRequests": false},
-        "/a%2Fb": "https://s3.eu-west-1.amazonaws.com/bucket"
-    }}"#;
-    assert_eq!(find_in(policy, "/a%2Fb/key"), Err(PathError::Ambiguous));
-    assert_eq!(find_in(policy, "/a/b/key%2F"), Ok(Some("/a/b".to_owned())));
-}
-
-#[test]
 fn a_path_that_is_refused_is_looked_for_in_every_reading() {
     let policy = policy(
         r#"{"routes": [{"prefix": "/private", "hosts": ["h.example"], "target": "https://sqs.eu-west-1.amazonaws.com"}]}"#,

@@ -151,6 +151,12 @@ fn the_forms_of_routes() {
             r#"routes["/%61"]: the prefix "/%61" is already taken by routes["/a"]; keep one, or give each other hosts"#,
         ),
         (
+            policy(
+                r#"{"routes": {"/": "https://sqs.eu-west-1.amazonaws.com", "/a%2Fb": "https://sqs.eu-west-1.amazonaws.com"}}"#,
+            ),
+            r#"routes["/a%2Fb"]: an upstream may read the prefix "/a%2Fb" as one whose paths routes["/"] takes, or the other way round; write it without `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00"#,
+        ),
+        (
             policy(r#"{"routes": [{"target": "https://h"}]}"#),
             r#"routes[0]: has no prefix; add one, such as "prefix": "/orders""#,
         ),
