@@ -5,8 +5,15 @@
 /// Headers of a client that signing owns: they are dropped, and our own take their place.
 #[inline]
 pub fn is_owned_by_signing(name: &[u8]) -> bool {
-    const OWNED: [&[u8]; 5] =
-        [b"authorization", b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256", b"x-amz-region-set"];
+    const OWNED: [&[u8]; 6] = [
+        b"authorization",
+        b"x-amz-date",
+        b"x-amz-security-token",
+        b"x-amz-content-sha256",
+        b"x-amz-region-set",
+        // Belongs to the credentials of an S3 Express session, with which the client has signed.
+        b"x-amz-s3session-token",
+    ];
     matches!(name.first(), Some(b'a' | b'A' | b'x' | b'X'))
         && OWNED.iter().any(|owned| name.eq_ignore_ascii_case(owned))
 }

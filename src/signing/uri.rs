@@ -250,7 +250,7 @@ fn version_2_parameter(name: &[u8]) -> u8 {
 
 /// The parameters that presigning puts in a query. A client that has presigned its request gets it signed anew.
 fn is_presigning_parameter(name: &[u8]) -> bool {
-    const PARAMETERS: [&[u8]; 8] = [
+    const PARAMETERS: [&[u8]; 10] = [
         b"algorithm",
         b"credential",
         b"date",
@@ -259,6 +259,8 @@ fn is_presigning_parameter(name: &[u8]) -> bool {
         b"signature",
         b"security-token",
         b"region-set",
+        b"content-sha256",
+        b"s3session-token",
     ];
     match name.split_at_checked(6) {
         Some((beginning, rest)) => {
@@ -455,6 +457,10 @@ mod tests {
             &X-Amz-Expires=1&x-amz-signedheaders=host&X%2DAmz-Signature=0&X-Amz-Security-Token=t&X-Amz-Region-Set=*";
         assert_eq!(wire(UriStyle::S3, presigned), "/k?versionId=1");
         assert_eq!(wire(UriStyle::S3, "/k?X-Amz-Date"), "/k");
+        assert_eq!(
+            wire(UriStyle::S3, "/k?X-Amz-Content-Sha256=0&x-amz-s3session-token=t&X-Amz-S3session-Token=t"),
+            "/k"
+        );
         assert_eq!(wire(UriStyle::S3, "/k?x-amz-meta=1&X-Amz-Dat&x-amz-"), "/k?x-amz-meta=1&X-Amz-Dat&x-amz-");
     }
 
