@@ -259,9 +259,45 @@ def with_entry(manifests):
     manifests.append({"kind": "DestinationRule", "metadata": {"name": "plain"}, "spec": rule})
 
 
+def with_virtual_service(route: dict, subsets: list[dict] = ()):
+    """Sends a host elsewhere, and gives the DestinationRule subsets."""
+
+    def change(manifests):
+        service = {"hosts": [S3], "http": [route]}
+        manifests.append({"kind": "VirtualService", "metadata": {"name": "plain"}, "spec": service})
+        [rule] = listed(manifests, "DestinationRule")
+        rule["subsets"] = list(subsets)
+
+    return change
+
+
+def to(host: str, **destination) -> list[dict]:
+    return [{"destination": {"host": host, **destination}}]
+
+
+def seen_by_some(kind: str, **limit):
+    def change(manifests):
+        for spec in listed(manifests, kind):
+            spec.update(limit)
+
+    return change
+
+
+PLAIN_SUBSET = {"name": "plain", "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
+PLAIN_PORT = {"name": "plain", "trafficPolicy": {"portLevelSettings": [{"port": {"number": 80}}]}}
+
+
 @pytest.mark.parametrize(
     ("change", "host"),
     [
+        (with_virtual_service({"route": to("proxy.internal")}), S3),
+        (with_virtual_service({"route": [*to(S3, port={"number": 80}), *to("proxy.internal")]}), S3),
+        (with_virtual_service({"route": to(S3, port={"number": 80}), "mirror": {"host": "proxy.internal"}}), S3),
+        (with_virtual_service({"route": to(S3, port={"number": 80}, subset="plain")}, [PLAIN_SUBSET]), S3),
+        (with_virtual_service({"route": to(S3, port={"number": 80}, subset="plain")}, [PLAIN_PORT]), S3),
+        (seen_by_some("DestinationRule", workloadSelector={"matchLabels": {"app": "other"}}), S3),
+        (seen_by_some("DestinationRule", exportTo=["."]), SQS),
+        (seen_by_some("ServiceEntry", exportTo=["other"]), SQS),
         (without_host, SQS),
         (without_rule, S3),
         (with_tls({"mode": "DISABLE"}), S3),
@@ -300,6 +336,16 @@ def test_a_host_that_is_signed_without_tls_is_found(kustomization, change, host)
 def test_what_the_policy_itself_sends_in_clear_is_left_to_it(policy):
     manifests = build(ISTIO / "base")
     with_policy(policy)(manifests)
+
+    assert check_hosts(manifests) == (0, "")
+
+
+def test_a_virtual_service_that_keeps_tls_is_accepted():
+    manifests = build(ISTIO / "base")
+    tls = {"name": "tls", "trafficPolicy": {"tls": {"mode": "SIMPLE"}}}
+    with_virtual_service({"route": [*to(S3, port={"number": 80}), *to(S3, subset="tls")]}, [tls, PLAIN_SUBSET])(
+        manifests
+    )
 
     assert check_hosts(manifests) == (0, "")
 
