@@ -1,0 +1,167 @@
+//! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket or a local port.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::AUTHORIZATION;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use sigv4_core::credentials::{CredentialStore, Credentials, Identity, LEASE, SetError, SharedData};
+use sigv4_core::intake::{self, Caller, IntakePolicy, Reply};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+
+/// A proxy's shared data.
+#[derive(Default)]
+struct Memory(Mutex<HashMap<String, (Vec<u8>, u32)>>);
+
+impl SharedData for &Memory {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.lock().unwrap().get(key).cloned()
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError> {
+        let mut map = self.0.lock().unwrap();
+        let current = map.get(key).map_or(0, |(_, cas)| *cas);
+        if cas != 0 && cas != current {
+            return Err(SetError::Raced);
+        }
+        map.insert(key.to_owned(), (value.to_vec(), current + 1));
+        Ok(())
+    }
+}
+
+/// What the proxy wants, holds and has seen.
+#[derive(Default)]
+pub struct Intake {
+    memory: Memory,
+    wanted: Mutex<Vec<Identity>>,
+    policies: AtomicU32,
+    pushes: Mutex<Vec<String>>,
+    delay: Mutex<Duration>,
+    port_policy: Option<IntakePolicy>,
+}
+
+/// A running intake; it ends, and forgets all it held, when this is dropped.
+pub struct Running {
+    pub intake: Arc<Intake>,
+    /// Ends with its connections when dropped.
+    _serving: JoinSet<()>,
+}
+
+impl Running {
+    pub fn on_socket(path: &Path, wanted: &[Identity]) -> Self {
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+        let intake = Arc::new(Intake { wanted: Mutex::new(wanted.to_vec()), ..Intake::default() });
+        let mut serving = JoinSet::new();
+        serving.spawn({
+            let intake = intake.clone();
+            async move {
+                let mut connections = JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    connections.spawn(serve(stream, intake.clone()));
+                }
+            }
+        });
+        Self { intake, _serving: serving }
+    }
+
+    /// Lets nobody in without the token whose SHA-256 is this.
+    pub async fn on_port(token_sha256: &str, wanted: &[Identity]) -> (Self, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let policy = serde_json::json!({"intake": {"tokenSha256": [token_sha256]}}).to_string();
+        let port_policy = Some(IntakePolicy::from_json(policy.as_bytes()).unwrap());
+        let intake = Arc::new(Intake { wanted: Mutex::new(wanted.to_vec()), port_policy, ..Intake::default() });
+        let mut serving = JoinSet::new();
+        serving.spawn({
+            let intake = intake.clone();
+            async move {
+                let mut connections = JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    connections.spawn(serve(stream, intake.clone()));
+                }
+            }
+        });
+        (Self { intake, _serving: serving }, port)
+    }
+
+    pub fn held(&self, identity: &Identity) -> Option<Credentials> {
+        CredentialStore(&self.intake.memory).get(identity.id())
+    }
+
+    /// Ids of the identities in the order of their pushes.
+    pub fn pushes(&self) -> Vec<String> {
+        self.intake.pushes.lock().unwrap().clone()
+    }
+
+    /// As if another policy was loaded, and the leases of all before it had run out.
+    pub fn want(&self, wanted: &[Identity]) {
+        let policy = self.intake.policies.fetch_add(1, Ordering::Relaxed) + 1;
+        let all_before_ended = SystemTime::now() + 2 * LEASE * policy;
+        CredentialStore(&self.intake.memory).want(&policy.to_string(), wanted, all_before_ended).unwrap();
+        *self.intake.wanted.lock().unwrap() = wanted.to_vec();
+    }
+
+    /// As if somebody had called `DELETE`.
+    pub fn revoke(&self, identity: &Identity) {
+        CredentialStore(&self.intake.memory).revoke(identity.id()).unwrap();
+    }
+
+    /// Answers each call so late from now on.
+    pub fn delay(&self, delay: Duration) {
+        *self.intake.delay.lock().unwrap() = delay;
+    }
+
+    /// As if another refresher had pushed.
+    pub fn put(&self, identity: &Identity, credentials: Credentials) {
+        CredentialStore(&self.intake.memory).put(identity.id(), &credentials).unwrap();
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, intake: Arc<Intake>) {
+    let service = service_fn(|request| {
+        let intake = intake.clone();
+        async move { Ok::<_, Infallible>(intake.answer(request).await) }
+    });
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+impl Intake {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let delay = *self.delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
+        let caller = Caller {
+            over_unix_socket: self.port_policy.is_none(),
+            authorization: parts.headers.get(AUTHORIZATION).map(|value| value.as_bytes()),
+            ..Caller::default()
+        };
+        let reply = if self.port_policy.clone().unwrap_or_default().admits(&caller) {
+            let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
+            store.want("policy", &self.wanted.lock().unwrap(), now).unwrap();
+            intake::answer(&store, parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &body, now)
+        } else {
+            Reply::unauthenticated()
+        };
+        if parts.method == Method::PUT && reply.changed {
+            let id = parts.uri.path().split('/').nth(3).unwrap();
+            self.pushes.lock().unwrap().push(id.to_owned());
+        }
+        let mut response = Response::new(Full::from(reply.body));
+        *response.status_mut() = StatusCode::from_u16(reply.status).unwrap();
+        response
+    }
+}
