@@ -86,13 +86,6 @@ def test_a_route_without_a_target_looks_at_the_cluster(members, more):
     assert signer.calls - Counter(SIGNED_AT_ONCE) == Counter({"get_property": more} if more else {})
 
 
-def test_a_clients_upstream_scheme_is_one_call_more():
-    signer = host()
-    signer.request([*BROWSER, ("x-sigv4-upstream", "http")])
-
-    assert signer.calls - Counter(SIGNED_AT_ONCE) == {"remove_header_map_value": 1}
-
-
 def test_the_access_log_is_four_calls_more():
     signer = host(accessLog=True)
     signer.request(BROWSER)

@@ -47,6 +47,29 @@ def proxy(start_shared_proxy, _api):
     return proxy
 
 
+@pytest.mark.parametrize("metadata", [{"disabled": True}, {"route": "/open"}], ids=str)
+@pytest.mark.parametrize("mutation", ["stock", "none"])
+@pytest.mark.parametrize("value", ["http", "https"])
+def test_a_client_does_not_choose_the_metadata_by_the_header_of_the_signer(start_proxy, api, metadata, mutation, value):
+    routes = {"/open": api_route(api), "/strict": api_route(api, allowUnauthenticatedRequests=False)}
+    configuration = StockConfiguration()
+    connections = configuration.http_connection_manager("traffic")
+    if mutation == "none":
+        del connections["early_header_mutation_extensions"]
+    connections["route_config"]["virtual_hosts"][0]["routes"][0]["metadata"] = {"filter_metadata": {"sigv4": metadata}}
+    proxy = start_proxy(policy(routes), configuration)
+    proxy.push(TEMPORARY_KEY)
+
+    # Without the header or with it taken off, the policy chooses; else there is no telling what Envoy would choose.
+    for path, expected in [("/strict/x", 401), ("/open/x", 200)]:
+        assert proxy.request(path).status == expected
+        answer = proxy.request(path, headers={"X-Sigv4-Upstream": value})
+        if mutation == "none":
+            assert (answer.status, answer.json["error"]["code"]) == (400, "UnsupportedRequest")
+        else:
+            assert answer.status == expected
+
+
 @pytest.mark.parametrize(
     ("path", "target"),
     [

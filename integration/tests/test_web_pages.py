@@ -22,7 +22,7 @@ def from_file(path: Path, upstream) -> StockConfiguration:
     for route in policy["routes"].values():
         route.pop("roleArn", None)
         route |= {"target": upstream.url, "service": "s3", "region": REGION}
-    policy["routes"]["/kept"] = {"hosts": ["*.amazonaws.com"]}
+    policy["routes"]["/kept"] = {"hosts": ["*.invalid"], "service": "s3", "region": REGION}
     configuration.configure(configuration.signer, {**policy, "credentialsWaitMs": 5000})
     return configuration
 
@@ -77,8 +77,8 @@ def test_a_foreign_host_in_the_request_line_finds_no_route(proxy, s3, target):
 
 
 def test_a_route_without_a_target_keeps_its_own_hosts(proxy):
-    # Signed, and sent to a name that is not resolved here; to another, there is no route.
-    assert proxy.request("/kept", headers={"Host": "sqs.eu-west-1.amazonaws.com"}).status == 503
+    # Signed, and sent to a name that nobody has (RFC 6761, 6.4); to another, there is no route.
+    assert proxy.request("/kept", headers={"Host": "sqs.invalid"}).status == 503
     assert proxy.request("/kept", headers={"Host": "localhost"}).status == 404
 
 
@@ -130,6 +130,15 @@ def test_a_page_of_another_site_is_refused(proxy, s3, method, headers):
     for host in ("localhost:8080", "127.0.0.1:8080"):
         response = proxy.request("/s3/bucket/key", method, headers={"Host": host, **headers}, body=body)
         assert response.status == 403
+    assert not s3.received
+
+
+@pytest.mark.parametrize("lines", [("cross-site", "none"), ("none", "Cross-Site"), ("cross-site", "cross-site")])
+def test_of_several_lines_one_of_another_site_counts(proxy, s3, lines):
+    head = "".join(f"Sec-Fetch-Site: {line}\r\n" for line in lines)
+    answer = raw.http1(proxy.port, f"GET /s3/bucket/key HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
+
+    assert raw.statuses(answer) == [403]
     assert not s3.received
 
 

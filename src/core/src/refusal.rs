@@ -59,6 +59,9 @@ pub enum UnsupportedRequest {
          https:// URLs through https_proxy"
     )]
     Connect,
+    /// The signer's own header is there.
+    #[error("x-sigv4-upstream is set by the signer; send the request without it")]
+    UpstreamScheme,
     /// The host takes SigV4A alone, and the route signs with SigV4.
     #[error("the host {host:?} takes SigV4A signatures only; set signing.algorithm: sigv4a for route {route}")]
     Sigv4aHost {

@@ -308,7 +308,7 @@ impl SignedRequest {
     fn begin(&mut self, ends: bool) -> Result<State, Refusal> {
         let signer = Rc::clone(&self.signer);
         let headers = HeaderMap::read(Map::Request).map_err(failed)?;
-        remove_upstream_scheme(&headers).map_err(failed)?;
+        refuse_upstream_scheme(&headers)?;
         let head = RequestHead::of(&headers);
         let Some(route) = choose_route(&signer.policy, &headers, &head)? else { return Ok(State::Passes) };
         self.route = Some(route.index);
@@ -542,11 +542,13 @@ fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {
         .try_for_each(|header| host::replace_header(Map::Response, header.name.as_bytes(), header.value.as_bytes()))
 }
 
-/// Removes an [`UPSTREAM_SCHEME_HEADER`] of the client, whatever becomes of the request: on one that passes untouched it
-/// would choose plain HTTP.
-fn remove_upstream_scheme(headers: &HeaderMap) -> Result<(), HostError> {
-    let name = UPSTREAM_SCHEME_HEADER.as_bytes();
-    if headers.iter().any(|(sent, _)| sent == name) { host::remove_header(Map::Request, name) } else { Ok(()) }
+/// Refuses a request that has the signer's own [`UPSTREAM_SCHEME_HEADER`]. Envoy has chosen its route by it, so nothing that
+/// Envoy says of the route can be relied on, and removing the header would not change what it says.
+fn refuse_upstream_scheme(headers: &HeaderMap) -> Result<(), UnsupportedRequest> {
+    match headers.iter().any(|(sent, _)| sent == UPSTREAM_SCHEME_HEADER.as_bytes()) {
+        true => Err(UnsupportedRequest::UpstreamScheme),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a request that would leave, signed, through a cluster of Istio's that adds no TLS: the one for hosts that no
