@@ -43,9 +43,10 @@ nothing else:
 
 Headers can be removed as well: `"requestHeaders": {"remove": ["x-amz-acl", "x-http-method-override"]}`.
 
-Outside of AWS, a host name does not tell whether it begins with a bucket. There a copy's source passes only if it is
-under the target either way, and is refused with a message that asks for [`bucketInHost`](#bucketinhost) otherwise. An
-address, a name of one label and one that begins with `s3.` have no bucket in them.
+Outside of AWS, a host name does not tell whether it begins with a bucket. There a copy's source is refused with a
+message that asks for [`s3Domain`](#s3domain). An address, a name of one label and one that begins with `s3.` have no
+bucket in them. With [`signing.redirect`](#redirect) the client sends the request itself, with headers that the signer
+does not see: there it is the upstream that has to refuse `x-amz-*` headers that are not signed, as S3 does.
 """
 
 # What comes after what, in the order in which a reader meets it.

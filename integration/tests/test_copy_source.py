@@ -20,6 +20,7 @@ def proxy(start_shared_proxy, _s3):
         "/all": s3_route(_s3),
         "/removed": s3_route(_s3, "/mine/dir", requestHeaders={"remove": ["x-amz-copy-source"]}),
         "/other": {**s3_route(_s3, "/mine/dir"), "service": "execute-api"},
+        "/client": {"target": f"{_s3.url}/mine/dir", "signing": {"scope": "client"}},
     }
     proxy = start_shared_proxy(policy(routes))
     proxy.push(TEMPORARY_KEY)
@@ -98,6 +99,26 @@ def test_to_other_services_it_is_a_header_like_any_other(proxy, s3):
     proxy.request("/other/to", "PUT", headers={"x-amz-copy-source": "/other-bucket/secret"})
 
     assert s3.last.request.header("x-amz-copy-source") == "/other-bucket/secret"
+
+
+@pytest.mark.parametrize("service", ["s3", "s3-x", "execute-api"])
+@pytest.mark.parametrize("query", ["", "?x-amz-copy-source=/other-bucket/secret"])
+def test_a_client_that_names_the_service_does_not_switch_the_check_off(proxy, s3, service, query):
+    credential = (
+        f"AWS4-HMAC-SHA256 Credential=x/20200101/eu-west-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    )
+    headers = {"authorization": credential}
+    if not query:
+        headers["x-amz-copy-source"] = "/other-bucket/secret"
+    response = proxy.request(f"/client/to{query}", "PUT", headers=headers)
+
+    assert (response.status, response.json["error"]["code"]) == (400, "InvalidPath")
+    assert not s3.received
+
+
+def test_a_copy_and_a_rename_may_stand_side_by_side(proxy):
+    headers = {"x-amz-copy-source": "/mine/dir/a", "x-amz-rename-source": "/mine/dir/b"}
+    assert proxy.request("/dir/to", "PUT", headers=headers).status == 200
 
 
 def test_these_are_all_the_headers_by_which_s3_names_an_object():

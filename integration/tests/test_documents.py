@@ -105,6 +105,8 @@ def test_the_example_of_a_key_does_what_the_reference_says(proxy, aws, place):
     assert response.status == 200, response.text
     sent_method, _, target = example["sends"].partition(" ")
     sent = urlsplit(target)
+    # The cluster for http is not led to the upstream.
+    assert sent.scheme == "https"
     asked = last.request.target if last.verdict.location == "header" else last.request.path
     expected = sent.path + (f"?{sent.query}" if sent.query else "")
     assert (last.request.method, last.request.header("host"), asked) == (sent_method, sent.netloc, expected)

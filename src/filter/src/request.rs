@@ -352,7 +352,7 @@ impl SignedRequest {
         }
         refuse_pass_through(route, head)?;
         let service = signer.service(route, head)?;
-        if is_s3(&service) {
+        if is_s3(&service) || route.takes_clients_service() {
             check_copy_source(&signer.policy, route, headers, head).map_err(Refusal::InvalidCopySource)?;
         }
         let now = signer.now();
@@ -521,12 +521,13 @@ fn check_copy_source(
     if !head.names_copy_source {
         return Ok(());
     }
-    let mut seen = None;
+    let mut seen = Vec::new();
     for (name, value) in headers.iter().filter(|(name, _)| route.request_headers.keeps(name)) {
         let Some(name) = policy::copy_source_header(name) else { continue };
-        if seen.replace(name).is_some() {
+        if seen.contains(&name) {
             return Err(CopySourceError::Repeated(name));
         }
+        seen.push(name);
         policy.check_copy_source(route, (head.authority, &head.path), (name, value))?;
     }
     Ok(())

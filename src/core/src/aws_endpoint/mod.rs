@@ -10,7 +10,7 @@
 mod s3;
 mod table;
 
-pub use s3::{S3Host, s3_host};
+pub use s3::{S3Host, bucket_host, s3_host};
 
 use table::{BEHIND_REGION, FAMILIES, GLOBAL, GOVCLOUD_GLOBAL_REGION, MULTI_REGION, NAMES, SUFFIXES, Suffix, UNTOLD};
 
@@ -187,7 +187,7 @@ fn tails(name: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The labels before `tail`, where `name` ends in it and has more.
-fn before<'a>(name: &'a str, tail: &str) -> Option<&'a str> {
+pub(crate) fn before<'a>(name: &'a str, tail: &str) -> Option<&'a str> {
     name.strip_suffix(tail)?.strip_suffix('.')
 }
 

@@ -22,13 +22,8 @@ pub enum S3Host<'a> {
         /// Its region.
         region: &'a str,
     },
-    /// A name outside of AWS's domains, whose first label may be a bucket.
-    Foreign {
-        /// The first label.
-        label: &'a str,
-        /// The rest of the host name.
-        rest: &'a str,
-    },
+    /// A name outside of AWS's domains, which may begin with a bucket.
+    Foreign,
     /// Something else that holds objects: an access point on Outposts, of several regions, or with a Lambda function.
     Other,
 }
@@ -41,10 +36,8 @@ pub fn s3_host(host: &str) -> S3Host<'_> {
     let Some(labels) = SUFFIXES.iter().find_map(|suffix| before(host, suffix.name)) else {
         // An address has no labels. A bucket's name has three letters at least, so `s3` is none.
         let is_address = host.starts_with('[') || host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        return match host.split_once('.') {
-            Some((label, rest)) if !is_address && label != "s3" => S3Host::Foreign { label, rest },
-            _ => S3Host::Endpoint,
-        };
+        let may_have_bucket = host.contains('.') && !host.starts_with("s3.") && !is_address;
+        return if may_have_bucket { S3Host::Foreign } else { S3Host::Endpoint };
     };
     if let Some(labels) = before(labels, "vpce") {
         return vpc_endpoint(host, labels);
@@ -80,6 +73,21 @@ fn vpc_endpoint<'a>(host: &'a str, labels: &'a str) -> S3Host<'a> {
 fn bucket<'a>(host: &'a str, bucket: &'a str) -> S3Host<'a> {
     let endpoint = host.get(bucket.len() + 1..).unwrap_or_default();
     S3Host::Bucket { bucket, endpoint }
+}
+
+/// Returns the host name of a bucket beside another one, by the endpoint in the other's host name. A directory bucket names
+/// its zone (`name--zone--x-s3`); from the endpoint of a general purpose bucket, its region is not known.
+///
+/// Source: Amazon S3 User Guide, "Regional and Zonal endpoints for directory buckets".
+pub fn bucket_host(bucket: &str, endpoint: &str) -> Option<String> {
+    let zone = bucket.strip_suffix("--x-s3").and_then(|rest| rest.rsplit_once("--")).map(|(_, zone)| zone);
+    let zonal = endpoint.starts_with("s3express-").then(|| endpoint.split_once('.')).flatten();
+    Some(match (zone, zonal) {
+        (Some(zone), Some((_, region))) => format!("{bucket}.s3express-{zone}.{region}"),
+        (Some(_), None) => return None,
+        (None, Some((_, region))) => format!("{bucket}.s3.{region}"),
+        (None, None) => format!("{bucket}.{endpoint}"),
+    })
 }
 
 #[cfg(test)]
@@ -127,11 +135,25 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_aws_the_first_label_may_be_a_bucket() {
+    fn outside_of_aws_a_name_may_begin_with_a_bucket() {
         for host in ["mine.s3.localhost", "mine.nyc3.example.com", "minio.example", "s3-data.minio.example"] {
-            let (label, rest) = host.split_once('.').unwrap();
-            assert_eq!(s3_host(host), S3Host::Foreign { label, rest }, "{host}");
+            assert_eq!(s3_host(host), S3Host::Foreign, "{host}");
         }
+    }
+
+    #[test]
+    fn a_bucket_has_its_host_beside_that_of_another() {
+        let zonal = "s3express-usw2-az1.us-west-2.amazonaws.com";
+        for (bucket, endpoint, host) in [
+            ("b", "s3.eu-west-1.amazonaws.com", "b.s3.eu-west-1.amazonaws.com"),
+            ("my.bucket", "s3.localhost", "my.bucket.s3.localhost"),
+            ("b", zonal, "b.s3.us-west-2.amazonaws.com"),
+            ("b--usw2-az1--x-s3", zonal, "b--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com"),
+            ("b--usw2-az3--x-s3", zonal, "b--usw2-az3--x-s3.s3express-usw2-az3.us-west-2.amazonaws.com"),
+        ] {
+            assert_eq!(bucket_host(bucket, endpoint).as_deref(), Some(host));
+        }
+        assert_eq!(bucket_host("b--usw2-az1--x-s3", "s3.us-west-2.amazonaws.com"), None);
     }
 
     #[test]

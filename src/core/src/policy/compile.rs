@@ -15,7 +15,7 @@ use super::headers::{self, Direction, HeaderRules};
 use super::host::HostPattern;
 use super::matcher::{Matcher, PREFIX_MAX, PrefixSegments};
 use super::{Algorithm, Location, PayloadMode, Policy, Route, Scheme, ScopeSource, Target, path_syntax};
-use crate::aws_endpoint;
+use crate::aws_endpoint::{self, S3Host, before, s3_host};
 use crate::credentials::{DEFAULT_SESSION_NAME, Identity, Role};
 use crate::signing::Scope;
 
@@ -183,6 +183,7 @@ impl Compiler {
             .transpose()?;
         let hosts = host_patterns(document.hosts, &place.key("hosts"))?;
         let upstream_tls = upstream_tls(document.upstream_tls, target.as_ref(), &place.key("upstreamTls"))?;
+        let s3_domain = s3_domain(document.s3_domain, target.as_ref(), &hosts, &place.key("s3Domain"))?;
         let takes_off_slash = prefix.len() > 1 && prefix.ends_with('/');
         if let Some(target) = target.as_mut().filter(|target| target.path == "/" && !takes_off_slash) {
             target.path.clear();
@@ -251,7 +252,7 @@ impl Compiler {
             hosts,
             target,
             upstream_tls,
-            bucket_in_host: document.bucket_in_host,
+            s3_domain,
             identity,
             scope,
             service: document.service,
@@ -310,6 +311,31 @@ fn upstream_tls(written: Option<bool>, target: Option<&Target>, place: &Place) -
             .refuse("is for a route without a target; leave it out: the scheme of the target, https or http, says it")),
         (None, Some(target)) => Ok(target.scheme == Scheme::Https),
         (written, None) => Ok(written.unwrap_or(true)),
+    }
+}
+
+/// Returns the domain before which the hosts of a route name a bucket.
+fn s3_domain(
+    written: Option<String>,
+    target: Option<&Target>,
+    hosts: &[HostPattern],
+    place: &Place,
+) -> Result<Option<String>, PolicyError> {
+    let Some(written) = written else { return Ok(None) };
+    let HostPattern { wildcard, name: domain, port } =
+        HostPattern::parse(&written).map_err(|problem| place.refuse(problem))?;
+    if wildcard || port.is_some() || s3_host(&format!("bucket.{domain}")) != S3Host::Foreign {
+        return Err(place.refuse(format!("{written:?} must be the name of a domain outside of AWS, without a port")));
+    }
+    let own = match target {
+        Some(target) => vec![target.host()],
+        None => hosts.iter().map(|host| host.name.as_str()).collect(),
+    };
+    match own.into_iter().find(|host| *host != domain && before(host, &domain).is_none()) {
+        Some(host) => {
+            Err(place.refuse(format!("the host {host:?} is not below {domain:?}; set the domain of its buckets")))
+        }
+        None => Ok(Some(domain)),
     }
 }
 

@@ -9,7 +9,7 @@
 
 use super::host::{NAME_MAX, RequestHost};
 use super::{Policy, Route, Target};
-use crate::aws_endpoint::{S3Host, s3_host};
+use crate::aws_endpoint::{S3Host, before, bucket_host, s3_host};
 use crate::path::percent::{self, Decode};
 use crate::path::{PathError, SafePath};
 use crate::signing::write_encoded;
@@ -42,9 +42,10 @@ pub enum CopySourceError {
     /// The object is outside of the route's target.
     #[error("{0} names an object that this route does not reach; name one under the route's target")]
     Outside(&'static str),
-    /// The object is inside if the host's first label is a bucket, and outside if it is not, or the other way round.
+    /// The host may begin with a bucket or not.
     #[error(
-        "{0}: set bucketInHost on the route, true or false, to say whether the first label of its host is a bucket"
+        "{0} can't be checked, as the host may begin with a bucket: set s3Domain on the route to the domain in front of which \
+         buckets stand, or to the host itself if they stand in the path"
     )]
     BucketUnclear(&'static str),
     /// The header was sent as a query parameter, which a presigned URL allows.
@@ -137,9 +138,9 @@ impl Object {
     }
 
     /// Returns the host name of the access point whose object this is.
-    fn host_of_access_point(&self) -> Option<Vec<u8>> {
+    fn host_of_access_point(&self) -> Option<String> {
         let (name_and_account, region) = self.access_point()?;
-        Some(format!("{name_and_account}.s3-accesspoint.{region}.amazonaws.com").into_bytes())
+        Some(format!("{name_and_account}.s3-accesspoint.{region}.amazonaws.com"))
     }
 
     /// Returns the access point whose object this is: its name and account, as in its host name, and its region.
@@ -175,36 +176,30 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Checks that a request on the same route could name the object by its path, wherever the host has its buckets.
+    /// Checks that a request on the same route could name the object by its path.
     fn check(&self, header: &'static str, object: &Object) -> Result<(), CopySourceError> {
         let mut buffer = [0; NAME_MAX];
         let (host, port) = match &self.route.target {
             Some(target) => (target.host(), None),
             None => RequestHost::read(self.authority, &mut buffer).map_or(("", None), |host| (host.name, host.port)),
         };
-        let reaches = |place| {
-            let reached = match &self.route.target {
-                Some(target) => self.target_reaches(place, target, object),
-                None => self.authority_reaches(place, port, object),
-            };
-            match reached {
-                Err(PathError::Ambiguous) => Ok(false),
-                Err(error) => Err(CopySourceError::Path(header, error)),
-                Ok(reached) => Ok(reached),
+        let place = match (s3_host(host), self.route.s3_domain.as_deref()) {
+            (S3Host::Foreign, Some(domain)) if host == domain => S3Host::Endpoint,
+            (S3Host::Foreign, domain) => {
+                let bucket = domain.and_then(|endpoint| Some((before(host, endpoint)?, endpoint)));
+                let (bucket, endpoint) = bucket.ok_or(CopySourceError::BucketUnclear(header))?;
+                S3Host::Bucket { bucket, endpoint }
             }
+            (place, _) => place,
         };
-        let (in_path, in_host) = match s3_host(host) {
-            S3Host::Foreign { label, rest } => {
-                let in_host = S3Host::Bucket { bucket: label, endpoint: rest };
-                let in_path = self.route.bucket_in_host != Some(true);
-                (in_path.then_some(S3Host::Endpoint), (self.route.bucket_in_host != Some(false)).then_some(in_host))
-            }
-            place => (Some(place), None),
+        let reached = match &self.route.target {
+            Some(target) => self.target_reaches(place, target, object),
+            None => self.authority_reaches(place, port, object),
         };
-        match (in_path.map(reaches).transpose()?, in_host.map(reaches).transpose()?) {
-            (Some(true) | None, Some(true) | None) => Ok(()),
-            (Some(path), Some(host)) if path || host => Err(CopySourceError::BucketUnclear(header)),
-            _ => Err(CopySourceError::Outside(header)),
+        match reached {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(PathError::Ambiguous) => Err(CopySourceError::Outside(header)),
+            Err(error) => Err(CopySourceError::Path(header, error)),
         }
     }
 
@@ -236,16 +231,26 @@ impl Request<'_> {
         let host = match place {
             _ if object.by_arn => object.host_of_access_point(),
             // A host name has no case, and a bucket's name has.
-            S3Host::Bucket { .. } if object.bucket.iter().any(u8::is_ascii_uppercase) => None,
-            S3Host::Bucket { endpoint, .. } => Some([object.bucket.as_slice(), b".", endpoint.as_bytes()].concat()),
+            S3Host::Bucket { endpoint, .. } if !object.bucket.iter().any(u8::is_ascii_uppercase) => {
+                std::str::from_utf8(&object.bucket).ok().and_then(|bucket| bucket_host(bucket, endpoint))
+            }
             _ => None,
         };
         let Some(mut authority) = host else { return Ok(false) };
         if let Some(port) = port {
-            authority.extend_from_slice(format!(":{port}").as_bytes());
+            authority.push_str(&format!(":{port}"));
         }
         append_encoded(&object.path_in_bucket(), &mut sent);
-        self.leads_here(&authority, &sent)
+        // S3 finds the bucket by its name alone, in another region too: no route that names it may take the request.
+        let named =
+            |host: &str| matches!(s3_host(host), S3Host::Bucket { bucket, .. } if bucket.as_bytes() == object.bucket);
+        let hosts = self.policy.routes().iter().flat_map(|route| &route.hosts);
+        for name in hosts.filter(|host| !host.wildcard && named(&host.name)).map(|host| &host.name) {
+            if !self.leads_here(name.as_bytes(), &sent)? {
+                return Ok(false);
+            }
+        }
+        self.leads_here(authority.as_bytes(), &sent)
     }
 
     /// Returns whether the policy sends such a request by the same route.
@@ -263,7 +268,7 @@ fn path_on(host: S3Host<'_>, object: &Object) -> Option<Vec<u8>> {
         S3Host::AccessPoint { name_and_account, region } => {
             object.is_of_access_point(name_and_account, region).then(|| object.path_in_bucket())
         }
-        S3Host::Foreign { .. } | S3Host::Other => None,
+        S3Host::Foreign | S3Host::Other => None,
     }
 }
 

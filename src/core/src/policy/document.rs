@@ -136,15 +136,16 @@ pub(super) struct RouteDocument {
     pub(super) hosts: Option<Vec<String>>,
 
     /// For a route without a target: whether its upstream has TLS, which a target's scheme says. `payload: auto` goes by it.
+    /// It describes the upstream; Envoy's own route decides how it is called, in the stock configuration with TLS.
     /// With `true`, a request that Istio's `PassthroughCluster` would send in clear is refused. Default: true.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) upstream_tls: Option<bool>,
 
-    /// For S3 behind a host outside of AWS's domains: whether the host's first label is a bucket. The object that
-    /// `x-amz-copy-source` names is checked by it. Default: open, so that the object must be inside of the target either
-    /// way.
+    /// For S3 outside of AWS: the domain before which a host names a bucket (MinIO's `MINIO_DOMAIN`, Ceph's
+    /// `rgw dns name`, Garage's `root_domain`), or the route's host itself if buckets are in the path alone. The object that
+    /// `x-amz-copy-source` names is checked by it; without it, a host that may begin with a bucket has such requests refused.
     #[serde(default, deserialize_with = "not_null")]
-    pub(super) bucket_in_host: Option<bool>,
+    pub(super) s3_domain: Option<String>,
 
     /// How the body is signed. Default: `auto`.
     #[serde(default, deserialize_with = "keyword")]

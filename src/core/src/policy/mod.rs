@@ -122,8 +122,8 @@ pub struct Route {
     pub target: Option<Target>,
     /// Whether its upstream has TLS: by the target's scheme, or by what the policy says of a route without one.
     pub upstream_tls: bool,
-    /// Whether the first label of its host is a bucket, where that is no AWS host; `None` leaves it open.
-    pub bucket_in_host: Option<bool>,
+    /// The domain before which a host names a bucket, for S3 outside of AWS; `None` if that is not known.
+    pub s3_domain: Option<String>,
     /// Whom it signs as: a place in [`Policy::identities`].
     pub identity: usize,
     /// The signing name that the policy writes; wins over all inference.
@@ -158,6 +158,11 @@ impl Route {
     /// for a route that was found by its name.
     pub fn prefix_in<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         matcher::prefix_in(&self.prefix, path)
+    }
+
+    /// Returns whether a client may choose the service, by the scope that it signed for.
+    pub fn takes_clients_service(&self) -> bool {
+        self.scope.is_none() && self.service.is_none() && self.scope_source == ScopeSource::Client
     }
 }
 

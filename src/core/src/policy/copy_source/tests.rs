@@ -176,41 +176,40 @@ proptest::proptest! {
     }
 }
 
-/// Checks a source on the route `/a` to a target outside of AWS, whose first label is a bucket, or is not, or may be.
-fn check_outside_of_aws(target: &str, bucket_in_host: Option<bool>, source: &str) -> Result<(), CopySourceError> {
-    let told = bucket_in_host.map(|told| format!(r#", "bucketInHost": {told}"#)).unwrap_or_default();
-    let policy = format!(r#"{{"routes": {{"/a": {{"target": "{target}", "service": "s3", "region": "x"{told}}}}}}}"#);
+/// Checks a source on the route `/a` to a target outside of AWS, with an `s3Domain` or without.
+fn check_outside_of_aws(target: &str, domain: Option<&str>, source: &str) -> Result<(), CopySourceError> {
+    let domain = domain.map(|domain| format!(r#", "s3Domain": "{domain}""#)).unwrap_or_default();
+    let policy = format!(r#"{{"routes": {{"/a": {{"target": "{target}", "service": "s3", "region": "x"{domain}}}}}}}"#);
     check_on(&policy, "h", "/a/mine/x", source)
 }
 
 #[test]
 fn outside_of_aws_the_policy_says_where_the_bucket_is() {
-    let (path, host) = (Some(false), Some(true));
-    for (target, bucket_in_host, source) in [
-        ("https://minio.example:9000/mine/dir", path, "/mine/dir/key"),
-        ("https://minio.example", path, "/mine/key"),
-        ("https://minio.example", path, "/other/key"),
-        ("https://mine.nyc3.example.com", host, "/mine/key"),
-        ("https://mine.nyc3.example.com", None, "/mine/key"),
-        ("https://mine.s3.localhost:9000/dir", host, "/mine/dir/key"),
+    for (target, domain, source) in [
+        ("https://minio.example:9000/mine/dir", "minio.example", "/mine/dir/key"),
+        ("https://minio.example", "minio.example", "/mine/key"),
+        ("https://minio.example", "MinIO.Example", "/other/key"),
+        ("https://mine.nyc3.example.com", "nyc3.example.com", "/mine/key"),
+        ("https://mine.s3.localhost:9000/dir", "s3.localhost", "/mine/dir/key"),
+        ("https://my.bucket.s3.localhost", "s3.localhost", "/my.bucket/key"),
     ] {
-        assert_eq!(check_outside_of_aws(target, bucket_in_host, source), Ok(()), "{target} {source}");
+        assert_eq!(check_outside_of_aws(target, Some(domain), source), Ok(()), "{target} {source}");
+        // Nobody else says so.
+        let checked = check_outside_of_aws(target, None, source);
+        assert_eq!(checked, Err(CopySourceError::BucketUnclear(NAME)), "{target} {source}");
     }
-    let (outside, unclear) = (CopySourceError::Outside(NAME), CopySourceError::BucketUnclear(NAME));
-    for (target, bucket_in_host, source, error) in [
-        ("https://minio.example:9000/mine/dir", path, "/minio/mine/dir/key", outside),
-        ("https://minio.example:9000/mine/dir", path, "/mine/other/key", outside),
-        ("https://minio.example:9000/mine/dir", None, "/mine/dir/key", unclear),
-        ("https://minio.example:9000/mine/dir", None, "/minio/mine/dir/key", unclear),
-        ("https://minio.example", None, "/mine/key", unclear),
-        ("https://mine.nyc3.example.com", None, "/other/secret", unclear),
-        ("https://mine.nyc3.example.com", host, "/other/secret", outside),
-        ("https://mine.nyc3.example.com", host, "/mine.nyc3/secret", outside),
-        ("https://mine.nyc3.example.com", host, "/min/secret", outside),
-        ("https://mine.s3.localhost:9000/dir", host, "/dir/secret", outside),
-        ("https://mine.s3.localhost:9000/dir", None, "/dir/secret", unclear),
+    for (target, domain, source) in [
+        ("https://minio.example:9000/mine/dir", "minio.example", "/minio/mine/dir/key"),
+        ("https://minio.example:9000/mine/dir", "minio.example", "/mine/other/key"),
+        ("https://mine.nyc3.example.com", "nyc3.example.com", "/other/secret"),
+        ("https://mine.nyc3.example.com", "nyc3.example.com", "/mine.nyc3/secret"),
+        ("https://mine.nyc3.example.com", "nyc3.example.com", "/min/secret"),
+        ("https://mine.s3.localhost:9000/dir", "s3.localhost", "/dir/secret"),
+        ("https://my.bucket.s3.localhost", "s3.localhost", "/my/secret"),
+        ("https://my.bucket.s3.localhost", "s3.localhost", "/bucket/secret"),
     ] {
-        assert_eq!(check_outside_of_aws(target, bucket_in_host, source), Err(error), "{target} {source}");
+        let checked = check_outside_of_aws(target, Some(domain), source);
+        assert_eq!(checked, Err(CopySourceError::Outside(NAME)), "{target} {source}");
     }
 }
 
@@ -222,6 +221,37 @@ fn a_host_that_has_no_room_for_a_bucket_is_an_endpoint() {
         assert_eq!(check_outside_of_aws(target, None, "/mine/key"), Ok(()), "{target}");
         let checked = check_outside_of_aws(target, None, "/other/key");
         assert_eq!(checked, Err(CopySourceError::Outside(NAME)), "{target}");
+    }
+}
+
+#[test]
+fn a_bucket_on_another_kind_of_endpoint_is_looked_up_there() {
+    let policy = r#"{"routes": [
+        {"prefix": "/", "hosts": ["*.s3express-usw2-az1.us-west-2.amazonaws.com", "*.s3.us-west-2.amazonaws.com"]},
+        {"prefix": "/", "hosts": ["secret.s3.us-west-2.amazonaws.com"], "allowUnauthenticatedRequests": false}
+    ]}"#;
+    let host = "dir--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com";
+    for source in ["/open/key", "/dir--usw2-az1--x-s3/key", "/more--usw2-az1--x-s3/key"] {
+        assert_eq!(check_on(policy, host, "/to", source), Ok(()), "{source}");
+    }
+    for source in ["/secret/key", "/far--usw2-az3--x-s3/key"] {
+        assert_eq!(check_on(policy, host, "/to", source), Err(CopySourceError::Outside(NAME)), "{source}");
+    }
+}
+
+#[test]
+fn a_bucket_that_another_route_names_in_any_region_is_that_routes() {
+    let policy = r#"{"routes": [
+        {"prefix": "/", "hosts": ["*.s3.eu-west-1.amazonaws.com"]},
+        {"prefix": "/", "hosts": ["secret.s3.us-east-1.amazonaws.com"], "allowUnauthenticatedRequests": false},
+        {"prefix": "/in", "hosts": ["half.s3.eu-west-1.amazonaws.com"], "allowUnauthenticatedRequests": false}
+    ]}"#;
+    let host = "mine.s3.eu-west-1.amazonaws.com";
+    for source in ["/other/key", "/mine/key", "/half/out/key"] {
+        assert_eq!(check_on(policy, host, "/to", source), Ok(()), "{source}");
+    }
+    for source in ["/secret/key", "/half/in/key"] {
+        assert_eq!(check_on(policy, host, "/to", source), Err(CopySourceError::Outside(NAME)), "{source}");
     }
 }
 

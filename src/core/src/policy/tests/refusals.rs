@@ -505,17 +505,55 @@ fn sessions_of_a_role() {
 }
 
 #[test]
+fn the_domain_of_s3() {
+    let with = |target: &str, domain: &str| {
+        policy(&format!(
+            r#"{{"routes": {{"/a": {{"target": "{target}", "service": "s3", "region": "x", "s3Domain": "{domain}"}}}}}}"#
+        ))
+    };
+    let minio = "https://b.minio.example";
+    assert_refused(&[
+        (
+            with(minio, "other.example"),
+            r#"routes["/a"].s3Domain: the host "b.minio.example" is not below "other.example"; set the domain of its buckets"#,
+        ),
+        (
+            with(minio, "inio.example"),
+            r#"routes["/a"].s3Domain: the host "b.minio.example" is not below "inio.example"; set the domain of its buckets"#,
+        ),
+        (
+            with(minio, "*.minio.example"),
+            r#"routes["/a"].s3Domain: "*.minio.example" must be the name of a domain outside of AWS, without a port"#,
+        ),
+        (
+            with(minio, "minio.example:9000"),
+            r#"routes["/a"].s3Domain: "minio.example:9000" must be the name of a domain outside of AWS, without a port"#,
+        ),
+        (
+            with("https://b.s3.eu-west-1.amazonaws.com", "s3.eu-west-1.amazonaws.com"),
+            r#"routes["/a"].s3Domain: "s3.eu-west-1.amazonaws.com" must be the name of a domain outside of AWS, without a port"#,
+        ),
+        (
+            policy(
+                r#"{"routes": {"/": {"hosts": ["*.s3.example", "b.other.example"], "s3Domain": "s3.example", "service": "s3", "region": "x"}}}"#,
+            ),
+            r#"routes["/"].s3Domain: the host "b.other.example" is not below "s3.example"; set the domain of its buckets"#,
+        ),
+    ]);
+}
+
+#[test]
 fn keys_of_a_route() {
     assert_refused(&[
         (route(r#""roleARN": "x""#), r#"routes["/a"].roleARN: unknown key; did you mean "roleArn"?"#),
         (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
         (
             route(r#""headers": {}"#),
-            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, bucketInHost, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""session": "x""#),
-            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, bucketInHost, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""payload": "sign""#),
