@@ -5,6 +5,7 @@ mod intake;
 mod peer;
 mod process;
 mod sources;
+mod strangers;
 mod sts;
 
 use std::collections::BTreeSet;

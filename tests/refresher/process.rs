@@ -102,6 +102,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// All memory that it may write to, piece by piece.
     pub fn memory(&self) -> Vec<Vec<u8>> {
         let process = format!("/proc/{}", self.child.id());
@@ -151,10 +156,16 @@ impl Drop for Process {
 
 /// A plain GET: the status line and the body.
 pub fn get(address: &str, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    try_get(address, path, Duration::from_secs(30)).unwrap()
+}
+
+/// A plain GET by a caller that gives up.
+pub fn try_get(address: &str, path: &str, patience: Duration) -> std::io::Result<(String, String)> {
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    Ok((head.lines().next().unwrap().to_owned(), body.to_owned()))
 }

@@ -87,7 +87,7 @@ async fn supply(settings: Settings) -> ExitCode {
     );
     let status = Arc::new(Status::new(&settings.proxies));
     if let Some(address) = settings.listen {
-        match StatusServer::bind(address, status.clone()).await {
+        match StatusServer::bind(address, status.clone()) {
             Ok(server) => {
                 info!(
                     address = server.address().ok().map(tracing::field::display),
