@@ -1,6 +1,7 @@
 //! The refresher, run as a process against real HTTP peers: proxies' intakes and an STS.
 #![cfg(not(target_arch = "wasm32"))]
 
+mod hostile_sources;
 mod intake;
 mod peer;
 mod process;

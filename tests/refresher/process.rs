@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -76,10 +77,16 @@ impl Refresher {
         self
     }
 
-    pub fn start(mut self) -> Process {
+    pub fn start(self) -> Process {
         let log = std::fs::File::create(self.home.path().join("log")).unwrap();
+        self.start_with_log(log)
+    }
+
+    /// Starts it with its output in another place than the file that [`Process::log`] reads.
+    pub fn start_with_log(mut self, log: impl Into<Stdio> + AsFd) -> Process {
+        let output = log.as_fd().try_clone_to_owned().unwrap();
         self.command.args(["--interval", self.interval]);
-        let child = self.command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child = self.command.stdin(Stdio::null()).stdout(output).stderr(log).spawn().unwrap();
         Process { home: self.home, child }
     }
 }
@@ -105,6 +112,13 @@ impl Process {
     /// How many file descriptors it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// The most memory that it ever had resident, in MiB.
+    pub fn most_resident_mib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
     }
 
     /// All memory that it may write to, piece by piece.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`cli`] | the command line and the configuration file |
 //! | [`check_policy`] | the command that checks a policy, which [`policy_file`] reads |
-//! | [`sources`] | the provider chain, and STS on top of it |
+//! | [`sources`] | the provider chain, and STS on top of it; [`http_client`] and [`credential_process`] bound what they read |
 //! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
 //! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
 //! | [`proxy_client`] | the proxy's intake, over a Unix socket or a local port |
@@ -13,6 +13,8 @@
 
 mod check_policy;
 mod cli;
+mod credential_process;
+mod http_client;
 mod keeper;
 mod policy_file;
 mod proxy_client;
@@ -39,6 +41,9 @@ use crate::status::Status;
 use crate::status_server::StatusServer;
 
 fn main() -> ExitCode {
+    if let Some(outcome) = credential_process::run_if_asked() {
+        return outcome;
+    }
     let settings = match Task::read() {
         Task::CheckPolicy(check) => return check.run(),
         Task::Supply(settings) => settings,

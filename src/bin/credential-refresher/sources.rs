@@ -15,21 +15,23 @@ use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleInput;
 use aws_sdk_sts::operation::assume_role::builders::AssumeRoleInputBuilder;
 use aws_sdk_sts::types::Tag;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::Provider as Tls;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::{Builder as HttpClient, Connector};
 use secrecy::SecretString;
 use sigv4_filter::credentials::{Credentials, Identity, Role};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
+use crate::credential_process::bounded_profiles;
+use crate::http_client;
+
 /// How long one look at the chain, or one call of STS with the SDK's own retries, may take.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A look at the chain serves everybody who asked meanwhile or just after: many roles cost one look.
 const LOOK_SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// As many characters of a problem are told.
+const LONGEST_PROBLEM: usize = 2000;
 
 /// Where STS is called when nothing says where: its global endpoint, which signs for this region.
 const FALLBACK_REGION: &str = "us-east-1";
@@ -115,14 +117,7 @@ struct Base {
 impl AwsSource {
     /// Nothing is read or called yet.
     pub fn new() -> Self {
-        let http_client = HttpClient::new().build_with_connector_fn(|settings, components| {
-            let mut connector =
-                Connector::builder().tls_provider(Tls::Rustls(CryptoMode::Ring)).proxy_config(ProxyConfig::from_env());
-            connector.set_connector_settings(settings.cloned());
-            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-            connector.build()
-        });
-        Self { http_client, region: OnceCell::new(), last_look: Mutex::new(None) }
+        Self { http_client: http_client::bounded(), region: OnceCell::new(), last_look: Mutex::new(None) }
     }
 
     /// Gets an identity's credentials anew.
@@ -164,6 +159,7 @@ impl AwsSource {
         let region = self.region.get_or_init(|| region(self.http_client.clone())).await.clone();
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http_client.clone())
+            .profile_files(bounded_profiles().await)
             .region(region)
             .load()
             .await;
@@ -279,12 +275,15 @@ fn in_words(error: &dyn Error) -> String {
     one_line(&words)
 }
 
-/// What others wrote, such as STS or a credential process, must not break a log's lines or a terminal.
+/// What others wrote, such as STS or a credential process, must not break a log's lines or a terminal, nor fill them.
 fn one_line(text: &str) -> String {
-    text.split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut line = words.collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = line.char_indices().nth(LONGEST_PROBLEM) {
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
 }
 
 #[cfg(test)]
@@ -297,6 +296,8 @@ mod tests {
             one_line("Attempted:\n  Environment: no\r\n\u{1b}[31m red\t"),
             "Attempted: Environment: no [31m red"
         );
+        let long = one_line(&"é".repeat(10_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (LONGEST_PROBLEM + 1, true));
     }
 
     #[test]
