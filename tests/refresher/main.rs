@@ -3,6 +3,7 @@
 
 mod hostile_sources;
 mod intake;
+mod log;
 mod peer;
 mod process;
 mod sources;

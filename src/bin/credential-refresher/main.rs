@@ -39,6 +39,7 @@ use crate::reconcile::{AllowedRoles, Proxy};
 use crate::sources::AwsSource;
 use crate::status::Status;
 use crate::status_server::StatusServer;
+use crate::telemetry::Log;
 
 fn main() -> ExitCode {
     if let Some(outcome) = credential_process::run_if_asked() {
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         Task::CheckPolicy(check) => return check.run(),
         Task::Supply(settings) => settings,
     };
-    telemetry::start_log(settings.log_format, settings.log_level);
+    let log = telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty: the work is waiting.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -57,13 +58,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(run(settings));
+    let outcome = runtime.block_on(run(settings, &log));
     // A name lookup under way must not hold up the end.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(settings: Settings) -> ExitCode {
+async fn run(settings: Settings, log: &Log) -> ExitCode {
     let once = settings.once.is_some();
     // Before anything else, so that no signal is met unprepared.
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
@@ -74,7 +75,7 @@ async fn run(settings: Settings) -> ExitCode {
         }
     };
     let signal = tokio::select! {
-        outcome = supply(settings) => return outcome,
+        outcome = supply(settings, log) => return outcome,
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
@@ -83,14 +84,14 @@ async fn run(settings: Settings) -> ExitCode {
     if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-async fn supply(settings: Settings) -> ExitCode {
+async fn supply(settings: Settings, log: &Log) -> ExitCode {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         proxies = settings.proxies.len(),
         once = settings.once.is_some(),
         "starting"
     );
-    let status = Arc::new(Status::new(&settings.proxies));
+    let status = Arc::new(Status::new(&settings.proxies, log.dropped_lines()));
     if let Some(address) = settings.listen {
         match StatusServer::bind(address, status.clone()) {
             Ok(server) => {
