@@ -4,6 +4,7 @@
 mod hostile_sources;
 mod intake;
 mod log;
+mod many_roles;
 mod peer;
 mod process;
 mod sources;

@@ -59,6 +59,16 @@ impl Refresher {
         self
     }
 
+    /// As in a shell after `ulimit -n`.
+    pub fn with_descriptors(mut self, most: u32) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]).arg(self.command.get_program());
+        command.args(self.command.get_args()).env_clear();
+        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.command = command;
+        self
+    }
+
     pub fn sts(self, port: u16) -> Self {
         self.env("AWS_ENDPOINT_URL_STS", format!("http://127.0.0.1:{port}"))
     }

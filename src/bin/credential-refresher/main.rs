@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line and the configuration file |
 //! | [`check_policy`] | the command that checks a policy, which [`policy_file`] reads |
 //! | [`sources`] | the provider chain, and STS on top of it; [`http_client`] and [`credential_process`] bound what they read |
+//! | [`sts_calls`] | who may call STS, and when |
 //! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
 //! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
 //! | [`proxy_client`] | the proxy's intake, over a Unix socket or a local port |
@@ -22,6 +23,7 @@ mod reconcile;
 mod sources;
 mod status;
 mod status_server;
+mod sts_calls;
 mod telemetry;
 
 use std::process::ExitCode;
@@ -41,6 +43,9 @@ use crate::status::Status;
 use crate::status_server::StatusServer;
 use crate::telemetry::Log;
 
+/// Name lookups take a thread each, and two descriptors. One that hangs must not hold up the next one.
+const MOST_NAME_LOOKUPS: usize = 8;
+
 fn main() -> ExitCode {
     if let Some(outcome) = credential_process::run_if_asked() {
         return outcome;
@@ -51,7 +56,8 @@ fn main() -> ExitCode {
     };
     let log = telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty: the work is waiting.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = match runtime.enable_all().max_blocking_threads(MOST_NAME_LOOKUPS).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "can't start");

@@ -1,6 +1,8 @@
 //! Where credentials come from: AWS's provider chain, and STS on top of it.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
@@ -10,6 +12,7 @@ use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_runtime::retries::classifiers::THROTTLING_ERRORS;
 use aws_sdk_sts::config::{IdentityCache, SharedHttpClient};
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleInput;
@@ -17,18 +20,22 @@ use aws_sdk_sts::operation::assume_role::builders::AssumeRoleInputBuilder;
 use aws_sdk_sts::types::Tag;
 use secrecy::SecretString;
 use sigv4_filter::credentials::{Credentials, Identity, Role};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use crate::credential_process::bounded_profiles;
 use crate::http_client;
+use crate::sts_calls::{NoAnswer, StsCalls};
 
-/// How long one look at the chain, or one call of STS with the SDK's own retries, may take.
-const SOURCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one look at the chain may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A look at the chain serves everybody who asked meanwhile or just after: many roles cost one look.
 const LOOK_SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// How long STS is left alone that has too many calls and does not say how long.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// As many characters of a problem are told.
 const LONGEST_PROBLEM: usize = 2000;
@@ -49,12 +56,18 @@ pub enum SourceError {
         role: String,
         /// What STS said, or why it could not be asked.
         problem: String,
+        /// It could not be asked.
+        unreachable: bool,
+        /// How long it wants to be left alone, if it said so or had too many calls.
+        retry_after: Option<Duration>,
     },
     /// No answer in time.
-    #[error("no answer from {source_name} within {} s", SOURCE_TIMEOUT.as_secs())]
+    #[error("no answer from {source_name} within {} s", after.as_secs())]
     Timeout {
         /// What did not answer.
         source_name: &'static str,
+        /// How long it was waited for.
+        after: Duration,
     },
     /// What was given is of no use.
     #[error("{source_name} gave credentials that can't be used: {problem}")]
@@ -86,6 +99,23 @@ impl SourceError {
             Self::Revoked { .. } => "revoked",
         }
     }
+
+    /// Whether no other identity would fare better.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Chain(_) | Self::Timeout { source_name: CHAIN, .. } => true,
+            Self::Sts { unreachable, .. } => *unreachable,
+            _ => false,
+        }
+    }
+
+    /// How long not to ask again, at the least.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Sts { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 const CHAIN: &str = "the AWS provider chain";
@@ -99,6 +129,12 @@ pub struct AwsSource {
     /// Found once: off EC2, looking for it in the instance metadata takes seconds.
     region: OnceCell<Region>,
     last_look: Mutex<Option<Look>>,
+    sts_calls: StsCalls,
+    /// For the one identity that looks for the end of an outage.
+    probe: Arc<Semaphore>,
+    /// The last call found an outage.
+    is_out: AtomicBool,
+    recoveries: Notify,
 }
 
 #[derive(Debug)]
@@ -117,7 +153,15 @@ struct Base {
 impl AwsSource {
     /// Nothing is read or called yet.
     pub fn new() -> Self {
-        Self { http_client: http_client::bounded(), region: OnceCell::new(), last_look: Mutex::new(None) }
+        Self {
+            http_client: http_client::bounded(),
+            region: OnceCell::new(),
+            last_look: Mutex::new(None),
+            sts_calls: StsCalls::new(),
+            probe: Arc::new(Semaphore::new(1)),
+            is_out: AtomicBool::new(false),
+            recoveries: Notify::new(),
+        }
     }
 
     /// Gets an identity's credentials anew.
@@ -125,12 +169,32 @@ impl AwsSource {
     /// # Errors
     /// Any [`SourceError`]; credentials that have expired already are an error too.
     pub async fn credentials_of(&self, identity: &Identity) -> Result<Credentials, SourceError> {
-        let base = self.base().await?;
+        let outcome = self.obtain(identity).await;
+        match &outcome {
+            Ok(_) if self.is_out.swap(false, Ordering::Relaxed) => self.recoveries.notify_waiters(),
+            Err(error) if error.is_outage() => self.is_out.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        outcome
+    }
+
+    /// Waits until an outage has ended, as another identity has found.
+    pub async fn recovered(&self) {
+        self.recoveries.notified().await;
+    }
+
+    /// Lets one identity look for the end of an outage, until it drops this: many would not find it earlier.
+    pub fn try_probe(&self) -> Option<OwnedSemaphorePermit> {
+        self.probe.clone().try_acquire_owned().ok()
+    }
+
+    async fn obtain(&self, identity: &Identity) -> Result<Credentials, SourceError> {
         let (source_name, credentials) = match identity.role() {
-            None => (CHAIN, from_chain(&base.credentials)?),
+            None => (CHAIN, from_chain(&self.base().await?.credentials)?),
             Some(role) => {
-                let assumed = timeout(SOURCE_TIMEOUT, assume(role, base)).await;
-                (STS, assumed.map_err(|_| SourceError::Timeout { source_name: STS })??)
+                let assumed = self.sts_calls.in_turn(self.base(), async |base| assume(role, base).await).await;
+                let assumed = assumed.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
+                (STS, assumed.inspect_err(|error| self.sts_calls.pause(error.retry_after()))?)
             }
         };
         if credentials.hold_at(SystemTime::now()) {
@@ -147,9 +211,10 @@ impl AwsSource {
         {
             return look.found.clone();
         }
-        let found = match timeout(SOURCE_TIMEOUT, self.look()).await {
+        // Only while it is under way does a look take its memory.
+        let found = match timeout(LOOK_TIMEOUT, Box::pin(self.look())).await {
             Ok(found) => found,
-            Err(_) => Err(SourceError::Timeout { source_name: CHAIN }),
+            Err(_) => Err(SourceError::Timeout { source_name: CHAIN, after: LOOK_TIMEOUT }),
         };
         *last_look = Some(Look { at: Instant::now(), found: found.clone() });
         found
@@ -231,7 +296,7 @@ async fn call_sts(
         .build();
     let client = aws_sdk_sts::Client::from_conf(config);
     let answer = call.send_with(&client).await;
-    let answer = answer.map_err(|error| SourceError::Sts { role: role.to_owned(), problem: sts_problem(&error) })?;
+    let answer = answer.map_err(|error| sts_error(role, &error))?;
     answer.credentials.ok_or_else(|| unusable(&"the answer has none"))
 }
 
@@ -249,15 +314,39 @@ fn from_chain(credentials: &aws_credential_types::Credentials) -> Result<Credent
     .map_err(|error| SourceError::Unusable { source_name: CHAIN, problem: error.to_string() })
 }
 
-fn sts_problem<E>(error: &SdkError<E>) -> String
+fn sts_error<E>(role: &str, error: &SdkError<E>) -> SourceError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    match (error.code(), error.message()) {
+    let problem = match (error.code(), error.message()) {
         (Some(code), Some(message)) => one_line(&format!("{code}: {message}")),
         (Some(code), None) => one_line(code),
         _ => in_words(error),
-    }
+    };
+    let problem = match cure(&problem) {
+        Some(cure) => format!("{problem}: {cure}"),
+        None => problem,
+    };
+    let asked_for = error.raw_response().and_then(|answer| answer.headers().get("retry-after")?.parse().ok());
+    let is_throttled = error.code().is_some_and(|code| THROTTLING_ERRORS.contains(&code));
+    let retry_after = asked_for.map(Duration::from_secs).or(is_throttled.then_some(THROTTLED_PAUSE));
+    let unreachable = matches!(error, SdkError::DispatchFailure(_));
+    SourceError::Sts { role: role.to_owned(), problem, unreachable, retry_after }
+}
+
+/// What to do about a problem, by words that stand in what the SDK and STS say of it.
+const CURES: [(&str, &str); 7] = [
+    ("invalid peer certificate", "add its authority to the system's certificates, or name it with SSL_CERT_FILE"),
+    ("dns error", "check the name server, the region and AWS_ENDPOINT_URL_STS"),
+    ("dispatch failure", "check the network, the endpoint and HTTPS_PROXY"),
+    ("Signature expired", "set this machine's clock"),
+    ("Signature not yet current", "set this machine's clock"),
+    ("RequestExpired", "set this machine's clock"),
+    ("Throttling", "ask for longer sessions, or for fewer roles, or have STS's quota raised"),
+];
+
+fn cure(problem: &str) -> Option<&'static str> {
+    CURES.iter().find(|(words, _)| problem.contains(words)).map(|(_, cure)| *cure)
 }
 
 /// An error and its causes. Only their own words: the SDK's debug forms show whole responses, and those hold secrets.
