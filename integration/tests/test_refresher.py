@@ -152,6 +152,16 @@ def test_a_wrong_base_credential_is_reported_without_its_secret(proxy, ministack
     eventually_status(proxy, 403, "/base/")
 
 
+def test_an_sts_that_is_not_trusted_is_told_with_its_cure(proxy, ministack, authority, tmp_path):
+    with (
+        Hop(ministack.port, authority.server_context("localhost")) as sts,
+        Refresher(tmp_path, proxy, ministack, "--interval", "1s", AWS_ENDPOINT_URL_STS=sts.url) as refresher,
+    ):
+        cure = "add its authority to the system's certificates, or name it with SSL_CERT_FILE"
+        wait_until(lambda: cure in refresher.log, "the cure")
+        eventually_status(proxy, 200, "/base/")
+
+
 def test_ends_on_sigterm(proxy, ministack, tmp_path):
     with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
         eventually_status(proxy, 200, "/role/")

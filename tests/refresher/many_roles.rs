@@ -15,7 +15,7 @@ fn arn(number: usize) -> String {
 }
 
 fn many(count: usize) -> Vec<Identity> {
-    (0..count).map(|number| Identity::assumed(Role::new(&arn(number), "many"))).collect()
+    (0..count).map(|number| Identity::assumed(Role::new(arn(number), "many"))).collect()
 }
 
 fn held(proxy: &Running, identities: &[Identity]) -> usize {
