@@ -33,7 +33,9 @@ class ManyRoles(Process):
     @property
     def resident_mib(self) -> float:
         """The most memory that it ever had resident."""
-        [line] = [line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+        [line] = [
+            line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if line.startswith("VmHWM")
+        ]
         return int(line.split()[1]) / 1024
 
     def look(self) -> None:
@@ -91,6 +93,8 @@ def test_many_roles_without_an_sts_take_little_memory_and_few_descriptors(start_
             refresher.look()
             assert curl(f"http://127.0.0.1:{refresher.port}/healthz").status == 200
             time.sleep(0.5)
-        print(f"{roles} roles without an STS: {refresher.resident_mib:.1f} MiB, {refresher.most_descriptors} descriptors")
+        print(
+            f"{roles} roles without an STS: {refresher.resident_mib:.1f} MiB, {refresher.most_descriptors} descriptors"
+        )
         assert refresher.resident_mib < 128
         assert refresher.most_descriptors < 64
