@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sigv4_filter::credentials::Identity;
 use tempfile::TempDir;
@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use crate::intake::Running;
 use crate::process::{Process, Refresher};
 use crate::sources::without_keys;
-use crate::{READER, role, socket};
+use crate::sts::{Answer, Sts};
+use crate::{HOUR, READER, role, socket};
 
 /// What the debug build of an idle refresher takes, and a little more.
 const LITTLE_MEMORY: usize = 40;
@@ -140,6 +141,25 @@ async fn a_process_that_hangs_is_ended_with_all_that_it_started() {
 async fn a_process_that_leaves_others_behind_is_not_waited_for() {
     let refresher = supplied(script(&format!("sleep 4218 &\n{CREDENTIALS}")), Duration::from_secs(5)).await;
     refresher.until("the end of what it left", || running("4218") == 0).await;
+}
+
+#[tokio::test]
+async fn roles_are_assumed_with_what_a_source_gave_before_it_failed() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Rotating(Duration::from_secs(2)));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let fails = directory.path().join("fails");
+    let expiration = humantime::format_rfc3339_seconds(SystemTime::now() + HOUR);
+    let credentials = CREDENTIALS.replace("\"s\"", &format!("\"s\", \"Expiration\": \"{expiration}\""));
+    let source = script(&format!("test -e {} && exit 7\n{credentials}", fails.display()));
+    let refresher = source.sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first session", || proxy.held(&role(READER)).is_some()).await;
+
+    std::fs::write(&fails, "").unwrap();
+    refresher.until("the failure", || refresher.log().contains("the source of all credentials fails")).await;
+    let before = proxy.pushes().len();
+    refresher.until("three more sessions", || proxy.pushes().len() >= before + 3).await;
+    assert!(!refresher.log().contains("can't get credentials"), "{}", refresher.log());
 }
 
 /// How many processes have this argument.

@@ -22,10 +22,11 @@ use secrecy::SecretString;
 use sigv4_filter::credentials::{Credentials, Identity, Role};
 use tokio::sync::{Mutex, Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::credential_process::bounded_profiles;
 use crate::http_client;
+use crate::locked;
 use crate::sts_calls::{NoAnswer, StsCalls};
 
 /// How long one look at the chain may take.
@@ -33,6 +34,12 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A look at the chain serves everybody who asked meanwhile or just after: many roles cost one look.
 const LOOK_SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// A look that failed does for so long for roles that can be assumed without it.
+const FAILED_LOOK_SHARED_FOR: Duration = Duration::from_secs(10);
+
+/// Credentials of the chain that live for less than this are not used once it fails.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 
 /// How long STS is left alone that has too many calls and does not say how long.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
@@ -129,6 +136,7 @@ pub struct AwsSource {
     /// Found once: off EC2, looking for it in the instance metadata takes seconds.
     region: OnceCell<Region>,
     last_look: Mutex<Option<Look>>,
+    last_base: std::sync::Mutex<Option<Base>>,
     sts_calls: StsCalls,
     /// For the one identity that looks for the end of an outage.
     probe: Arc<Semaphore>,
@@ -157,6 +165,7 @@ impl AwsSource {
             http_client: http_client::bounded(),
             region: OnceCell::new(),
             last_look: Mutex::new(None),
+            last_base: std::sync::Mutex::default(),
             sts_calls: StsCalls::new(),
             probe: Arc::new(Semaphore::new(1)),
             is_out: AtomicBool::new(false),
@@ -190,9 +199,9 @@ impl AwsSource {
 
     async fn obtain(&self, identity: &Identity) -> Result<Credentials, SourceError> {
         let (source_name, credentials) = match identity.role() {
-            None => (CHAIN, from_chain(&self.base().await?.credentials)?),
+            None => (CHAIN, from_chain(&self.base(LOOK_SHARED_FOR).await?.credentials)?),
             Some(role) => {
-                let assumed = self.sts_calls.in_turn(self.base(), async |base| assume(role, base).await).await;
+                let assumed = self.sts_calls.in_turn(self.base_for_role(), async |base| assume(role, base).await).await;
                 let assumed = assumed.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
                 (STS, assumed.inspect_err(|error| self.sts_calls.pause(error.retry_after()))?)
             }
@@ -204,10 +213,20 @@ impl AwsSource {
         }
     }
 
-    async fn base(&self) -> Result<Base, SourceError> {
+    /// What roles are assumed with. While the chain fails, its last credentials will do for as long as they hold.
+    async fn base_for_role(&self) -> Result<Base, SourceError> {
+        let soon = SystemTime::now() + SHORTEST_LIFE;
+        let last = locked(&self.last_base).clone().filter(|last| last.credentials.expiry().is_some_and(|at| at > soon));
+        match last {
+            None => self.base(LOOK_SHARED_FOR).await,
+            Some(last) => self.base(FAILED_LOOK_SHARED_FOR).await.or(Ok(last)),
+        }
+    }
+
+    async fn base(&self, failure_shared_for: Duration) -> Result<Base, SourceError> {
         let mut last_look = self.last_look.lock().await;
         if let Some(look) = &*last_look
-            && look.at.elapsed() < LOOK_SHARED_FOR
+            && look.at.elapsed() < if look.found.is_ok() { LOOK_SHARED_FOR } else { failure_shared_for }
         {
             return look.found.clone();
         }
@@ -216,6 +235,12 @@ impl AwsSource {
             Ok(found) => found,
             Err(_) => Err(SourceError::Timeout { source_name: CHAIN, after: LOOK_TIMEOUT }),
         };
+        match &found {
+            Ok(base) => *locked(&self.last_base) = Some(base.clone()),
+            // Nobody else tells of it: the roles go on.
+            Err(error) if locked(&self.last_base).is_some() => warn!(%error, "the source of all credentials fails"),
+            Err(_) => {}
+        }
         *last_look = Some(Look { at: Instant::now(), found: found.clone() });
         found
     }
