@@ -1,6 +1,7 @@
 """An STS that assumes any role, quickly, for many; it verifies nothing."""
 
 import asyncio
+import ssl
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +16,8 @@ _TOKEN = "T" * 800
 class QuickSts:
     """Answers each call after `latency` seconds; counts the calls, and how many were in flight at once."""
 
-    def __init__(self, latency: float = 0.05):
+    def __init__(self, latency: float = 0.05, tls: ssl.SSLContext | None = None):
+        self._tls = tls
         self.latency = latency
         self.calls = 0
         self.most_in_flight = 0
@@ -25,9 +27,12 @@ class QuickSts:
 
     def __enter__(self):
         self._thread.start()
-        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop)
+        server = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls), self._loop
+        )
         self._server = server.result(10)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"https://localhost:{port}" if self._tls else f"http://127.0.0.1:{port}"
         return self
 
     def __exit__(self, *_):
