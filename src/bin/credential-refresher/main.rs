@@ -43,8 +43,8 @@ use crate::status::Status;
 use crate::status_server::StatusServer;
 use crate::telemetry::Log;
 
-/// Name lookups take a thread each, and two descriptors. One that hangs must not hold up the next one.
-const MOST_NAME_LOOKUPS: usize = 8;
+/// Threads for name lookups, which are fewer, and for reading files.
+const MOST_THREADS: usize = 16;
 
 fn main() -> ExitCode {
     if let Some(outcome) = credential_process::run_if_asked() {
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let log = telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty: the work is waiting.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = match runtime.enable_all().max_blocking_threads(MOST_NAME_LOOKUPS).build() {
+    let runtime = match runtime.enable_all().max_blocking_threads(MOST_THREADS).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "can't start");
