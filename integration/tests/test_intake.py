@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import stat
 
 import pytest
@@ -11,6 +12,7 @@ from harness import raw
 from harness.certificates import Authority
 from harness.client import curl
 from harness.intake import credential_document
+from harness.process import wait_until
 from harness.proxy import StockConfiguration
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
@@ -253,3 +255,37 @@ def test_no_expiration_ends_the_virtual_machine(lasting_proxy, expiration, statu
     assert lasting_proxy.identities()["default"]["held"]["accessKeyId"] == TEMPORARY_KEY.access_key
     assert lasting_proxy.request("/api").status == 200
     assert not lasting_proxy.envoy.dead_vms
+
+
+def test_callers_that_are_idle_or_slow_are_not_waited_for(start_proxy, api):
+    """The time-outs of the stock configuration; that for the idle shortened."""
+    configuration = StockConfiguration()
+    manager = configuration.http_connection_manager("intake")
+    assert manager["common_http_protocol_options"] == {"idle_timeout": "60s"}
+    manager["common_http_protocol_options"]["idle_timeout"] = "2s"
+    proxy = start_proxy(policy({"/api": api_route(api)}), configuration)
+    head = b"PUT /v1/identities/default/credentials HTTP/1.1\r\nhost: intake\r\n"
+    beginnings = [b"", head, head + b"content-length: 1000\r\n\r\n{"]
+    callers = [connect(proxy, beginnings[n % 3]) for n in range(300)]
+
+    assert proxy.intake("/v1/identities").status == 200
+    wait_until(lambda: all(is_closed(caller) for caller in callers), "Envoy to close them all", timeout=20)
+
+
+def connect(proxy, beginning: bytes) -> socket.socket:
+    caller = socket.socket(socket.AF_UNIX)
+    caller.connect(str(proxy.socket))
+    caller.sendall(beginning)
+    caller.setblocking(False)
+    return caller
+
+
+def is_closed(caller: socket.socket) -> bool:
+    try:
+        while caller.recv(4096):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True

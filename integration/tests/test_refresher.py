@@ -14,6 +14,7 @@ from conftest import REGION
 from harness.hop import Hop
 from harness.process import wait_until
 from harness.refresher import Refresher
+from harness.sts import QuickSts
 
 BUCKET = "refresher"
 SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -150,6 +151,16 @@ def test_a_wrong_base_credential_is_reported_without_its_secret(proxy, ministack
     assert liar.secret_key not in refresher.log
     # What it claims to be is pushed; whether it is true is for AWS to say.
     eventually_status(proxy, 403, "/base/")
+
+
+def test_an_sts_that_is_not_trusted_is_told_with_its_cure(proxy, ministack, authority, tmp_path):
+    with (
+        QuickSts(tls=authority.server_context("localhost")) as sts,
+        Refresher(tmp_path, proxy, ministack, "--interval", "1s", AWS_ENDPOINT_URL_STS=sts.url) as refresher,
+    ):
+        cure = "add its authority to the system's certificates, or name it with SSL_CERT_FILE"
+        wait_until(lambda: cure in refresher.log, "the cure")
+        eventually_status(proxy, 200, "/base/")
 
 
 def test_ends_on_sigterm(proxy, ministack, tmp_path):

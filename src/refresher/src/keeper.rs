@@ -28,6 +28,9 @@ const UNWANTED_GRACE: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// How often one identity looks whether an outage is over; the others try again as soon as it is.
+const PROBE_INTERVAL: Duration = Duration::from_secs(3);
+
 /// All identities that some proxy wants.
 #[derive(Debug)]
 pub struct Keeper {
@@ -154,19 +157,23 @@ struct Renewal {
 
 impl Renewal {
     async fn keep_fresh(self) {
-        let mut failures = 0;
+        let (mut failures, mut is_woken, mut probe) = (0, false, None);
         loop {
             let answer = self.source.credentials_of(&self.identity).await;
             let wait = match answer.and_then(|credentials| self.unless_revoked(credentials)) {
                 Ok(credentials) => {
-                    failures = 0;
+                    (failures, is_woken, probe) = (0, false, None);
                     let wait = renewal_wait(credentials.remaining(SystemTime::now()));
                     self.take_in(credentials, wait);
                     wait
                 }
                 Err(error) => {
                     failures += 1;
-                    let wait = retry_wait(failures);
+                    if error.is_outage() && probe.is_none() {
+                        probe = self.source.try_probe();
+                    }
+                    let longest = if probe.is_some() { PROBE_INTERVAL } else { LONGEST_RETRY };
+                    let wait = retry_wait(failures).min(longest).max(error.retry_after());
                     self.note_failure(&error, wait);
                     wait
                 }
@@ -174,6 +181,8 @@ impl Renewal {
             tokio::select! {
                 () = sleep_until(SystemTime::now() + wait) => {}
                 () = self.due.notified() => failures = 0,
+                // Only the first time: what fails then does so for a reason of its own.
+                () = self.source.recovered(), if failures > 0 && !is_woken => is_woken = true,
             }
         }
     }

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`cli`] | the command line and the configuration file |
 //! | [`check_policy`] | the command that checks a policy, which [`policy_file`] reads |
-//! | [`sources`] | the provider chain, and STS on top of it |
+//! | [`sources`] | the provider chain, and STS on top of it; [`http_client`] and [`credential_process`] bound what they read |
+//! | [`sts_calls`] | who may call STS, and when |
 //! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
 //! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
 //! | [`proxy_client`] | the proxy's intake, over a Unix socket or a local port |
@@ -13,6 +14,8 @@
 
 mod check_policy;
 mod cli;
+mod credential_process;
+mod http_client;
 mod keeper;
 mod policy_file;
 mod proxy_client;
@@ -20,6 +23,7 @@ mod reconcile;
 mod sources;
 mod status;
 mod status_server;
+mod sts_calls;
 mod telemetry;
 
 use std::process::ExitCode;
@@ -37,28 +41,36 @@ use crate::reconcile::{AllowedRoles, Proxy};
 use crate::sources::AwsSource;
 use crate::status::Status;
 use crate::status_server::StatusServer;
+use crate::telemetry::Log;
+
+/// Threads for name lookups, which are fewer, and for reading files.
+const MOST_THREADS: usize = 16;
 
 fn main() -> ExitCode {
+    if let Some(outcome) = credential_process::run_if_asked() {
+        return outcome;
+    }
     let settings = match Task::read() {
         Task::CheckPolicy(check) => return check.run(),
         Task::Supply(settings) => settings,
     };
-    telemetry::start_log(settings.log_format, settings.log_level);
+    let log = telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty: the work is waiting.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = match runtime.enable_all().max_blocking_threads(MOST_THREADS).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "can't start");
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(run(settings));
+    let outcome = runtime.block_on(run(settings, &log));
     // A name lookup under way must not hold up the end.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(settings: Settings) -> ExitCode {
+async fn run(settings: Settings, log: &Log) -> ExitCode {
     let once = settings.once.is_some();
     // Before anything else, so that no signal is met unprepared.
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
@@ -69,7 +81,7 @@ async fn run(settings: Settings) -> ExitCode {
         }
     };
     let signal = tokio::select! {
-        outcome = supply(settings) => return outcome,
+        outcome = supply(settings, log) => return outcome,
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
@@ -78,16 +90,16 @@ async fn run(settings: Settings) -> ExitCode {
     if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-async fn supply(settings: Settings) -> ExitCode {
+async fn supply(settings: Settings, log: &Log) -> ExitCode {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         proxies = settings.proxies.len(),
         once = settings.once.is_some(),
         "starting"
     );
-    let status = Arc::new(Status::new(&settings.proxies));
+    let status = Arc::new(Status::new(&settings.proxies, log.dropped_lines()));
     if let Some(address) = settings.listen {
-        match StatusServer::bind(address, status.clone()).await {
+        match StatusServer::bind(address, status.clone()) {
             Ok(server) => {
                 info!(
                     address = server.address().ok().map(tracing::field::display),

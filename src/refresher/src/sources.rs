@@ -1,6 +1,8 @@
 //! Where credentials come from: AWS's provider chain, and STS on top of it.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
@@ -10,26 +12,40 @@ use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_runtime::retries::classifiers::THROTTLING_ERRORS;
 use aws_sdk_sts::config::{IdentityCache, SharedHttpClient};
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleInput;
 use aws_sdk_sts::operation::assume_role::builders::AssumeRoleInputBuilder;
 use aws_sdk_sts::types::Tag;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::Provider as Tls;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::{Builder as HttpClient, Connector};
 use secrecy::SecretString;
 use sigv4_core::credentials::{Credentials, Identity, Role};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-/// How long one look at the chain, or one call of STS with the SDK's own retries, may take.
-const SOURCE_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::credential_process::bounded_profiles;
+use crate::http_client;
+use crate::locked;
+use crate::sts_calls::{NoAnswer, StsCalls};
+
+/// How long one look at the chain may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A look at the chain serves everybody who asked meanwhile or just after: many roles cost one look.
 const LOOK_SHARED_FOR: Duration = Duration::from_secs(1);
+
+/// A look that failed does for so long for roles that can be assumed without it.
+const FAILED_LOOK_SHARED_FOR: Duration = Duration::from_secs(10);
+
+/// Credentials of the chain that live for less than this are not used once it fails.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+
+/// How long STS is left alone that has too many calls and does not say how long.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
+
+/// As many characters of a problem are told.
+const LONGEST_PROBLEM: usize = 2000;
 
 /// Where STS is called when nothing says where: its global endpoint, which signs for this region.
 const FALLBACK_REGION: &str = "us-east-1";
@@ -47,12 +63,18 @@ pub enum SourceError {
         role: String,
         /// What STS said, or why it could not be asked.
         problem: String,
+        /// It could not be asked.
+        unreachable: bool,
+        /// How long it wants to be left alone, if it said so or had too many calls.
+        retry_after: Option<Duration>,
     },
     /// No answer in time.
-    #[error("no answer from {source_name} within {} s", SOURCE_TIMEOUT.as_secs())]
+    #[error("no answer from {source_name} within {} s", after.as_secs())]
     Timeout {
         /// What did not answer.
         source_name: &'static str,
+        /// How long it was waited for.
+        after: Duration,
     },
     /// What was given is of no use.
     #[error("{source_name} gave credentials that can't be used: {problem}")]
@@ -84,6 +106,23 @@ impl SourceError {
             Self::Revoked { .. } => "revoked",
         }
     }
+
+    /// Whether no other identity would fare better.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Chain(_) | Self::Timeout { source_name: CHAIN, .. } => true,
+            Self::Sts { unreachable, .. } => *unreachable,
+            _ => false,
+        }
+    }
+
+    /// How long not to ask again, at the least.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Sts { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 const CHAIN: &str = "the AWS provider chain";
@@ -97,6 +136,13 @@ pub struct AwsSource {
     /// Found once: off EC2, looking for it in the instance metadata takes seconds.
     region: OnceCell<Region>,
     last_look: Mutex<Option<Look>>,
+    last_base: std::sync::Mutex<Option<Base>>,
+    sts_calls: StsCalls,
+    /// For the one identity that looks for the end of an outage.
+    probe: Arc<Semaphore>,
+    /// The last call found an outage.
+    is_out: AtomicBool,
+    recoveries: Notify,
 }
 
 #[derive(Debug)]
@@ -115,14 +161,16 @@ struct Base {
 impl AwsSource {
     /// Nothing is read or called yet.
     pub fn new() -> Self {
-        let http_client = HttpClient::new().build_with_connector_fn(|settings, components| {
-            let mut connector =
-                Connector::builder().tls_provider(Tls::Rustls(CryptoMode::Ring)).proxy_config(ProxyConfig::from_env());
-            connector.set_connector_settings(settings.cloned());
-            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-            connector.build()
-        });
-        Self { http_client, region: OnceCell::new(), last_look: Mutex::new(None) }
+        Self {
+            http_client: http_client::bounded(),
+            region: OnceCell::new(),
+            last_look: Mutex::new(None),
+            last_base: std::sync::Mutex::default(),
+            sts_calls: StsCalls::new(),
+            probe: Arc::new(Semaphore::new(1)),
+            is_out: AtomicBool::new(false),
+            recoveries: Notify::new(),
+        }
     }
 
     /// Gets an identity's credentials anew.
@@ -130,12 +178,32 @@ impl AwsSource {
     /// # Errors
     /// Any [`SourceError`]; credentials that have expired already are an error too.
     pub async fn credentials_of(&self, identity: &Identity) -> Result<Credentials, SourceError> {
-        let base = self.base().await?;
+        let outcome = self.obtain(identity).await;
+        match &outcome {
+            Ok(_) if self.is_out.swap(false, Ordering::Relaxed) => self.recoveries.notify_waiters(),
+            Err(error) if error.is_outage() => self.is_out.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        outcome
+    }
+
+    /// Waits until an outage has ended, as another identity has found.
+    pub async fn recovered(&self) {
+        self.recoveries.notified().await;
+    }
+
+    /// Lets one identity look for the end of an outage, until it drops this: many would not find it earlier.
+    pub fn try_probe(&self) -> Option<OwnedSemaphorePermit> {
+        self.probe.clone().try_acquire_owned().ok()
+    }
+
+    async fn obtain(&self, identity: &Identity) -> Result<Credentials, SourceError> {
         let (source_name, credentials) = match identity.role() {
-            None => (CHAIN, from_chain(&base.credentials)?),
+            None => (CHAIN, from_chain(&self.base(LOOK_SHARED_FOR).await?.credentials)?),
             Some(role) => {
-                let assumed = timeout(SOURCE_TIMEOUT, assume(role, base)).await;
-                (STS, assumed.map_err(|_| SourceError::Timeout { source_name: STS })??)
+                let assumed = self.sts_calls.in_turn(self.base_for_role(), async |base| assume(role, base).await).await;
+                let assumed = assumed.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
+                (STS, assumed.inspect_err(|error| self.sts_calls.pause(error.retry_after()))?)
             }
         };
         if credentials.hold_at(SystemTime::now()) {
@@ -145,17 +213,34 @@ impl AwsSource {
         }
     }
 
-    async fn base(&self) -> Result<Base, SourceError> {
+    /// What roles are assumed with. While the chain fails, its last credentials will do for as long as they hold.
+    async fn base_for_role(&self) -> Result<Base, SourceError> {
+        let soon = SystemTime::now() + SHORTEST_LIFE;
+        let last = locked(&self.last_base).clone().filter(|last| last.credentials.expiry().is_some_and(|at| at > soon));
+        match last {
+            None => self.base(LOOK_SHARED_FOR).await,
+            Some(last) => self.base(FAILED_LOOK_SHARED_FOR).await.or(Ok(last)),
+        }
+    }
+
+    async fn base(&self, failure_shared_for: Duration) -> Result<Base, SourceError> {
         let mut last_look = self.last_look.lock().await;
         if let Some(look) = &*last_look
-            && look.at.elapsed() < LOOK_SHARED_FOR
+            && look.at.elapsed() < if look.found.is_ok() { LOOK_SHARED_FOR } else { failure_shared_for }
         {
             return look.found.clone();
         }
-        let found = match timeout(SOURCE_TIMEOUT, self.look()).await {
+        // Only while it is under way does a look take its memory.
+        let found = match timeout(LOOK_TIMEOUT, Box::pin(self.look())).await {
             Ok(found) => found,
-            Err(_) => Err(SourceError::Timeout { source_name: CHAIN }),
+            Err(_) => Err(SourceError::Timeout { source_name: CHAIN, after: LOOK_TIMEOUT }),
         };
+        match &found {
+            Ok(base) => *locked(&self.last_base) = Some(base.clone()),
+            // Nobody else tells of it: the roles go on.
+            Err(error) if locked(&self.last_base).is_some() => warn!(%error, "the source of all credentials fails"),
+            Err(_) => {}
+        }
         *last_look = Some(Look { at: Instant::now(), found: found.clone() });
         found
     }
@@ -164,6 +249,7 @@ impl AwsSource {
         let region = self.region.get_or_init(|| region(self.http_client.clone())).await.clone();
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http_client.clone())
+            .profile_files(bounded_profiles().await)
             .region(region)
             .load()
             .await;
@@ -235,7 +321,7 @@ async fn call_sts(
         .build();
     let client = aws_sdk_sts::Client::from_conf(config);
     let answer = call.send_with(&client).await;
-    let answer = answer.map_err(|error| SourceError::Sts { role: role.to_owned(), problem: sts_problem(&error) })?;
+    let answer = answer.map_err(|error| sts_error(role, &error))?;
     answer.credentials.ok_or_else(|| unusable(&"the answer has none"))
 }
 
@@ -253,15 +339,39 @@ fn from_chain(credentials: &aws_credential_types::Credentials) -> Result<Credent
     .map_err(|error| SourceError::Unusable { source_name: CHAIN, problem: error.to_string() })
 }
 
-fn sts_problem<E>(error: &SdkError<E>) -> String
+fn sts_error<E>(role: &str, error: &SdkError<E>) -> SourceError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    match (error.code(), error.message()) {
+    let problem = match (error.code(), error.message()) {
         (Some(code), Some(message)) => one_line(&format!("{code}: {message}")),
         (Some(code), None) => one_line(code),
         _ => in_words(error),
-    }
+    };
+    let problem = match cure(&problem) {
+        Some(cure) => format!("{problem}: {cure}"),
+        None => problem,
+    };
+    let asked_for = error.raw_response().and_then(|answer| answer.headers().get("retry-after")?.parse().ok());
+    let is_throttled = error.code().is_some_and(|code| THROTTLING_ERRORS.contains(&code));
+    let retry_after = asked_for.map(Duration::from_secs).or(is_throttled.then_some(THROTTLED_PAUSE));
+    let unreachable = matches!(error, SdkError::DispatchFailure(_));
+    SourceError::Sts { role: role.to_owned(), problem, unreachable, retry_after }
+}
+
+/// What to do about a problem, by words that stand in what the SDK and STS say of it.
+const CURES: [(&str, &str); 7] = [
+    ("invalid peer certificate", "add its authority to the system's certificates, or name it with SSL_CERT_FILE"),
+    ("dns error", "check the name server, the region and AWS_ENDPOINT_URL_STS"),
+    ("dispatch failure", "check the network, the endpoint and HTTPS_PROXY"),
+    ("Signature expired", "set this machine's clock"),
+    ("Signature not yet current", "set this machine's clock"),
+    ("RequestExpired", "set this machine's clock"),
+    ("Throttling", "ask for longer sessions, or for fewer roles, or have STS's quota raised"),
+];
+
+fn cure(problem: &str) -> Option<&'static str> {
+    CURES.iter().find(|(words, _)| problem.contains(words)).map(|(_, cure)| *cure)
 }
 
 /// An error and its causes. Only their own words: the SDK's debug forms show whole responses, and those hold secrets.
@@ -279,12 +389,15 @@ fn in_words(error: &dyn Error) -> String {
     one_line(&words)
 }
 
-/// What others wrote, such as STS or a credential process, must not break a log's lines or a terminal.
+/// What others wrote, such as STS or a credential process, must not break a log's lines or a terminal, nor fill them.
 fn one_line(text: &str) -> String {
-    text.split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut line = words.collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = line.char_indices().nth(LONGEST_PROBLEM) {
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
 }
 
 #[cfg(test)]
@@ -297,6 +410,8 @@ mod tests {
             one_line("Attempted:\n  Environment: no\r\n\u{1b}[31m red\t"),
             "Attempted: Environment: no [31m red"
         );
+        let long = one_line(&"é".repeat(10_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (LONGEST_PROBLEM + 1, true));
     }
 
     #[test]

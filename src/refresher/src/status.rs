@@ -17,6 +17,7 @@ use crate::locked;
 use crate::proxy_client::{ProxyAddress, ProxyError};
 use crate::reconcile::Unsupplied;
 use crate::sources::SourceError;
+use crate::telemetry::DroppedLines;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByIdentity {
@@ -57,7 +58,7 @@ pub struct Status {
 
 impl Status {
     /// Nothing has been seen of these proxies yet.
-    pub fn new<'a>(proxies: impl IntoIterator<Item = &'a ProxyAddress>) -> Self {
+    pub fn new<'a>(proxies: impl IntoIterator<Item = &'a ProxyAddress>, dropped_lines: DroppedLines) -> Self {
         let not_asked = |proxy: &ProxyAddress| (proxy.to_string(), vec![format!("{proxy}: not asked yet")]);
         let mut status = Self {
             registry: Registry::with_prefix("credential_refresher"),
@@ -74,6 +75,7 @@ impl Status {
             lacking: Mutex::new(proxies.into_iter().map(not_asked).collect()),
         };
         status.register();
+        status.registry.register_collector(Box::new(dropped_lines));
         status
     }
 

@@ -1,9 +1,14 @@
 //! `--listen`: `/healthz`, `/readyz` and `/metrics` for probes and for Prometheus.
+//!
+//! Anybody who reaches the port may open connections, so none of them holds a slot against another: a connection carries
+//! one request, lives for [`CONNECTION_LIFETIME`] at most, and is closed for a newer one when [`MOST_CONNECTIONS`] are
+//! open. A probe sends its request as soon as it is connected, and is answered before it could become the oldest.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -13,17 +18,33 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+use crate::locked;
 use crate::status::Status;
 
-/// How long a caller may take to send a request, or to send the next one.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a caller may take to send the head of its request, however it trickles in.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Probes and a few Prometheus servers; whoever comes beyond that waits.
-const MOST_CONNECTIONS: usize = 32;
+/// How long a connection may last in all: enough for a slow reader of the metrics, and Prometheus gives up as early.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
+
+/// Probes and a few Prometheus servers. Each costs a file descriptor and up to [`LARGEST_HEAD`].
+const MOST_CONNECTIONS: usize = 16;
+
+/// Connections that the kernel takes in before they are accepted: when it is full, a probe waits for a second.
+const BACKLOG: u32 = 1024;
+
+const LARGEST_HEAD: usize = 16 << 10;
+
+/// The metrics of many identities take a while to write, and much memory: callers within this time share them.
+const METRICS_SHARED_FOR: Duration = Duration::from_millis(200);
+
+/// Lines of `/readyz`; the kubelet shows fewer.
+const MOST_REASONS: usize = 100;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -32,7 +53,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 #[derive(Debug)]
 pub struct StatusServer {
     listener: TcpListener,
-    status: Arc<Status>,
+    pages: Arc<Pages>,
 }
 
 impl StatusServer {
@@ -40,8 +61,13 @@ impl StatusServer {
     ///
     /// # Errors
     /// Where the address is taken or not this machine's.
-    pub async fn bind(address: SocketAddr, status: Arc<Status>) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, status })
+    pub fn bind(address: SocketAddr, status: Arc<Status>) -> io::Result<Self> {
+        let pages = Arc::new(Pages { status, last_metrics: Mutex::default() });
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // As `TcpListener::bind` does: a restart finds the port free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { listener: socket.listen(BACKLOG)?, pages })
     }
 
     /// Where it listens; tells the port where port 0 was asked for.
@@ -54,59 +80,118 @@ impl StatusServer {
 
     /// Answers for ever.
     pub async fn serve(self) {
-        let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        // The semaphore is never closed.
-        while let Ok(seat) = free.clone().acquire_owned().await {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+        let mut open = VecDeque::with_capacity(MOST_CONNECTIONS);
+        loop {
+            let accepted = self.listener.accept().await;
+            open.retain(|connection: &AbortHandle| !connection.is_finished());
+            if accepted.is_err() || open.len() >= MOST_CONNECTIONS {
+                close_oldest(&mut open);
+            }
+            match accepted {
+                Ok((stream, _)) => {
+                    open.push_back(tokio::spawn(serve_one(stream, self.pages.clone())).abort_handle());
+                    // Answers what has come with the connection before the next one can close it.
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => {
-                    // Out of file descriptors, most likely: some will be free again shortly.
+                    // Out of file descriptors, most likely.
                     debug!(%error, "can't accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-            };
-            let status = self.status.clone();
-            tokio::spawn(async move {
-                let service = service_fn(|request: hyper::Request<_>| {
-                    let answer = answer(&status, request.method(), request.uri().path());
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(IDLE_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = connection.await {
-                    debug!(%error, "a status connection broke off");
-                }
-                drop(seat);
-            });
-        }
-    }
-}
-
-fn answer(status: &Status, method: &Method, path: &str) -> Response<Full<Bytes>> {
-    if method != Method::GET && method != Method::HEAD {
-        return response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
-    }
-    match path {
-        "/healthz" => response(StatusCode::OK, PLAIN, "ok\n".to_owned()),
-        "/readyz" => {
-            let lacking = status.lacking();
-            if lacking.is_empty() {
-                response(StatusCode::OK, PLAIN, "ok\n".to_owned())
-            } else {
-                response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, lacking)
             }
         }
-        "/metrics" => response(StatusCode::OK, OPENMETRICS, status.metrics()),
-        _ => response(StatusCode::NOT_FOUND, PLAIN, "/healthz, /readyz or /metrics\n".to_owned()),
     }
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn close_oldest(open: &mut VecDeque<AbortHandle>) {
+    if let Some(oldest) = open.pop_front() {
+        oldest.abort();
+        debug!("closed the oldest status connection for a new one");
+    }
+}
+
+async fn serve_one(stream: TcpStream, pages: Arc<Pages>) {
+    let service = service_fn(|request: hyper::Request<_>| {
+        let answer = pages.answer(request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_LIFETIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a status connection broke off"),
+        Err(_) => debug!("closed a status connection that took too long"),
+    }
+}
+
+/// What is served.
+#[derive(Debug)]
+struct Pages {
+    status: Arc<Status>,
+    last_metrics: Mutex<Option<(Instant, Bytes)>>,
+}
+
+impl Pages {
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if method != Method::GET && method != Method::HEAD {
+            return response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n");
+        }
+        match path {
+            "/healthz" => response(StatusCode::OK, PLAIN, "ok\n"),
+            "/readyz" => {
+                let lacking = self.status.lacking();
+                if lacking.is_empty() {
+                    response(StatusCode::OK, PLAIN, "ok\n")
+                } else {
+                    response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, first_lines(&lacking, MOST_REASONS))
+                }
+            }
+            "/metrics" => response(StatusCode::OK, OPENMETRICS, self.metrics()),
+            _ => response(StatusCode::NOT_FOUND, PLAIN, "/healthz, /readyz or /metrics\n"),
+        }
+    }
+
+    fn metrics(&self) -> Bytes {
+        let mut last = locked(&self.last_metrics);
+        match &*last {
+            Some((at, metrics)) if at.elapsed() < METRICS_SHARED_FOR => metrics.clone(),
+            _ => {
+                let metrics = Bytes::from(self.status.metrics());
+                *last = Some((Instant::now(), metrics.clone()));
+                metrics
+            }
+        }
+    }
+}
+
+/// Returns the first `most` lines, and how many there are beyond.
+fn first_lines(text: &str, most: usize) -> String {
+    let mut first: String = text.split_inclusive('\n').take(most).collect();
+    let more = text.lines().count().saturating_sub(most);
+    if more > 0 {
+        first.push_str(&format!("and {more} more\n"));
+    }
+    first
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_names_only_the_first_of_many_reasons() {
+        assert_eq!(first_lines("a\nb\n", 2), "a\nb\n");
+        assert_eq!(first_lines("a\nb\nc\nd\n", 2), "a\nb\nand 2 more\n");
+    }
 }

@@ -4,7 +4,11 @@
 use std::io;
 use std::time::SystemTime;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -12,14 +16,48 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::LogFormat;
 
-/// Starts logging to standard error.
-pub fn start_log(format: LogFormat, level: LevelFilter) {
+/// As many lines wait for a reader; a line has less than 3 KiB.
+const MOST_WAITING_LINES: usize = 1024;
+
+/// A log that has begun. What waits to be written when it is dropped is written first, if somebody reads it.
+#[derive(Debug)]
+pub struct Log {
+    dropped_lines: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+/// Starts logging to standard error. A thread of its own writes the lines: one that nobody reads must not stop the supply.
+pub fn start_log(format: LogFormat, level: LevelFilter) -> Log {
     let own_events = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     let log = tracing_subscriber::registry().with(own_events);
-    let lines = fmt::layer().with_writer(io::stderr).with_target(false);
+    let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MOST_WAITING_LINES);
+    let (writer, guard) = writer.finish(io::stderr());
+    let dropped_lines = writer.error_counter();
+    let lines = fmt::layer().with_writer(writer).with_target(false);
     match format {
         LogFormat::Text => log.with(lines.with_ansi(false)).init(),
         LogFormat::Json => log.with(lines.json().flatten_event(true)).init(),
+    }
+    Log { dropped_lines, _writer: guard }
+}
+
+impl Log {
+    /// Returns the metric of the lines that were dropped.
+    pub fn dropped_lines(&self) -> DroppedLines {
+        DroppedLines(self.dropped_lines.clone())
+    }
+}
+
+/// How many lines were dropped since nobody read them.
+#[derive(Debug)]
+pub struct DroppedLines(ErrorCounter);
+
+impl Collector for DroppedLines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counter = ConstCounter::new(u64::try_from(self.0.dropped_lines()).unwrap_or(u64::MAX));
+        let help = "Log lines that were dropped because nobody read them";
+        let metric = encoder.encode_descriptor("log_lines_dropped", help, None, counter.metric_type())?;
+        counter.encode(metric)
     }
 }
 

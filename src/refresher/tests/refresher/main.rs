@@ -1,10 +1,14 @@
 //! The refresher, run as a process against real HTTP peers: proxies' intakes and an STS.
 #![cfg(not(target_arch = "wasm32"))]
 
+mod hostile_sources;
 mod intake;
+mod log;
+mod many_roles;
 mod peer;
 mod process;
 mod sources;
+mod strangers;
 mod sts;
 
 use std::collections::BTreeSet;

@@ -25,7 +25,15 @@ pub struct Delay(pub Duration);
 /// Serves HTTP on a port of its own until the test ends. Where `answer` gives `None`, the caller waits for ever; where
 /// the answer bears a [`Delay`], so long.
 pub async fn start(answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    start_on(0, answer).await
+}
+
+/// As [`start`], on a port that was chosen before.
+pub async fn start_on(
+    port: u16,
+    answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static,
+) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let answer = Arc::new(answer);
     tokio::spawn(async move {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -58,6 +59,16 @@ impl Refresher {
         self
     }
 
+    /// As in a shell after `ulimit -n`.
+    pub fn with_descriptors(mut self, most: u32) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]).arg(self.command.get_program());
+        command.args(self.command.get_args()).env_clear();
+        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.command = command;
+        self
+    }
+
     pub fn sts(self, port: u16) -> Self {
         self.env("AWS_ENDPOINT_URL_STS", format!("http://127.0.0.1:{port}"))
     }
@@ -76,10 +87,16 @@ impl Refresher {
         self
     }
 
-    pub fn start(mut self) -> Process {
+    pub fn start(self) -> Process {
         let log = std::fs::File::create(self.home.path().join("log")).unwrap();
+        self.start_with_log(log)
+    }
+
+    /// Starts it with its output in another place than the file that [`Process::log`] reads.
+    pub fn start_with_log(mut self, log: impl Into<Stdio> + AsFd) -> Process {
+        let output = log.as_fd().try_clone_to_owned().unwrap();
         self.command.args(["--interval", self.interval]);
-        let child = self.command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child = self.command.stdin(Stdio::null()).stdout(output).stderr(log).spawn().unwrap();
         Process { home: self.home, child }
     }
 }
@@ -100,6 +117,18 @@ impl Process {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// The most memory that it ever had resident, in MiB.
+    pub fn most_resident_mib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
     }
 
     /// All memory that it may write to, piece by piece.
@@ -151,10 +180,16 @@ impl Drop for Process {
 
 /// A plain GET: the status line and the body.
 pub fn get(address: &str, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    try_get(address, path, Duration::from_secs(30)).unwrap()
+}
+
+/// A plain GET by a caller that gives up.
+pub fn try_get(address: &str, path: &str, patience: Duration) -> std::io::Result<(String, String)> {
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    Ok((head.lines().next().unwrap().to_owned(), body.to_owned()))
 }

@@ -36,7 +36,7 @@ async fn pushed(refresher: Refresher) -> Credentials {
     proxy.held(&Identity::default_chain()).unwrap()
 }
 
-fn without_keys() -> Refresher {
+pub fn without_keys() -> Refresher {
     Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY")
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 
 use crate::peer;
@@ -27,6 +28,8 @@ pub enum Answer {
     Denied,
     /// Status 503.
     Unavailable,
+    /// Too many calls; wait for so many seconds.
+    Throttled(&'static str),
     /// Status 200 and a body that is cut off in the middle, behind the secret.
     Garbage,
     /// No answer at all.
@@ -52,8 +55,12 @@ struct State {
 
 impl Sts {
     pub async fn start() -> Arc<Self> {
+        Self::start_on(0).await
+    }
+
+    pub async fn start_on(port: u16) -> Arc<Self> {
         let state = Arc::<State>::default();
-        let port = peer::start({
+        let port = peer::start_on(port, {
             let state = state.clone();
             move |request| state.answer(&request)
         });
@@ -115,6 +122,13 @@ impl State {
             }
             Answer::Silence => None,
             Answer::Unavailable => Some(peer::answer(StatusCode::SERVICE_UNAVAILABLE, "")),
+            Answer::Throttled(seconds) => {
+                let error = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code>\
+                             <Message>Rate exceeded</Message></Error></ErrorResponse>";
+                let mut answer = peer::answer(StatusCode::BAD_REQUEST, error);
+                answer.headers_mut().insert("retry-after", HeaderValue::from_static(seconds));
+                Some(answer)
+            }
             Answer::Denied => Some(peer::answer(
                 StatusCode::FORBIDDEN,
                 "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\

@@ -1,0 +1,194 @@
+//! Bounds a `credential_process`. The SDK would read all that it writes and wait for it for ever, so the profiles that it
+//! is given name this program in front of the command: it runs the command with limits, in a process group of its own.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_config::profile::{self, ProfileSet};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+use aws_types::os_shim_internal::{Env, Fs};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::locked;
+
+/// The first argument of a process that only runs a command. Not for people.
+const RUN: &str = "run-credential-process";
+const PROPERTY: &str = "credential_process";
+
+/// Many times what a document with credentials takes.
+const LARGEST_OUTPUT: usize = 64 << 10;
+
+/// As much of the command's standard error as is shown when it fails.
+const LARGEST_COMPLAINT: usize = 1 << 10;
+
+/// Less than what a look at the chain may take, so that this is what is told.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a command has left running may hold its output open. So long after its end, no more is expected.
+const OUTPUT_GRACE: Duration = Duration::from_millis(200);
+
+/// Returns the profiles of the shared files, in which each `credential_process` runs with limits.
+pub async fn bounded_profiles() -> EnvConfigFiles {
+    let (default_files, program) = (EnvConfigFiles::default(), env::current_exe());
+    let profiles = profile::load(&Fs::real(), &Env::real(), &default_files, None).await;
+    // The SDK reads the files again, and tells what is wrong with them.
+    let (Ok(profiles), Ok(program)) = (profiles, program) else {
+        return default_files;
+    };
+    EnvConfigFiles::builder()
+        .include_default_config_file(true)
+        .include_default_credentials_file(true)
+        .with_contents(EnvConfigFileKind::Config, overlay(&profiles, &program))
+        .build()
+}
+
+/// Writes, for each profile with a `credential_process`, what takes its place.
+fn overlay(profiles: &ProfileSet, program: &Path) -> String {
+    let mut text = String::new();
+    for name in profiles.profiles() {
+        let Some(command) = profiles.get_profile(name).and_then(|profile| profile.get(PROPERTY)) else {
+            continue;
+        };
+        let section = if name == "default" { name.to_owned() } else { format!("profile {name}") };
+        let (program, command) = (quoted(&program.to_string_lossy()), quoted(command));
+        text.push_str(&format!("[{section}]\n{PROPERTY} = {program} {RUN} {command}\n"));
+    }
+    text
+}
+
+/// Quotes a word for the shell; its further lines, for the file, begin with a space.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''").replace('\n', "\n "))
+}
+
+/// Runs a command with limits if this process was started for that.
+pub fn run_if_asked() -> Option<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    if arguments.next()? != RUN {
+        return None;
+    }
+    let command = arguments.next().unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.and_then(|runtime| runtime.block_on(run(&command)));
+    Some(match outcome {
+        Ok(outcome) => outcome.pass_on(),
+        Err(error) => {
+            eprintln!("can't run it: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[derive(Debug)]
+struct Outcome {
+    /// None where it had not ended in time.
+    status: Option<ExitStatus>,
+    output: Vec<u8>,
+    complaint: Vec<u8>,
+}
+
+impl Outcome {
+    fn pass_on(self) -> ExitCode {
+        let mut complaint = self.complaint;
+        complaint.truncate(LARGEST_COMPLAINT);
+        let _ = io::stderr().write_all(&complaint);
+        match self.status {
+            None => eprintln!("it gave no answer within {} s and was ended", COMMAND_TIMEOUT.as_secs()),
+            _ if self.output.len() > LARGEST_OUTPUT => {
+                eprintln!("it wrote more than {} KiB: it must write one JSON document", LARGEST_OUTPUT >> 10);
+            }
+            Some(status) if !status.success() => {
+                let code = status.code().and_then(|code| u8::try_from(code).ok());
+                return code.map_or(ExitCode::FAILURE, ExitCode::from);
+            }
+            Some(_) => return io::stdout().write_all(&self.output).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        }
+        ExitCode::FAILURE
+    }
+}
+
+async fn run(command: &OsStr) -> io::Result<Outcome> {
+    let mut child = Command::new("sh")
+        .args([OsString::from("-c"), command.to_owned()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let (output, complaint) = (Collected::default(), Collected::default());
+    let reading_output = output.collect(child.stdout.take(), LARGEST_OUTPUT + 1, false);
+    let reading_complaint = complaint.collect(child.stderr.take(), LARGEST_COMPLAINT, true);
+    let status = timeout(COMMAND_TIMEOUT, child.wait()).await;
+    if status.is_ok() {
+        let _ = timeout(OUTPUT_GRACE, async { drop((reading_output.await, reading_complaint.await)) }).await;
+    }
+    if let Some(group) = group {
+        // Where nothing of it is left, there is no such group.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    Ok(Outcome { status: status.ok().transpose()?, output: output.take(), complaint: complaint.take() })
+}
+
+/// What has been read so far.
+#[derive(Default, Clone)]
+struct Collected(Arc<Mutex<Vec<u8>>>);
+
+impl Collected {
+    /// Collects up to `most` bytes. Beyond, it goes on reading to no avail, or lets the writer see a closed pipe.
+    fn collect<R>(&self, from: Option<R>, most: usize, drain: bool) -> JoinHandle<()>
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+    {
+        let collected = self.clone();
+        tokio::spawn(async move {
+            let (Some(mut from), mut chunk) = (from, vec![0; 4096]) else {
+                return;
+            };
+            while let Ok(read @ 1..) = from.read(&mut chunk).await {
+                let mut so_far = locked(&collected.0);
+                let free = most - so_far.len();
+                so_far.extend_from_slice(&chunk[..read.min(free)]);
+                if so_far.len() == most && !drain {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut locked(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn profiles(config: &str) -> ProfileSet {
+        let files = EnvConfigFiles::builder().with_contents(EnvConfigFileKind::Config, config).build();
+        profile::load(&Fs::real(), &Env::real(), &files, None).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_command_of_a_profile_is_replaced() {
+        let config = "[default]\nregion = x\n[profile a]\ncredential_process = it's \"a b\" # note\n";
+        let text = overlay(&profiles(config).await, Path::new("/opt/it's"));
+        assert_eq!(
+            text,
+            "[profile a]\ncredential_process = '/opt/it'\\''s' run-credential-process 'it'\\''s \"a b\"'\n"
+        );
+        let both = profiles(&text).await;
+        let read = both.get_profile("a").unwrap().get(PROPERTY).unwrap();
+        assert_eq!(read, "'/opt/it'\\''s' run-credential-process 'it'\\''s \"a b\"'");
+    }
+}

@@ -1,0 +1,172 @@
+//! Sources that never stop, hang, or leave things behind: the memory stays small, and the log says what to look at.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use sigv4_core::credentials::Identity;
+use tempfile::TempDir;
+
+use crate::intake::Running;
+use crate::process::{Process, Refresher};
+use crate::sources::without_keys;
+use crate::sts::{Answer, Sts};
+use crate::{HOUR, READER, role, socket};
+
+/// What the debug build of an idle refresher takes, and a little more.
+const LITTLE_MEMORY: usize = 40;
+
+/// An HTTP server whose every answer goes on for ever; the bytes that it got rid of.
+fn endless(head: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (endpoint, sent) = (format!("http://{}", listener.local_addr().unwrap()), Arc::<AtomicUsize>::default());
+    let counted = sent.clone();
+    let answer = move |mut stream: TcpStream, sent: Arc<AtomicUsize>| {
+        let _ = stream.read(&mut [0; 8192]);
+        let _ = stream.write_all(head.as_bytes());
+        while stream.write_all(&[b' '; 65536]).is_ok() {
+            sent.fetch_add(65536, Ordering::Relaxed);
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let sent = counted.clone();
+            std::thread::spawn(move || answer(stream.unwrap(), sent));
+        }
+    });
+    (endpoint, sent)
+}
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\n\r\n";
+const REFUSAL: &str = "HTTP/1.1 403 Forbidden\r\ncontent-type: text/xml\r\n\r\n";
+
+/// Waits until the refresher has failed a few times, and says how.
+async fn failed(refresher: &Process, words: &str) {
+    refresher.until(words, || refresher.log().matches(words).count() >= 2).await;
+    let resident = refresher.most_resident_mib();
+    println!("{words}: {resident} MiB at most");
+    assert!(resident < LITTLE_MEMORY, "{resident} MiB\n{}", refresher.log());
+    let longest = refresher.log().lines().map(str::len).max();
+    assert!(longest < Some(4096), "a line of {longest:?} bytes");
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_cut_off() {
+    let directory = TempDir::new().unwrap();
+    let (default, reader) = ([Identity::default_chain()], [role(READER)]);
+    let too_large = "the answer is larger than 64 KiB";
+    for head in [ANSWER, REFUSAL] {
+        let (endpoint, sent) = endless(head);
+        let sources = [
+            (&reader, Refresher::new().env("AWS_ENDPOINT_URL_STS", &endpoint), too_large),
+            (&default, without_keys().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &endpoint), "can't get credentials"),
+            (&default, on_ec2(&endpoint), "can't get credentials"),
+            (&default, signed_on(&endpoint), "can't get credentials"),
+            (&default, web_identity(&endpoint), "can't get credentials"),
+        ];
+        for (wanted, refresher, words) in sources {
+            let _proxy = Running::on_socket(&socket(&directory), wanted);
+            let refresher = refresher.socket(&socket(&directory)).start();
+            failed(&refresher, words).await;
+            assert!(sent.swap(0, Ordering::Relaxed) > 0, "it was not asked:\n{}", refresher.log());
+        }
+    }
+}
+
+fn on_ec2(endpoint: &str) -> Refresher {
+    without_keys().without_env("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint)
+}
+
+fn signed_on(endpoint: &str) -> Refresher {
+    let token =
+        r#"{"accessToken": "t", "expiresAt": "2099-01-01T00:00:00Z", "region": "eu-west-1", "startUrl": "https://a"}"#;
+    let config = "[default]\nsso_start_url = https://a\nsso_region = eu-west-1\nsso_account_id = 123456789012\nsso_role_name = dev\n";
+    // The SHA-1 of the start URL.
+    let cache = ".aws/sso/cache/a6ede4c26976783d2ef39cb030f7481da30ad3b3.json";
+    without_keys().env("AWS_ENDPOINT_URL_SSO", endpoint).home_file(".aws/config", config).home_file(cache, token)
+}
+
+fn web_identity(endpoint: &str) -> Refresher {
+    let refresher = without_keys().home_file("token", "t").env("AWS_ENDPOINT_URL_STS", endpoint);
+    let token = refresher.home.path().join("token");
+    refresher.env("AWS_ROLE_ARN", READER).env("AWS_WEB_IDENTITY_TOKEN_FILE", token)
+}
+
+/// The chain ends in this script.
+fn script(text: &str) -> Refresher {
+    let refresher = without_keys().env("PATH", "/usr/bin:/bin").home_file("a source", &format!("#!/bin/sh\n{text}\n"));
+    let script = refresher.home.path().join("a source");
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
+    let config = format!("[default]\ncredential_process = \"{}\" # it's one\n", script.display());
+    refresher.home_file(".aws/config", &config)
+}
+
+const CREDENTIALS: &str = r#"echo '{"Version": 1, "AccessKeyId": "AKIDSCRIPT", "SecretAccessKey": "s"}'"#;
+
+async fn supplied(refresher: Refresher, within: Duration) -> Process {
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = refresher.socket(&socket(&directory)).start();
+    let took = refresher.until("the push", || proxy.held(&Identity::default_chain()).is_some()).await;
+    assert!(took < within, "{took:?}");
+    refresher
+}
+
+#[tokio::test]
+async fn a_process_that_writes_without_an_end_is_cut_off() {
+    let directory = TempDir::new().unwrap();
+    let _proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = script("yes").socket(&socket(&directory)).start();
+    failed(&refresher, "it wrote more than 64 KiB").await;
+    let refresher = script("timeout 1 yes >&2; exit 3").socket(&socket(&directory)).start();
+    failed(&refresher, "exit status: 3").await;
+}
+
+#[tokio::test]
+async fn a_process_that_hangs_is_ended_with_all_that_it_started() {
+    let directory = TempDir::new().unwrap();
+    let _proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = script("sleep 4217 & sleep 4217").socket(&socket(&directory)).start();
+    refresher.until("the hanging process", || running("4217") >= 2).await;
+    refresher.until("why there are none", || refresher.log().contains("no answer within 15 s and was ended")).await;
+    drop(refresher);
+    assert_eq!(running("4217"), 0);
+}
+
+#[tokio::test]
+async fn a_process_that_leaves_others_behind_is_not_waited_for() {
+    let refresher = supplied(script(&format!("sleep 4218 &\n{CREDENTIALS}")), Duration::from_secs(5)).await;
+    refresher.until("the end of what it left", || running("4218") == 0).await;
+}
+
+#[tokio::test]
+async fn roles_are_assumed_with_what_a_source_gave_before_it_failed() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Rotating(Duration::from_secs(2)));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER)]);
+    let fails = directory.path().join("fails");
+    let expiration = humantime::format_rfc3339_seconds(SystemTime::now() + HOUR);
+    let credentials = CREDENTIALS.replace("\"s\"", &format!("\"s\", \"Expiration\": \"{expiration}\""));
+    let source = script(&format!("test -e {} && exit 7\n{credentials}", fails.display()));
+    let refresher = source.sts(sts.port).socket(&socket(&directory)).start();
+    refresher.until("the first session", || proxy.held(&role(READER)).is_some()).await;
+
+    std::fs::write(&fails, "").unwrap();
+    refresher.until("the failure", || refresher.log().contains("the source of all credentials fails")).await;
+    let before = proxy.pushes().len();
+    refresher.until("three more sessions", || proxy.pushes().len() >= before + 3).await;
+    assert!(!refresher.log().contains("can't get credentials"), "{}", refresher.log());
+}
+
+/// How many processes have this argument.
+fn running(argument: &str) -> usize {
+    let has = |directory: &Path| {
+        let command = std::fs::read(directory.join("cmdline")).unwrap_or_default();
+        command.starts_with(b"sleep\0") && command.split(|byte| *byte == 0).any(|part| part == argument.as_bytes())
+    };
+    std::fs::read_dir("/proc").unwrap().filter(|entry| has(&entry.as_ref().unwrap().path())).count()
+}
