@@ -197,6 +197,11 @@ pub fn answer<D: SharedData>(
                 return Reply::done(store.revoke(identity.id()));
             }
             match Credentials::from_document(body) {
+                Ok(credentials) if !credentials.hold_at(now) => Reply::error(
+                    400,
+                    "InvalidCredentials",
+                    "Expiration: lies in the past; push credentials that still hold",
+                ),
                 Ok(credentials) => put(store, identity, &credentials, query == b"unless-revoked"),
                 Err(error) => Reply::error(400, "InvalidCredentials", &error.to_string()),
             }
@@ -309,6 +314,9 @@ mod tests {
 
     const DOCUMENT: &[u8] = br#"{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "hush",
         "SessionToken": "hush-hush", "Expiration": "1970-01-01T01:00:00Z"}"#;
+    /// At [`NOW`].
+    const EXPIRED: &[u8] = br#"{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "hush",
+        "Expiration": "1970-01-01T00:00:00Z"}"#;
     const PATH: &[u8] = b"/v1/identities/default/credentials";
 
     #[test]
@@ -372,6 +380,7 @@ mod tests {
             (b"PUT", b"/v1/identities/\xff/credentials", DOCUMENT, 404, "UnknownIdentity"),
             (b"PUT", PATH, b"{}", 400, "InvalidCredentials"),
             (b"PUT", PATH, b"\xff", 400, "InvalidCredentials"),
+            (b"PUT", PATH, EXPIRED, 400, "InvalidCredentials"),
             (b"POST", PATH, DOCUMENT, 405, "MethodNotAllowed"),
             (b"DELETE", b"/v1/identities", b"", 405, "MethodNotAllowed"),
             (b"GET", b"/v1/status/", b"", 404, "NotFound"),

@@ -171,6 +171,15 @@ impl AwsSource {
             return Err(SourceError::Chain("it is switched off".to_owned()));
         };
         let credentials = provider.provide_credentials().await.map_err(|error| SourceError::Chain(in_words(&error)))?;
+        let checked = from_chain(&credentials)?;
+        // What roles are assumed with is to be what is pushed, without the white space that a file may have around it.
+        let credentials = aws_credential_types::Credentials::new(
+            checked.access_key_id(),
+            checked.secret_access_key(),
+            checked.session_token().map(str::to_owned),
+            credentials.expiry(),
+            CHAIN,
+        );
         Ok(Base { config, credentials })
     }
 }
