@@ -1,5 +1,6 @@
 """The filter in a real Envoy, run from the stock configuration with a few values replaced."""
 
+import copy
 import json
 import re
 import shutil
@@ -69,6 +70,14 @@ class StockConfiguration:
             "@type": "type.googleapis.com/google.protobuf.StringValue",
             "value": json.dumps(document),
         }
+
+    def add_traffic_listener(self, name: str, policy: dict) -> None:
+        """A second listener like `traffic`, with a policy of its own."""
+        listener = copy.deepcopy(self.listener("traffic"))
+        listener["name"] = name
+        self.document["static_resources"]["listeners"].append(listener)
+        signer = _named(self.http_connection_manager(name)["http_filters"], "sigv4")["typed_config"]["config"]
+        self.configure(signer, policy)
 
     def use_wasm(self, path: Path) -> None:
         """In every listener that has the filter."""

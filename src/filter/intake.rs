@@ -1,6 +1,8 @@
 //! The intake role: lets callers in and hands their calls to [`crate::intake`].
 
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, SystemTime};
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -8,12 +10,106 @@ use secrecy::zeroize::Zeroizing;
 
 use super::host::{self, Buffer, HeaderMap, Map, ProxySharedData};
 use super::root::watcher_queue;
-use crate::credentials::CredentialStore;
-use crate::intake::{self, Caller, IntakePolicy, MAX_BODY, Reply};
+use crate::credentials::{CredentialStore, Watch};
+use crate::intake::{self, Caller, IntakePolicy, LONGEST_WAIT, MAX_BODY, MOST_WAITING, Reply};
+
+/// How often leases are looked at, as often as the signers renew theirs.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the generation is looked at while calls wait for another one.
+const WAITING_TICK: Duration = Duration::from_millis(25);
+
+/// What all calls to one worker's intake share.
+pub(super) struct Intake {
+    policy: IntakePolicy,
+    waiting: RefCell<Vec<Waiting>>,
+    watch: Cell<Watch>,
+    /// When leases were last looked at, however often the clock ticks.
+    last_sweep: Cell<SystemTime>,
+}
+
+/// A call that waits for another generation.
+struct Waiting {
+    context: u32,
+    generation: u64,
+    ticks_left: u32,
+    /// Gone when the caller is.
+    caller: Weak<()>,
+}
+
+impl Intake {
+    pub(super) fn start(policy: IntakePolicy) -> Result<Self, host::HostError> {
+        let now = host::now();
+        host::set_tick_period(TICK)?;
+        let (waiting, watch, last_sweep) = (RefCell::default(), Cell::new(Watch::new(now)), Cell::new(now));
+        Ok(Self { policy, waiting, watch, last_sweep })
+    }
+
+    /// Ends the leases of policies that are gone, whose credentials no signer may be left to wipe, and answers the calls
+    /// that have waited long enough.
+    pub(super) fn tick(&self) {
+        let (store, now) = (CredentialStore(ProxySharedData), host::now());
+        if now.duration_since(self.last_sweep.get()).is_ok_and(|passed| passed < TICK) {
+            return self.answer_waiting(&store, now);
+        }
+        self.last_sweep.set(now);
+        let mut watch = self.watch.get();
+        if watch.tick(now)
+            && let Err(error) = store.sweep(now)
+        {
+            log::error!("{error}; will be tried again");
+        }
+        self.watch.set(watch);
+        self.answer_waiting(&store, now);
+    }
+
+    fn answer_waiting(&self, store: &CredentialStore<ProxySharedData>, now: SystemTime) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            return;
+        }
+        let generation = store.generation();
+        waiting.retain_mut(|call| {
+            let reply = if call.caller.strong_count() == 0 {
+                return false;
+            } else if call.generation != generation {
+                intake::answer(store, b"GET", b"/v1/identities", b"", now)
+            } else if call.ticks_left == 0 {
+                Reply::unchanged()
+            } else {
+                call.ticks_left -= 1;
+                return true;
+            };
+            match host::act_on(call.context) {
+                Ok(()) => send(&reply),
+                Err(error) => log::error!("{error}"),
+            }
+            false
+        });
+        if waiting.is_empty()
+            && let Err(error) = host::set_tick_period(TICK)
+        {
+            log::error!("{error}");
+        }
+    }
+
+    /// Has a call wait until the generation is another one. Returns whether it waits.
+    fn wait(&self, context: u32, generation: u64, caller: &Rc<()>) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= MOST_WAITING || host::set_tick_period(WAITING_TICK).is_err() {
+            return false;
+        }
+        let ticks_left = (LONGEST_WAIT.as_millis() / WAITING_TICK.as_millis()) as u32;
+        waiting.push(Waiting { context, generation, ticks_left, caller: Rc::downgrade(caller) });
+        true
+    }
+}
 
 /// One call to the intake.
 pub(super) struct IntakeCall {
-    policy: Rc<IntakePolicy>,
+    context: u32,
+    intake: Rc<Intake>,
+    alive: Rc<()>,
     method: Vec<u8>,
     path: Vec<u8>,
     body: Zeroizing<Vec<u8>>,
@@ -21,12 +117,20 @@ pub(super) struct IntakeCall {
 }
 
 impl IntakeCall {
-    pub(super) fn new(policy: Rc<IntakePolicy>) -> Self {
-        Self { policy, method: Vec::new(), path: Vec::new(), body: Zeroizing::default(), answered: false }
+    pub(super) fn new(context: u32, intake: Rc<Intake>) -> Self {
+        let (method, path, body) = (Vec::new(), Vec::new(), Zeroizing::default());
+        Self { context, intake, alive: Rc::new(()), method, path, body, answered: false }
     }
 
     fn answer(&mut self) -> Action {
         let store = CredentialStore(ProxySharedData);
+        if let Some(generation) = intake::awaited_generation(&self.method, &self.path)
+            && generation == store.generation()
+            && self.intake.wait(self.context, generation, &self.alive)
+        {
+            self.answered = true;
+            return Action::Pause;
+        }
         let reply = intake::answer(&store, &self.method, &self.path, &self.body, host::now());
         if reply.changed {
             tell_watchers(&store);
@@ -36,18 +140,22 @@ impl IntakeCall {
 
     fn send(&mut self, reply: &Reply) -> Action {
         self.answered = true;
-        if reply.status >= 400 {
-            log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
-        }
-        let mut headers = vec![("cache-control", "no-store")];
-        if !reply.body.is_empty() {
-            headers.push(("content-type", "application/json"));
-        }
-        headers.extend(reply.allow.map(|methods| ("allow", methods)));
-        if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
-            log::error!("{error}");
-        }
+        send(reply);
         Action::Pause
+    }
+}
+
+fn send(reply: &Reply) {
+    if reply.status >= 400 {
+        log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
+    }
+    let mut headers = vec![("cache-control", "no-store")];
+    if !reply.body.is_empty() {
+        headers.push(("content-type", "application/json"));
+    }
+    headers.extend(reply.allow.map(|methods| ("allow", methods)));
+    if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
+        log::error!("{error}");
     }
 }
 
@@ -72,7 +180,7 @@ impl HttpContext for IntakeCall {
             client_certificate: has_client_certificate(),
             authorization,
         };
-        if !self.policy.admits(&caller) {
+        if !self.intake.policy.admits(&caller) {
             return self.send(&Reply::unauthenticated());
         }
         if end_of_stream { self.answer() } else { Action::Pause }

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -14,8 +13,8 @@ use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, LEASE, SetError, SharedData};
-use sigv4_filter::intake::{self, Caller, IntakePolicy, Reply};
+use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
+use sigv4_filter::intake::{self, Caller, IntakePolicy, LONGEST_WAIT, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
@@ -45,7 +44,6 @@ impl SharedData for &Memory {
 pub struct Intake {
     memory: Memory,
     wanted: Mutex<Vec<Identity>>,
-    policies: AtomicU32,
     pushes: Mutex<Vec<String>>,
     delay: Mutex<Duration>,
     port_policy: Option<IntakePolicy>,
@@ -108,15 +106,19 @@ impl Running {
 
     /// As if another policy was loaded, and the leases of all before it had run out.
     pub fn want(&self, wanted: &[Identity]) {
-        let policy = self.intake.policies.fetch_add(1, Ordering::Relaxed) + 1;
-        let all_before_ended = SystemTime::now() + 2 * LEASE * policy;
-        CredentialStore(&self.intake.memory).want(&policy.to_string(), wanted, all_before_ended).unwrap();
         *self.intake.wanted.lock().unwrap() = wanted.to_vec();
+        CredentialStore(&self.intake.memory).want("policy", wanted, SystemTime::now(), true).unwrap();
     }
 
     /// As if somebody had called `DELETE`.
     pub fn revoke(&self, identity: &Identity) {
         CredentialStore(&self.intake.memory).revoke(identity.id()).unwrap();
+    }
+
+    /// As if somebody had pushed what was revoked, by hand.
+    pub fn reinstate(&self, identity: &Identity, credentials: Credentials) {
+        CredentialStore(&self.intake.memory).reinstate(identity.id(), credentials.access_key_id()).unwrap();
+        self.put(identity, credentials);
     }
 
     /// Answers each call so late from now on.
@@ -139,6 +141,18 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, intake: Arc<Intake>
 }
 
 impl Intake {
+    /// As the filter answers a call that waits.
+    async fn change(&self, generation: u64) -> Reply {
+        let (store, begin) = (CredentialStore(&self.memory), Instant::now());
+        while store.generation() == generation {
+            if begin.elapsed() > LONGEST_WAIT {
+                return Reply::unchanged();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        intake::answer(&store, b"GET", b"/v1/identities", b"", SystemTime::now())
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -151,8 +165,13 @@ impl Intake {
         };
         let reply = if self.port_policy.clone().unwrap_or_default().admits(&caller) {
             let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
-            store.want("policy", &self.wanted.lock().unwrap(), now).unwrap();
-            intake::answer(&store, parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &body, now)
+            store.want("policy", &self.wanted.lock().unwrap(), now, true).unwrap();
+            let (method, path) = (parts.method.as_str().as_bytes(), parts.uri.path_and_query().unwrap().as_str());
+            if let Some(generation) = intake::awaited_generation(method, path.as_bytes()) {
+                self.change(generation).await
+            } else {
+                intake::answer(&store, method, path.as_bytes(), &body, now)
+            }
         } else {
             Reply::unauthenticated()
         };

@@ -6,6 +6,7 @@ mod peer;
 mod process;
 mod sources;
 mod sts;
+mod supply;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -362,7 +363,7 @@ async fn a_source_that_only_has_the_revoked_key_is_waited_for_and_told_once() {
     let default = Identity::default_chain();
     let proxy = Running::on_socket(&socket(&directory), std::slice::from_ref(&default));
     let key = |id: &str| format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = s\n");
-    let refresher = Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
+    let refresher = Refresher::new().without_keys();
     let refresher = refresher.home_file(".aws/credentials", &key("AKIDOLD")).socket(&socket(&directory)).start();
     refresher.until("the first push", || proxy.held(&default).is_some()).await;
     proxy.revoke(&default);
@@ -374,7 +375,7 @@ async fn a_source_that_only_has_the_revoked_key_is_waited_for_and_told_once() {
 
     // A new refresher knows of it from the proxy.
     drop(refresher);
-    let refresher = Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
+    let refresher = Refresher::new().without_keys();
     let refresher = refresher.home_file(".aws/credentials", &key("AKIDOLD")).socket(&socket(&directory)).start();
     refresher.until("that the key is revoked", || refresher.log().contains(told)).await;
     assert_eq!(proxy.pushes().len(), 1);

@@ -37,7 +37,7 @@ async fn pushed(refresher: Refresher) -> Credentials {
 }
 
 fn without_keys() -> Refresher {
-    Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY")
+    Refresher::new().without_keys()
 }
 
 fn in_an_hour() -> String {

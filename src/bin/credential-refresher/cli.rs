@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::check_policy::CheckPolicy;
 use crate::proxy_client::ProxyAddress;
+use crate::reconcile::Allowed;
 
 /// Keeps Envoy's signing filter supplied with AWS credentials.
 ///
@@ -28,7 +29,8 @@ struct CommandLine {
     #[command(flatten)]
     options: Options,
 
-    /// A JSON file with the options above: proxies, tokenFile, interval, allowRoles, listen, logFormat and logLevel.
+    /// A JSON file with the options above: proxies, tokenFile, interval, allowRoles,
+    /// allowDefault, allowSessionNames, allowExternalIds, allowTags, listen, logFormat and logLevel.
     /// What the command line gives wins.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -69,6 +71,22 @@ struct Options {
     /// has to match one. May be given several times. Without it, every role that a proxy's policy names is assumed.
     #[arg(long = "allow-role", value_name = "PATTERN")]
     allow_roles: Vec<String>,
+
+    /// Supply the base identity, `default`, though --allow-role is given: it may assume what its own permissions say.
+    #[arg(long)]
+    allow_default: bool,
+
+    /// Assume roles only under a session name that matches this pattern. May be given several times.
+    #[arg(long = "allow-session-name", value_name = "PATTERN")]
+    allow_session_names: Vec<String>,
+
+    /// Use only external ids that match this pattern. May be given several times.
+    #[arg(long = "allow-external-id", value_name = "PATTERN")]
+    allow_external_ids: Vec<String>,
+
+    /// Set only session tags that match this pattern as KEY=VALUE. May be given several times.
+    #[arg(long = "allow-tag", value_name = "PATTERN")]
+    allow_tags: Vec<String>,
 
     /// Serve `/healthz`, `/readyz` and `/metrics` (Prometheus) on this address.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "once")]
@@ -140,8 +158,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// How often each proxy is looked at.
     pub interval: Duration,
-    /// Patterns of role ARNs; none allow all.
-    pub allow_roles: Vec<String>,
+    /// What proxies may ask for.
+    pub allowed: Allowed,
     /// Where probes and Prometheus are answered.
     pub listen: Option<SocketAddr>,
     /// Push once, within so long.
@@ -170,12 +188,19 @@ impl Task {
 impl Settings {
     fn resolve(line: CommandLine) -> Result<Self, String> {
         let file = line.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let Options { proxies, token_file, interval, allow_roles, listen, log_format, log_level } = line.options;
+        let Options { proxies, token_file, interval, listen, log_format, log_level, .. } = line.options;
+        let allowed = Allowed::new(
+            &given(line.options.allow_roles).unwrap_or(file.allow_roles),
+            line.options.allow_default || file.allow_default,
+            &given(line.options.allow_session_names).unwrap_or(file.allow_session_names),
+            &given(line.options.allow_external_ids).unwrap_or(file.allow_external_ids),
+            &given(line.options.allow_tags).unwrap_or(file.allow_tags),
+        );
         let settings = Self {
             proxies: given(proxies).unwrap_or(file.proxies),
             token_file: token_file.or(file.token_file),
             interval: interval.or(file.interval).unwrap_or(Duration::from_secs(5)),
-            allow_roles: given(allow_roles).unwrap_or(file.allow_roles),
+            allowed,
             listen: listen.or(file.listen),
             once: line.once.then_some(line.timeout),
             log_format: log_format.or(file.log_format).unwrap_or_default(),
@@ -264,14 +289,15 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_file() {
         let file = file(
-            r#"{"proxies": ["unix:/file.sock"], "interval": "1m", "allowRoles": ["arn:*"], "logLevel": "debug",
+            r#"{"proxies": ["unix:/file.sock"], "interval": "1m", "allowRoles": ["arn:*"], "allowDefault": true,
+                "allowTags": ["team=*"], "logLevel": "debug",
                 "logFormat": "json", "listen": "127.0.0.1:9903"}"#,
         );
         let config = file.path().to_str().unwrap();
         let settings = settings(&["--config", config, "--proxy", "unix:/line.sock", "--log-level", "warn"]).unwrap();
         assert_eq!(settings.proxies, ["unix:/line.sock".parse().unwrap()]);
         assert_eq!(settings.interval, Duration::from_secs(60));
-        assert_eq!(settings.allow_roles, ["arn:*"]);
+        assert_eq!(settings.allowed, Allowed::new(&["arn:*".to_owned()], true, &[], &[], &["team=*".to_owned()]));
         assert_eq!(settings.log_level, LevelFilter::WARN);
         assert!(matches!(settings.log_format, LogFormat::Json));
         assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9903).into()));

@@ -25,7 +25,7 @@ mod telemetry;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
@@ -33,7 +33,7 @@ use tracing::{error, info};
 use crate::cli::{Settings, Task};
 use crate::keeper::Keeper;
 use crate::proxy_client::ProxyClient;
-use crate::reconcile::{AllowedRoles, Proxy};
+use crate::reconcile::Proxy;
 use crate::sources::AwsSource;
 use crate::status::Status;
 use crate::status_server::StatusServer;
@@ -61,15 +61,16 @@ fn main() -> ExitCode {
 async fn run(settings: Settings) -> ExitCode {
     let once = settings.once.is_some();
     // Before anything else, so that no signal is met unprepared.
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [mut terminate, mut interrupt, hangup] = match signals {
+        [Ok(terminate), Ok(interrupt), Ok(hangup)] => [terminate, interrupt, hangup],
+        [Err(error), ..] | [_, Err(error), _] | [.., Err(error)] => {
             error!(%error, "can't watch for signals");
             return ExitCode::FAILURE;
         }
     };
     let signal = tokio::select! {
-        outcome = supply(settings) => return outcome,
+        outcome = supply(settings, hangup) => return outcome,
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
@@ -78,7 +79,7 @@ async fn run(settings: Settings) -> ExitCode {
     if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-async fn supply(settings: Settings) -> ExitCode {
+async fn supply(settings: Settings, hangup: Signal) -> ExitCode {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         proxies = settings.proxies.len(),
@@ -102,10 +103,10 @@ async fn supply(settings: Settings) -> ExitCode {
         }
     }
     let keeper = Arc::new(Keeper::new(AwsSource::new(), status.clone()));
-    let allowed_roles = AllowedRoles::new(&settings.allow_roles);
+    tokio::spawn(renew_on_hangup(keeper.clone(), hangup));
     let proxies = settings.proxies.into_iter().map(|address| {
         let client = ProxyClient::new(address, settings.token_file.clone());
-        Proxy::new(client, allowed_roles.clone(), status.clone())
+        Proxy::new(client, settings.allowed.clone(), status.clone())
     });
     if let Some(timeout) = settings.once {
         let deadline = Instant::now() + timeout;
@@ -122,6 +123,14 @@ async fn supply(settings: Settings) -> ExitCode {
         supplying.join_all().await;
         // Only a panic in every one of them leads here.
         ExitCode::FAILURE
+    }
+}
+
+/// Looks at everything again at each SIGHUP.
+async fn renew_on_hangup(keeper: Arc<Keeper>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        info!(signal = "SIGHUP", "looking at every source and proxy again");
+        keeper.renew_all();
     }
 }
 

@@ -16,7 +16,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
-use sigv4_filter::credentials::{Credentials, Identities, Identity};
+use sigv4_filter::credentials::{Credentials, Identities, Identity, PROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -24,8 +24,8 @@ use tokio::task::JoinHandle;
 /// How long one exchange with a proxy may take. It is on the same machine: a healthy one answers in milliseconds.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More than the listing of a policy with ten thousand identities.
-const LARGEST_ANSWER: usize = 4 << 20;
+/// More than the listing of 1,000 roles with 50 tags each, all as long as AWS allows.
+const LARGEST_ANSWER: usize = 64 << 20;
 
 /// Where a proxy's intake listens. Credentials travel there unencrypted, so it is always on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -155,6 +155,9 @@ pub enum ProxyError {
     /// An answer that no intake gives.
     #[error("the answer is no list of identities ({0}): is this the proxy's intake?")]
     Listing(serde_json::Error),
+    /// The filter is newer, and its listing means something that this version can't know.
+    #[error("its listing is of version {0}, and this version knows up to {PROTOCOL}: upgrade credential-refresher")]
+    Version(u32),
 }
 
 /// The client of one proxy's intake.
@@ -212,7 +215,13 @@ impl ProxyClient {
     /// Any [`ProxyError`].
     pub async fn identities(&mut self) -> Result<Identities, ProxyError> {
         let answer = self.exchange(Method::GET, "/v1/identities", Bytes::new()).await?;
-        serde_json::from_slice(&answer).map_err(ProxyError::Listing)
+        let listing = serde_json::from_slice::<Identities>(&answer);
+        // A later version may have another form.
+        let version = match &listing {
+            Ok(listing) => listing.version,
+            Err(_) => serde_json::from_slice::<Version>(&answer).map_or(0, |listing| listing.version),
+        };
+        if version > PROTOCOL { Err(ProxyError::Version(version)) } else { listing.map_err(ProxyError::Listing) }
     }
 
     /// Pushes credentials for an identity.
@@ -225,9 +234,26 @@ impl ProxyClient {
         self.exchange(Method::PUT, &path, document).await.map(drop)
     }
 
-    /// Waits until the proxy closes the connection of the last exchange, as it does when it ends; for ever where there
-    /// is none.
-    pub async fn disconnected(&mut self) {
+    /// Waits until the proxy's listing differs from that of `generation`, or the proxy does not answer. Each question has
+    /// a connection of its own and an answer within half a second, so that an Envoy that takes over is noticed too.
+    ///
+    /// Without a generation, waits until the proxy [closes the last connection](Self::disconnected).
+    pub async fn changed(&mut self, generation: Option<u64>) {
+        let Some(generation) = generation else {
+            return self.disconnected().await;
+        };
+        let path = format!("/v1/identities?after={generation}");
+        loop {
+            match self.exchange(Method::GET, &path, Bytes::new()).await {
+                Err(ProxyError::Refused { status: StatusCode::NOT_MODIFIED, .. }) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits until the proxy closes the connection of the last exchange, as it does when it ends; forever if there is
+    /// none.
+    async fn disconnected(&mut self) {
         match &mut self.last_connection {
             Some(connection) => drop((&mut connection.driver).await),
             None => std::future::pending().await,
@@ -336,6 +362,13 @@ fn bearer(token_file: &Path) -> Result<HeaderValue, ProxyError> {
     let mut header = HeaderValue::from_str(&header).map_err(|_| ProxyError::Token(token_file.into()))?;
     header.set_sensitive(true);
     Ok(header)
+}
+
+/// What every version of a listing has; 0 before there were versions.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    version: u32,
 }
 
 /// The message of a local reply, in a form that can't upset a log.

@@ -92,12 +92,9 @@ fn answer(status: &Status, method: &Method, path: &str) -> Response<Full<Bytes>>
     match path {
         "/healthz" => response(StatusCode::OK, PLAIN, "ok\n".to_owned()),
         "/readyz" => {
-            let lacking = status.lacking();
-            if lacking.is_empty() {
-                response(StatusCode::OK, PLAIN, "ok\n".to_owned())
-            } else {
-                response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, lacking)
-            }
+            let (ready, lacking) = status.readiness();
+            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            response(code, PLAIN, if lacking.is_empty() { "ok\n".to_owned() } else { lacking })
         }
         "/metrics" => response(StatusCode::OK, OPENMETRICS, status.metrics()),
         _ => response(StatusCode::NOT_FOUND, PLAIN, "/healthz, /readyz or /metrics\n".to_owned()),
