@@ -109,7 +109,7 @@ class Process:
     def log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.splitlines()[-lines:])
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process alone."""
         os.kill(self.pid, number)
 

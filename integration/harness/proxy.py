@@ -23,6 +23,8 @@ class StockConfiguration:
 
     def __init__(self):
         # The round trip takes the YAML aliases apart: an edit of one place stays there.
+        self.envoy_arguments: list[str] = []
+        """Added to Envoy's command line."""
         self.document: dict = json.loads(json.dumps(yaml.safe_load(STOCK_CONFIGURATION.read_text())))
 
     def listener(self, name: str) -> dict:
@@ -137,7 +139,7 @@ class Proxy(Intake):
         self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
         self.socket = self._socket_directory / "credentials.sock"
         configuration.use_socket(self.socket)
-        self.envoy = Envoy(configuration.document, directory)
+        self.envoy = Envoy(configuration.document, directory, 2, "info", *configuration.envoy_arguments)
 
     def __enter__(self):
         try:

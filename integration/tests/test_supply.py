@@ -11,7 +11,9 @@ import yaml
 from botocore.credentials import Credentials
 
 from conftest import STATIC_KEY, TEMPORARY_KEY, api_route
+from harness.certificates import Authority
 from harness.client import curl
+from harness.hop import Hop
 from harness.intake import credential_document
 from harness.process import Process, free_port, wait_until
 from harness.proxy import WASM
@@ -151,6 +153,7 @@ class ListenerFile:
 @pytest.fixture
 def dynamic(start_proxy, configuration, api, tmp_path):
     """A proxy whose traffic listener can be taken away, moved and brought back, and its file."""
+    configuration.envoy_arguments = ["--drain-time-s", "1"]
     listeners = ListenerFile(configuration, tmp_path)
     configuration.configure(configuration.signer, {"routes": {"/api": api_route(api)}})
     configuration.use_wasm(WASM)
@@ -179,17 +182,16 @@ def test_a_listener_that_moved_is_supplied_within_a_second(dynamic, api, start_r
     proxy, listeners = dynamic
     start_refresher(proxy, "--interval", "1h")
     eventually_status(proxy, 200)
-    before = proxy.port
     routes = {"/api": api_route(api), "/moved": api_route(api)}
     moved = copy.deepcopy(listeners.listener)
     moved["name"] = "moved"
+    moved["address"]["socket_address"]["port_value"] = free_port()
     plugin = next(f for f in moved["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"] if f["name"] == "sigv4")
     plugin["typed_config"]["config"]["configuration"]["value"] = json.dumps({"routes": routes})
     listeners.write([moved])
     wait_until(lambda: "moved" in proxy.envoy.admin("/listeners"), "the new listener")
     began = time.monotonic()
     port = proxy.envoy.port("moved")
-    assert port != before
     wait_until(lambda: curl(f"http://127.0.0.1:{port}/moved").status == 200, "the new listener to sign", timeout=5)
     assert time.monotonic() - began < 1
 
@@ -221,6 +223,18 @@ def test_an_intake_that_shares_no_vm_id_is_not_ready(start_proxy, configuration,
     assert proxy.request("/api").status == 503
 
 
+def test_three_hundred_roles_with_fifty_tags_keep_nobody_from_being_supplied(start_proxy, api, start_refresher):
+    """As long as AWS allows tags: a listing of 6 MiB."""
+    tags = {f"{n:0>128}": "v" * 256 for n in range(50)}
+    role = {"roleArn": ROLE_ARN, "roleTags": tags}
+    routes = {f"/{n}": api_route(api, **role, roleSessionName=f"session-{n}") for n in range(300)}
+    proxy = start_proxy({"routes": {"/api": api_route(api), **routes}})
+    refresher = start_refresher(proxy, AWS_ENDPOINT_URL_STS="http://127.0.0.1:9")
+    eventually_status(proxy, 200, timeout=60)
+    assert len(proxy.identities()) == 301
+    assert "can't ask the proxy" not in refresher.log
+
+
 # Pauses and restarts.
 
 
@@ -237,9 +251,9 @@ def test_a_pause_of_the_process_takes_nothing_away(start_proxy, configuration, a
     before = proxy.identities()
     # Long enough that a lease's age is believed.
     time.sleep(32)
-    proxy.envoy.process.signal(signal.SIGSTOP)
+    proxy.envoy.process.send_signal(signal.SIGSTOP)
     time.sleep(33)
-    proxy.envoy.process.signal(signal.SIGCONT)
+    proxy.envoy.process.send_signal(signal.SIGCONT)
     for _ in range(30):
         assert proxy.identities() == before
         assert proxy.request("/api").status == 200
@@ -319,6 +333,68 @@ def test_no_request_fails_over_a_restart_that_waits_for_credentials(start_proxy,
     assert statuses == [200] * 40
 
 
+# Over a port, both sides show certificates.
+
+
+@pytest.fixture
+def tls_proxy(start_proxy, configuration, api, authority):
+    """A proxy whose intake is a port that asks for certificates of the authority."""
+    configuration.listener("intake")["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    configuration.serve_tls("intake", *authority.issue("localhost", "127.0.0.1"), authority.certificate)
+    return start_proxy({"routes": {"/api": api_route(api)}}, configuration)
+
+
+class TlsRefresher(Refresher):
+    """A refresher that knows its proxy by certificates; `files` are those of authority, client and key."""
+
+    def __init__(self, directory, port: int, files):
+        options = ["--proxy-ca", "--client-cert", "--client-key"]
+        arguments = [str(part) for pair in zip(options, files, strict=True) for part in pair]
+        super().__init__(directory, None, StaticSource(STATIC_KEY), *arguments)
+        self.command[1:3] = ["--proxy", f"https://127.0.0.1:{port}"]
+
+
+def test_a_port_is_supplied_with_certificates_that_are_read_again(tls_proxy, api, authority, tmp_path):
+    (tmp_path / "other").mkdir()
+    stranger = Authority(tmp_path / "other")
+    files = [tmp_path / "ca.pem", tmp_path / "tls.crt", tmp_path / "tls.key"]
+
+    def rotate(trusted: Authority, client: Authority) -> None:
+        certificate, key = client.issue("refresher")
+        for target, source in zip(files, [trusted.certificate, certificate, key], strict=True):
+            target.write_bytes(source.read_bytes())
+
+    rotate(authority, stranger)
+    with TlsRefresher(tmp_path, tls_proxy.envoy.port("intake"), files) as refresher:
+        wait_until(lambda: "can't ask the proxy" in refresher.log, "the proxy to refuse the certificate")
+        assert tls_proxy.request("/api").status == 503
+        rotate(stranger, authority)
+        wait_until(lambda: "no TLS with the proxy" in refresher.log, "the refresher to refuse the proxy's certificate")
+        assert tls_proxy.request("/api").status == 503
+        rotate(authority, authority)
+        eventually_status(tls_proxy, 200)
+        assert "PRIVATE KEY" not in refresher.log
+
+
+def test_who_has_bound_the_port_of_a_proxy_that_is_down_is_told_nothing(authority, tmp_path):
+    (tmp_path / "other").mkdir()
+    impostor = Authority(tmp_path / "other").server_context("127.0.0.1")
+    certificate, key = authority.issue("refresher")
+    with Hop(free_port(), impostor) as hop:
+        with TlsRefresher(tmp_path, hop.port, [authority.certificate, certificate, key]) as refresher:
+            wait_until(lambda: "no TLS with the proxy" in refresher.log, "the impostor to be noticed")
+        assert not hop.sent
+    assert "UnknownIssuer" in refresher.log
+
+
+def test_plain_http_is_refused_with_the_cure(tmp_path):
+    refresher = Refresher(tmp_path, None, StaticSource(STATIC_KEY))
+    refresher.command[1:3] = ["--proxy", "http://127.0.0.1:9902"]
+    with refresher:
+        assert refresher.wait(10) == 2
+    assert "use https:// with --proxy-ca, --client-cert" in refresher.log
+
+
 # Signals.
 
 
@@ -336,7 +412,7 @@ def test_sighup_looks_again_and_sigterm_ends_it(proxy, api, start_refresher, tmp
     eventually_status(proxy, 403)
     write(STATIC_KEY)
     time.sleep(1.2)
-    refresher.signal(signal.SIGHUP)
+    refresher.send_signal(signal.SIGHUP)
     eventually_status(proxy, 200, timeout=5)
     assert refresher.running
     began = time.monotonic()

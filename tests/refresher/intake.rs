@@ -1,4 +1,4 @@
-//! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket or a local port.
+//! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,14 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
-use sigv4_filter::intake::{self, Caller, IntakePolicy, LONGEST_WAIT, Reply};
+use sigv4_filter::intake::{self, LONGEST_WAIT, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
 /// A proxy's shared data.
@@ -46,7 +45,6 @@ pub struct Intake {
     wanted: Mutex<Vec<Identity>>,
     pushes: Mutex<Vec<String>>,
     delay: Mutex<Duration>,
-    port_policy: Option<IntakePolicy>,
 }
 
 /// A running intake; it ends, and forgets all it held, when this is dropped.
@@ -73,26 +71,6 @@ impl Running {
             }
         });
         Self { intake, _serving: serving }
-    }
-
-    /// Lets nobody in without the token whose SHA-256 is this.
-    pub async fn on_port(token_sha256: &str, wanted: &[Identity]) -> (Self, u16) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let policy = serde_json::json!({"intake": {"tokenSha256": [token_sha256]}}).to_string();
-        let port_policy = Some(IntakePolicy::from_json(policy.as_bytes()).unwrap());
-        let intake = Arc::new(Intake { wanted: Mutex::new(wanted.to_vec()), port_policy, ..Intake::default() });
-        let mut serving = JoinSet::new();
-        serving.spawn({
-            let intake = intake.clone();
-            async move {
-                let mut connections = JoinSet::new();
-                while let Ok((stream, _)) = listener.accept().await {
-                    connections.spawn(serve(stream, intake.clone()));
-                }
-            }
-        });
-        (Self { intake, _serving: serving }, port)
     }
 
     pub fn held(&self, identity: &Identity) -> Option<Credentials> {
@@ -158,22 +136,12 @@ impl Intake {
         let body = body.collect().await.unwrap().to_bytes();
         let delay = *self.delay.lock().unwrap();
         tokio::time::sleep(delay).await;
-        let caller = Caller {
-            over_unix_socket: self.port_policy.is_none(),
-            authorization: parts.headers.get(AUTHORIZATION).map(|value| value.as_bytes()),
-            ..Caller::default()
-        };
-        let reply = if self.port_policy.clone().unwrap_or_default().admits(&caller) {
-            let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
-            store.want("policy", &self.wanted.lock().unwrap(), now, true).unwrap();
-            let (method, path) = (parts.method.as_str().as_bytes(), parts.uri.path_and_query().unwrap().as_str());
-            if let Some(generation) = intake::awaited_generation(method, path.as_bytes()) {
-                self.change(generation).await
-            } else {
-                intake::answer(&store, method, path.as_bytes(), &body, now)
-            }
-        } else {
-            Reply::unauthenticated()
+        let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
+        store.want("policy", &self.wanted.lock().unwrap(), now, true).unwrap();
+        let (method, path) = (parts.method.as_str().as_bytes(), parts.uri.path_and_query().unwrap().as_str());
+        let reply = match intake::awaited_generation(method, path.as_bytes()) {
+            Some(generation) => self.change(generation).await,
+            None => intake::answer(&store, method, path.as_bytes(), &body, now),
         };
         if parts.method == Method::PUT && reply.changed {
             let id = parts.uri.path().split('/').nth(3).unwrap();

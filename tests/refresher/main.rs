@@ -442,23 +442,6 @@ async fn a_role_that_no_pattern_covers_is_never_assumed() {
 }
 
 #[tokio::test]
-async fn a_port_is_supplied_under_a_token_that_is_read_anew() {
-    let t0k3n = "b81c829ac55e858ea27c2a4014d2a073a189ef391f1c85d4214f857d4d5c039a";
-    let (proxy, port) = Running::on_port(t0k3n, &[Identity::default_chain()]).await;
-    let directory = TempDir::new().unwrap();
-    let token_file = directory.path().join("token");
-    std::fs::write(&token_file, "outdated\n").unwrap();
-    let args = ["--proxy", &format!("http://127.0.0.1:{port}"), "--token-file", token_file.to_str().unwrap()];
-    let refresher = Refresher::new().args(&args).args(&["--log-level", "trace"]).start();
-    refresher
-        .until("the refusal is told", || refresher.log().contains("401 Unauthorized: call over the Unix socket"))
-        .await;
-    std::fs::write(&token_file, "t0k3n\n").unwrap();
-    refresher.until("the push", || proxy.held(&Identity::default_chain()).is_some()).await;
-    assert!(!refresher.log().contains("outdated") && !refresher.log().contains("t0k3n"), "{}", refresher.log());
-}
-
-#[tokio::test]
 async fn a_socket_that_others_can_open_or_replace_is_given_nothing() {
     let directory = TempDir::new().unwrap();
     let path = socket(&directory);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use rustix::process::Signal;
-use sigv4_filter::credentials::{Credentials, Identity, Role};
+use sigv4_filter::credentials::{Credentials, Identity};
 use tempfile::TempDir;
 
 use crate::intake::Running;
@@ -269,4 +269,26 @@ async fn sighup_has_everything_looked_at_again() {
     let took = refresher.until("the changed key", || holds(&proxy, "AKIDNEW", "s")).await;
     println!("a changed file was pushed {took:?} after SIGHUP");
     assert!(took < Duration::from_secs(2) && refresher.log().contains("SIGHUP"));
+}
+
+/// Such as a credentials file on a dead network disk, here a pipe that nobody writes to.
+#[tokio::test]
+async fn sigterm_ends_it_within_a_second_whatever_it_waits_for() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let never = directory.path().join("never");
+    assert!(std::process::Command::new("mkfifo").arg(&never).status().unwrap().success());
+    let process = "[default]\ncredential_process = sleep 60\n";
+    for refresher in [
+        Refresher::new().without_keys().env("AWS_SHARED_CREDENTIALS_FILE", &never),
+        Refresher::new().without_keys().env("PATH", "/usr/bin:/bin").home_file(".aws/config", process),
+    ] {
+        let mut refresher = refresher.socket(&socket(&directory)).start();
+        refresher.until("its start", || refresher.log().contains("starting")).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        refresher.signal(Signal::TERM);
+        let (status, took) = refresher.end().await;
+        assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+    }
+    assert!(proxy.pushes().is_empty());
 }

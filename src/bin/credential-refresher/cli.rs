@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
 use crate::check_policy::CheckPolicy;
-use crate::proxy_client::ProxyAddress;
+use crate::proxy_client::{ProxyAddress, TlsFiles};
 use crate::reconcile::Allowed;
 
 /// Keeps Envoy's signing filter supplied with AWS credentials.
@@ -29,7 +29,7 @@ struct CommandLine {
     #[command(flatten)]
     options: Options,
 
-    /// A JSON file with the options above: proxies, tokenFile, interval, allowRoles,
+    /// A JSON file with the options above: proxies, proxyCa, clientCert, clientKey, interval, allowRoles,
     /// allowDefault, allowSessionNames, allowExternalIds, allowTags, listen, logFormat and logLevel.
     /// What the command line gives wins.
     #[arg(long, value_name = "FILE")]
@@ -54,13 +54,22 @@ enum Command {
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Options {
-    /// A proxy's credential intake: `unix:PATH`, or `http://HOST:PORT` on this machine. May be given several times.
+    /// A proxy's credential intake: `unix:PATH`, or `https://HOST:PORT`. May be given several times.
     #[arg(long = "proxy", value_name = "ADDRESS", required_unless_present = "config")]
     proxies: Vec<ProxyAddress>,
 
-    /// A file with the bearer token for the `http://` proxies. It is read anew for every request.
+    /// The authority of the `https://` proxies' certificates, in PEM. These three files are read again for every
+    /// connection.
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    proxy_ca: Option<PathBuf>,
+
+    /// The certificate that is shown to the `https://` proxies, in PEM.
+    #[arg(long, value_name = "FILE")]
+    client_cert: Option<PathBuf>,
+
+    /// Its private key, in PEM.
+    #[arg(long, value_name = "FILE")]
+    client_key: Option<PathBuf>,
 
     /// How often each proxy is asked what it wants and holds, 100ms to 1h [default: 5s].
     #[arg(long, value_name = "DURATION", value_parser = interval)]
@@ -112,7 +121,7 @@ config and credentials files, SSO, web identity, ECS, EKS Pod Identity and EC2 i
 
 Examples:
   credential-refresher --proxy unix:/run/sigv4/credentials.sock
-  credential-refresher --proxy http://127.0.0.1:9902 --token-file /run/secrets/intake-token \\
+  credential-refresher --proxy https://127.0.0.1:9902 --proxy-ca ca.pem --client-cert tls.crt --client-key tls.key \\
                        --allow-role 'arn:aws:iam::123456789012:role/*' --log-format json
   credential-refresher check-policy policy.json";
 
@@ -154,8 +163,8 @@ pub enum Task {
 pub struct Settings {
     /// At least one.
     pub proxies: Vec<ProxyAddress>,
-    /// There, where a proxy needs it.
-    pub token_file: Option<PathBuf>,
+    /// For the proxies that are met over TLS.
+    pub tls: Option<TlsFiles>,
     /// How often each proxy is looked at.
     pub interval: Duration,
     /// What proxies may ask for.
@@ -188,7 +197,8 @@ impl Task {
 impl Settings {
     fn resolve(line: CommandLine) -> Result<Self, String> {
         let file = line.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let Options { proxies, token_file, interval, listen, log_format, log_level, .. } = line.options;
+        let Options { proxies, proxy_ca, client_cert, client_key, interval, listen, log_format, log_level, .. } =
+            line.options;
         let allowed = Allowed::new(
             &given(line.options.allow_roles).unwrap_or(file.allow_roles),
             line.options.allow_default || file.allow_default,
@@ -196,9 +206,14 @@ impl Settings {
             &given(line.options.allow_external_ids).unwrap_or(file.allow_external_ids),
             &given(line.options.allow_tags).unwrap_or(file.allow_tags),
         );
+        let tls = match (proxy_ca.or(file.proxy_ca), client_cert.or(file.client_cert), client_key.or(file.client_key)) {
+            (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles { authority, certificate, key }),
+            (None, None, None) => None,
+            _ => return Err("--proxy-ca, --client-cert and --client-key belong together: give all three".to_owned()),
+        };
         let settings = Self {
             proxies: given(proxies).unwrap_or(file.proxies),
-            token_file: token_file.or(file.token_file),
+            tls,
             interval: interval.or(file.interval).unwrap_or(Duration::from_secs(5)),
             allowed,
             listen: listen.or(file.listen),
@@ -209,11 +224,12 @@ impl Settings {
         if settings.proxies.is_empty() {
             return Err("no proxy is given: give --proxy, or proxies in the configuration file".to_owned());
         }
-        let by_token = |address: &&ProxyAddress| matches!(address, ProxyAddress::Loopback { .. });
-        match settings.proxies.iter().find(by_token) {
-            Some(address) if settings.token_file.is_none() => {
-                Err(format!("{address} lets nobody in without a token: give --token-file, or use its unix socket"))
-            }
+        let by_certificate = |address: &&ProxyAddress| matches!(address, ProxyAddress::Tls { .. });
+        match settings.proxies.iter().find(by_certificate) {
+            Some(address) if settings.tls.is_none() => Err(format!(
+                "{address} needs certificates on both sides: give --proxy-ca, --client-cert and --client-key, or use its \
+                 unix socket"
+            )),
             _ => Ok(settings),
         }
     }
@@ -306,7 +322,7 @@ mod tests {
     #[test]
     fn a_file_that_can_not_be_followed_is_refused_at_the_place() {
         for (text, told) in [
-            (r#"{"proxies": ["unix:/s", "tcp:x"]}"#, "proxies[1]: must be unix:PATH or http://HOST:PORT"),
+            (r#"{"proxies": ["unix:/s", "tcp:x"]}"#, "proxies[1]: must be unix:PATH or https://HOST:PORT"),
             (r#"{"proxies": ["unix:/s"], "interval": "1ms"}"#, "interval: must be from 100ms to 1h"),
             (r#"{"proxies": ["unix:/s"], "allowRole": []}"#, "unknown field `allowRole`"),
             ("{} {}", "trailing characters"),
@@ -319,9 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn a_port_needs_a_token() {
-        assert!(settings(&["--proxy", "http://127.0.0.1:1"]).unwrap_err().contains("give --token-file"));
-        assert!(settings(&["--proxy", "http://127.0.0.1:1", "--token-file", "/t"]).is_ok());
+    fn a_port_needs_certificates() {
+        let port = ["--proxy", "https://127.0.0.1:1"];
+        assert!(settings(&port).unwrap_err().contains("give --proxy-ca, --client-cert and --client-key"));
+        let files = ["--proxy-ca", "/a", "--client-cert", "/c", "--client-key", "/k"];
+        assert!(settings(&[&port[..], &files[..4]].concat()).unwrap_err().contains("belong together"));
+        let given = settings(&[&port[..], &files[..]].concat()).unwrap().tls.unwrap();
+        assert_eq!((given.authority, given.certificate, given.key), ("/a".into(), "/c".into(), "/k".into()));
+        assert!(settings(&["--proxy", "http://127.0.0.1:1"]).unwrap_err().contains("use https://"));
         assert!(settings(&["--proxy", "unix:/s"]).is_ok());
     }
 }

@@ -44,8 +44,9 @@ fn main() -> ExitCode {
         Task::Supply(settings) => settings,
     };
     telemetry::start_log(settings.log_format, settings.log_level);
-    // One thread is plenty: the work is waiting.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // One thread is plenty for the work, which is waiting. The other sees signals while the first is held up: the SDK
+    // reads its files without a deadline, and a file may be a pipe or on a dead disk.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "can't start");
@@ -105,7 +106,7 @@ async fn supply(settings: Settings, hangup: Signal) -> ExitCode {
     let keeper = Arc::new(Keeper::new(AwsSource::new(), status.clone()));
     tokio::spawn(renew_on_hangup(keeper.clone(), hangup));
     let proxies = settings.proxies.into_iter().map(|address| {
-        let client = ProxyClient::new(address, settings.token_file.clone());
+        let client = ProxyClient::new(address, settings.tls.clone());
         Proxy::new(client, settings.allowed.clone(), status.clone())
     });
     if let Some(timeout) = settings.once {
