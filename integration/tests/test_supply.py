@@ -161,7 +161,16 @@ def dynamic(start_proxy, configuration, api, tmp_path):
     return start_proxy(None, configuration), listeners
 
 
-def test_credentials_go_when_the_last_policy_goes_and_can_be_deleted_before(dynamic, api):
+def test_credentials_of_a_policy_that_is_gone_can_be_deleted_immediately(dynamic):
+    proxy, listeners = dynamic
+    proxy.push(STATIC_KEY)
+    listeners.write([])
+    wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
+    proxy.revoke()
+    assert proxy.identities()["default"]["held"] is None
+
+
+def test_credentials_go_when_the_last_policy_goes(dynamic, api):
     proxy, listeners = dynamic
     proxy.push(STATIC_KEY)
     eventually_status(proxy, 200)
@@ -186,7 +195,9 @@ def test_a_listener_that_moved_is_supplied_within_a_second(dynamic, api, start_r
     moved = copy.deepcopy(listeners.listener)
     moved["name"] = "moved"
     moved["address"]["socket_address"]["port_value"] = free_port()
-    plugin = next(f for f in moved["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"] if f["name"] == "sigv4")
+    plugin = next(
+        f for f in moved["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"] if f["name"] == "sigv4"
+    )
     plugin["typed_config"]["config"]["configuration"]["value"] = json.dumps({"routes": routes})
     listeners.write([moved])
     wait_until(lambda: "moved" in proxy.envoy.admin("/listeners"), "the new listener")
@@ -233,6 +244,60 @@ def test_three_hundred_roles_with_fifty_tags_keep_nobody_from_being_supplied(sta
     eventually_status(proxy, 200, timeout=60)
     assert len(proxy.identities()) == 301
     assert "can't ask the proxy" not in refresher.log
+
+
+# Readiness.
+
+
+class FadingSource:
+    """A credential_process whose credentials hold for a few seconds, until it is `down`."""
+
+    def __init__(self, directory):
+        self._up = directory / "up"
+        self._up.touch()
+        script, self.config = directory / "source", directory / "config"
+        document = {
+            "Version": 1,
+            "AccessKeyId": TEMPORARY_KEY.access_key,
+            "SecretAccessKey": TEMPORARY_KEY.secret_key,
+            "SessionToken": TEMPORARY_KEY.token,
+            "Expiration": "AT",
+        }
+        at = "$(date -u -d '+6 seconds' +%Y-%m-%dT%H:%M:%SZ)"
+        script.write_text(
+            f"""#!/bin/sh\ntest -e {self._up} && echo '{json.dumps(document)}' | sed "s/AT\\"/{at}\\"/"\n"""
+        )
+        script.chmod(0o700)
+        self.config.write_text(f"[default]\ncredential_process = {script}\n")
+
+    def down(self) -> None:
+        self._up.unlink()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": str(self.config)}
+
+
+def test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed(start_proxy, api, start_refresher, tmp_path):
+    """One role of two identities can't be assumed, then the source fails, then Envoy starts anew without a source."""
+    proxy = start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
+    source = FadingSource(tmp_path)
+    refresher = start_refresher(proxy, "--listen", "127.0.0.1:0", **source.environment)
+    eventually_status(proxy, 200)
+    wait_until(lambda: ROLE_ARN in probe(refresher).text, "the role to be reported")
+    assert probe(refresher).status == 200
+    assert proxy.intake("/v1/status").status == 503
+    assert 'proxy_unsupplied_identities{proxy="' in probe(refresher, "/metrics").text
+
+    source.down()
+    eventually_status(proxy, 503)
+    wait_until(lambda: "default: " in probe(refresher).text, "the failure to be reported")
+    assert probe(refresher).status == 200
+
+    proxy.envoy.restart()
+    wait_until(lambda: probe(refresher).status == 503, "the new Envoy to be unready")
+    time.sleep(1)
+    assert probe(refresher).status == 503
 
 
 # Pauses and restarts.
@@ -384,7 +449,7 @@ def test_who_has_bound_the_port_of_a_proxy_that_is_down_is_told_nothing(authorit
         with TlsRefresher(tmp_path, hop.port, [authority.certificate, certificate, key]) as refresher:
             wait_until(lambda: "no TLS with the proxy" in refresher.log, "the impostor to be noticed")
         assert not hop.sent
-    assert "UnknownIssuer" in refresher.log
+    assert "invalid peer certificate" in refresher.log
 
 
 def test_plain_http_is_refused_with_the_cure(tmp_path):
