@@ -7,11 +7,11 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .PHONY: help requirements build check test test-matrix test-install nightly fuzz demo compose image bench soak lint format clean
 
-FILTER := target/wasm/wasm32-unknown-unknown/release/sigv4_filter.wasm
+FILTER := target/wasm/wasm32-unknown-unknown/filter/sigv4_filter.wasm
 REFRESHER := target/release/credential-refresher
 CARGO := build/with-rust cargo
 # Of cargo's tests: a dot for each, and its output if it fails.
-NATIVE_TESTS := $(CARGO) test --locked --workspace $(if $(filter-out 0,$(V)),,-- --quiet)
+NATIVE_TESTS := $(CARGO) test --locked --workspace --all-features $(if $(filter-out 0,$(V)),,-- --quiet)
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +20,8 @@ requirements: ## Check what building and testing need, and install what is missi
 	@build/requirements
 
 build: requirements ## Build dist/sigv4_filter.wasm and dist/credential-refresher
-	@build/step 'compile the filter' build/cargo-wasm build --locked --release --lib
-	@build/step 'compile the refresher' $(CARGO) build --locked --release --bin credential-refresher
+	@build/step 'compile the filter' build/cargo-wasm build --locked --profile filter --package sigv4-filter
+	@build/step 'compile the refresher' $(CARGO) build --locked --release --package credential-refresher
 	@build/step 'optimize the filter' build/optimize-wasm $(FILTER) target/wasm/sigv4_filter.wasm
 	@build/check-wasm target/wasm/sigv4_filter.wasm
 	@# Each file gets its name only when it is complete.
@@ -30,11 +30,11 @@ build: requirements ## Build dist/sigv4_filter.wasm and dist/credential-refreshe
 
 check: requirements ## Check formatting and run the native tests: before each commit, two minutes once built
 	@build/step 'check formatting' build/check-format
-	@build/step 'compile the native tests' $(CARGO) test --locked --workspace --no-run
+	@build/step 'compile the native tests' $(CARGO) test --locked --workspace --all-features --no-run
 	@build/step --tests 'native tests' $(NATIVE_TESTS)
 
 test: build ## Run all tests: unit, property, and integration in a real Envoy: before each push
-	@build/step 'compile the native tests' $(CARGO) test --locked --workspace --no-run
+	@build/step 'compile the native tests' $(CARGO) test --locked --workspace --all-features --no-run
 	@build/step --tests 'native tests' $(NATIVE_TESTS)
 	@build/step 'install the Python packages' integration/setup
 	@build/step 'build s3s-fs' integration/setup-s3s-fs
@@ -72,19 +72,19 @@ image: build ## Make OCI images of filter and refresher under dist/, with bills 
 
 bench: build ## Measure what signing costs, against plain Envoy and its native signer
 	@build/requirements wrk
-	@build/step 'compile the empty filter' build/cargo-wasm build --locked --release --example empty_filter
-	@build/step 'compile SHA-256 for wasm' build/cargo-wasm build --locked --release --lib \
-		--manifest-path integration/bench/sha256/Cargo.toml
+	@build/step 'compile the empty filter' build/cargo-wasm build --locked --profile filter --package empty-filter
+	@build/step 'compile SHA-256 for wasm' build/cargo-wasm build --locked --profile filter --lib \
+		--package sha256-bench
 	@RUSTFLAGS='--cfg sha2_backend="soft"' build/step 'compile SHA-256' $(CARGO) build --locked --release \
-		--bin sha256-native --manifest-path integration/bench/sha256/Cargo.toml --target-dir target/bench/native
+		--bin sha256-native --package sha256-bench --target-dir target/bench/native
 	@mkdir -p target/bench/sha256
-	@cp target/wasm/wasm32-unknown-unknown/release/sha256_filter.wasm target/bench/native/release/sha256-native \
+	@cp target/wasm/wasm32-unknown-unknown/filter/sha256_filter.wasm target/bench/native/release/sha256-native \
 		target/bench/sha256/
 	@build/step 'install the Python packages' integration/setup
 	.venv/bin/python integration/bench/run
 
 soak: build ## Rotate credentials each second under load, and kill and reload things: no request may be lost
-	@build/step 'compile the load and its upstream' $(CARGO) build --locked --example soak_load --example soak_upstream
+	@build/step 'compile the load and its upstream' $(CARGO) build --locked --package soak
 	@build/step 'install the Python packages' integration/setup
 	.venv/bin/python integration/soak/run
 

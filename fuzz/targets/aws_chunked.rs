@@ -5,8 +5,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
-use sigv4_filter::credentials::Credentials;
-use sigv4_filter::signing::{
+use sigv4_core::credentials::Credentials;
+use sigv4_core::signing::{
     Algorithm, AwsChunkedBody, AwsChunkedError, AwsChunkedForm, PayloadHash, Scope, Signer, SigningContext,
     SigningCredentials, UnsignedRequest, UriStyle, WireUri,
 };

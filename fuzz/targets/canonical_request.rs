@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
-use sigv4_filter::credentials::Credentials;
-use sigv4_filter::path::SafePath;
-use sigv4_filter::signing::{
+use sigv4_core::credentials::Credentials;
+use sigv4_core::path::SafePath;
+use sigv4_core::signing::{
     Algorithm, PayloadHash, Scope, Signer, SigningContext, SigningCredentials, UnsignedRequest, UriStyle, WireUri,
     may_be_signed,
 };
@@ -17,7 +17,7 @@ use sigv4_filter::signing::{
 mod oracle;
 // Only decoding is needed of it.
 #[allow(dead_code)]
-#[path = "../../tests/oracle/upstream.rs"]
+#[path = "../../src/core/tests/oracle/upstream.rs"]
 mod upstream;
 
 const AUTHORITY: &str = "api.example.com:8443";

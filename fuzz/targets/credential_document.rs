@@ -4,7 +4,7 @@
 use std::time::UNIX_EPOCH;
 
 use libfuzzer_sys::fuzz_target;
-use sigv4_filter::credentials::Credentials;
+use sigv4_core::credentials::Credentials;
 
 /// Shorter values turn up in any text by chance.
 const TELLING: usize = 8;

@@ -6,12 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sigv4_filter::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
-use sigv4_filter::intake::{self, Caller, IntakePolicy};
+use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
+use sigv4_core::intake::{self, Caller, IntakePolicy};
 
 use memory::Memory;
 
-#[path = "../../src/credentials/memory.rs"]
+#[path = "../../src/core/src/credentials/memory.rs"]
 mod memory;
 
 const SECRET: &str = "a-secret-that-no-answer-tells";

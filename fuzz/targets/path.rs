@@ -3,11 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sigv4_filter::path::{self, SafePath};
-use sigv4_filter::policy::Policy;
-use sigv4_filter::signing::{UriStyle, WireUri};
+use sigv4_core::path::{self, SafePath};
+use sigv4_core::policy::Policy;
+use sigv4_core::signing::{UriStyle, WireUri};
 
-#[path = "../../tests/oracle/upstream.rs"]
+#[path = "../../src/core/tests/oracle/upstream.rs"]
 mod upstream;
 use upstream::{decode_once, may_leave};
 

@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sigv4_filter::path::SafePath;
-use sigv4_filter::policy::Policy;
+use sigv4_core::path::SafePath;
+use sigv4_core::policy::Policy;
 
-#[path = "../../tests/oracle/upstream.rs"]
+#[path = "../../src/core/tests/oracle/upstream.rs"]
 mod upstream;
 
 fuzz_target!(|text: &[u8]| {

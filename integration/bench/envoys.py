@@ -10,8 +10,7 @@ from harness.intake import credential_document
 from harness.process import REPOSITORY, wait_until
 from harness.proxy import WASM
 
-EXAMPLES = REPOSITORY / "target/wasm/wasm32-unknown-unknown/release/examples"
-EMPTY_FILTER = EXAMPLES / "empty_filter.wasm"
+EMPTY_FILTER = REPOSITORY / "target/wasm/wasm32-unknown-unknown/filter/empty_filter.wasm"
 TOKEN = "IQoJb3JpZ2luX2VjE" + "a1B2" * 180
 KEY = Credentials("ASIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", TOKEN)
 HOST = "abc123.execute-api.eu-west-1.amazonaws.com"

@@ -1,4 +1,4 @@
-"""Writes tests/data/botocore-endpoints.tsv: every endpoint that botocore knows, with what it is signed for.
+"""Writes src/core/tests/data/botocore-endpoints.tsv: every endpoint that botocore knows, with what it is signed for.
 
     .venv/bin/python integration/endpoints/generate.py
 

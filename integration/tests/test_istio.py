@@ -259,9 +259,79 @@ def with_entry(manifests):
     manifests.append({"kind": "DestinationRule", "metadata": {"name": "plain"}, "spec": rule})
 
 
+def with_virtual_service(route: dict, subsets: list[dict] = ()):
+    """Sends a host elsewhere, and gives the DestinationRule subsets."""
+
+    def change(manifests):
+        service = {"hosts": [S3], "http": [route]}
+        manifests.append({"kind": "VirtualService", "metadata": {"name": "plain"}, "spec": service})
+        [rule] = listed(manifests, "DestinationRule")
+        rule["subsets"] = list(subsets)
+
+    return change
+
+
+def to(host: str, **destination) -> list[dict]:
+    return [{"destination": {"host": host, **destination}}]
+
+
+def seen_by_some(kind: str, **limit):
+    def change(manifests):
+        for spec in listed(manifests, kind):
+            spec.update(limit)
+
+    return change
+
+
+def with_rule(host: str = S3, mode: str = "DISABLE", namespace: str = "orders", **limit):
+    """A rule of another namespace."""
+
+    def change(manifests):
+        rule = {"host": host, "trafficPolicy": {"tls": {"mode": mode}}, **limit}
+        metadata = {"name": "plain", "namespace": namespace}
+        manifests.append({"kind": "DestinationRule", "metadata": metadata, "spec": rule})
+
+    return change
+
+
+def with_port(**port):
+    def change(manifests):
+        entry = {"hosts": [SQS], "ports": [{"number": 8080, "name": "plain", **port}], "resolution": "DNS"}
+        manifests.append({"kind": "ServiceEntry", "metadata": {"name": "plain"}, "spec": entry})
+
+    return change
+
+
+def with_delegate(manifests):
+    with_virtual_service({"delegate": {"name": "there"}})(manifests)
+    spec = {"http": [{"route": to("proxy.internal")}]}
+    manifests.append({"kind": "VirtualService", "metadata": {"name": "there"}, "spec": spec})
+
+
+PLAIN_SUBSET = {"name": "plain", "trafficPolicy": {"tls": {"mode": "DISABLE"}}}
+PLAIN_PORT = {"name": "plain", "trafficPolicy": {"portLevelSettings": [{"port": {"number": 80}}]}}
+
+
 @pytest.mark.parametrize(
     ("change", "host"),
     [
+        (with_virtual_service({"route": to("proxy.internal")}), S3),
+        (with_virtual_service({"route": [*to(S3, port={"number": 80}), *to("proxy.internal")]}), S3),
+        (with_virtual_service({"route": to(S3, port={"number": 80}), "mirror": {"host": "proxy.internal"}}), S3),
+        (with_virtual_service({"route": to(S3, port={"number": 80}, subset="plain")}, [PLAIN_SUBSET]), S3),
+        (with_virtual_service({"route": to(S3, port={"number": 80}, subset="plain")}, [PLAIN_PORT]), S3),
+        (with_delegate, S3),
+        (with_rule(), S3),
+        (with_rule(exportTo=["."]), S3),
+        (with_rule(workloadSelector={"matchLabels": {"app": "other"}}), S3),
+        (with_rule("*.com"), SQS),
+        (with_rule("*"), SQS),
+        (with_port(protocol="HTTP"), SQS),
+        (with_port(protocol="GRPC-Web"), SQS),
+        (with_port(), SQS),
+        (seen_by_some("DestinationRule", workloadSelector={"matchLabels": {"app": "other"}}), S3),
+        (seen_by_some("DestinationRule", exportTo=["."]), SQS),
+        (seen_by_some("ServiceEntry", exportTo=["other"]), SQS),
         (without_host, SQS),
         (without_rule, S3),
         (with_tls({"mode": "DISABLE"}), S3),
@@ -304,6 +374,26 @@ def test_what_the_policy_itself_sends_in_clear_is_left_to_it(policy):
     assert check_hosts(manifests) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "change", [with_port(protocol="TLS"), with_rule(mode="SIMPLE"), with_rule("*.local"), with_rule("x.amazonaws.com")]
+)
+def test_what_takes_no_tls_away_is_accepted(change):
+    manifests = build(ISTIO / "base")
+    change(manifests)
+
+    assert check_hosts(manifests) == (0, "")
+
+
+def test_a_virtual_service_that_keeps_tls_is_accepted():
+    manifests = build(ISTIO / "base")
+    tls = {"name": "tls", "trafficPolicy": {"tls": {"mode": "SIMPLE"}}}
+    with_virtual_service({"route": [*to(S3, port={"number": 80}), *to(S3, subset="tls")]}, [tls, PLAIN_SUBSET])(
+        manifests
+    )
+
+    assert check_hosts(manifests) == (0, "")
+
+
 def test_manifests_without_a_policy_are_not_taken_for_good():
     manifests = [each for each in build(ISTIO / "base") if each["kind"] != "EnvoyFilter"]
 
@@ -320,6 +410,41 @@ def test_a_host_of_envoy_gateway_that_is_signed_without_tls_is_found(kind):
 
     # A route to a backend that is not there leads nowhere.
     assert (code, S3 in told) == ((0, False) if kind == "Backend" else (1, True))
+
+
+def with_mirror(manifests):
+    [route] = listed(manifests, "HTTPRoute")
+    mirror = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "plain", "port": 80}}}
+    route["rules"][0]["filters"] = [mirror]
+
+
+def with_grpc_route(manifests):
+    spec = {"hostnames": [S3], "rules": [{"backendRefs": [{"name": "plain", "port": 80}]}]}
+    manifests.append({"kind": "GRPCRoute", "metadata": {"name": "plain"}, "spec": spec})
+
+
+def with_policy_elsewhere(manifests):
+    for manifest in manifests:
+        if manifest["kind"] == "BackendTLSPolicy":
+            manifest["metadata"]["namespace"] = "elsewhere"
+
+
+@pytest.mark.parametrize("change", [with_mirror, with_grpc_route, with_policy_elsewhere])
+def test_a_way_of_envoy_gateway_without_tls_is_found(change):
+    manifests = build(MANIFESTS / "gateway")
+    change(manifests)
+
+    code, told = check_hosts(manifests)
+
+    assert (code, S3 in told) == (1, True)
+
+
+def test_a_route_for_hosts_that_no_other_names_is_accepted():
+    manifests = build(MANIFESTS / "gateway")
+    spec = {"rules": [{"backendRefs": [{"name": "shop", "port": 80}]}]}
+    manifests.append({"kind": "HTTPRoute", "metadata": {"name": "shop"}, "spec": spec})
+
+    assert check_hosts(manifests) == (0, "")
 
 
 def test_the_refresher_feeds_the_sidecar_over_the_pods_volume(start, aws, tmp_path):

@@ -1,0 +1,497 @@
+//! The policy as its author writes it. Shapes only: what the values mean, and whether they go together, is decided
+//! when it is compiled.
+//!
+//! `null` is refused everywhere: a `roleArn` that a template left empty must not turn into "no role".
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+
+use super::{PayloadMode, ScopeSource, Unmatched};
+
+/// The signing policy.
+#[derive(Debug)]
+pub struct PolicyDocument {
+    pub(super) settings: Settings,
+    /// Keys of the policy that begin with `/`: the Backstage form.
+    pub(super) backstage_routes: Entries<RouteEntry>,
+}
+
+/// The signing policy: which requests are signed, as whom, and where they go.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Settings {
+    /// The routes: an object keyed by path prefix, or a list of routes that each name their `prefix`. The longest
+    /// prefix wins; among equals, the route whose `hosts` match most exactly.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) routes: Option<Routes>,
+
+    /// What happens to a request that no route matches: `deny` answers 404, `pass` lets it through untouched.
+    /// Default: `deny`.
+    #[serde(default, deserialize_with = "keyword")]
+    pub(super) unmatched: Option<Unmatched>,
+
+    /// Whether a request is signed that Envoy has not authenticated by a client certificate or a JWT. A route's own
+    /// value wins. Default: true.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) allow_unauthenticated_requests: Option<bool>,
+
+    /// How long, in milliseconds, a request may wait for the first credentials after a cold start: 0 to 300000.
+    /// Default: 0.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) credentials_wait_ms: Option<WholeNumber>,
+
+    /// Whether Envoy's access log can tell route, identity, signing name and outcome of a request that is signed at once,
+    /// as it can of others. Default: false.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) access_log: Option<bool>,
+
+    /// Whether the metadata of Envoy's own route is looked at: under `sigv4` it may name the route of the policy that
+    /// signs, or switch signing off. With `false` the policy alone decides. Default: true.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) route_metadata: Option<bool>,
+
+    /// A section of a Backstage `app-config.yaml`, pasted with its key. Its content is a policy in itself, so that
+    /// nothing may stand beside it.
+    #[serde(default, deserialize_with = "not_null")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::policy_itself"))]
+    pub(super) proxysigv4: Option<Box<PolicyDocument>>,
+}
+
+/// The routes in either form.
+#[derive(Debug)]
+pub(super) enum Routes {
+    /// Keyed by prefix.
+    Keyed(Entries<RouteEntry>),
+    /// Each with its own `prefix`.
+    Listed(Vec<RouteDocument>),
+}
+
+/// A route under its prefix.
+#[derive(Debug)]
+pub(super) enum RouteEntry {
+    /// The target alone.
+    Short(String),
+    /// All that a route can say.
+    Expanded(Box<RouteDocument>),
+}
+
+/// A route: which requests it takes, where they go, and how they are signed.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RouteDocument {
+    /// The path prefix, in the list form only. It matches at segment boundaries: `/a` matches `/a` and `/a/b`, not
+    /// `/ab`.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) prefix: Option<String>,
+
+    /// Where requests go: an http or https URL without query, fragment and user info. The prefix is taken off the
+    /// request's path and the rest put behind the target's path as written. Without a target, `hosts` is needed, and
+    /// the request keeps its own authority and path.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) target: Option<String>,
+
+    /// The IAM role to assume for this route. Default: the refresher's own credentials.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_arn: Option<String>,
+
+    /// The name of the role's session, seen in CloudTrail. Default: `tempAssumeRoleSession`.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_session_name: Option<String>,
+
+    /// The external id that the role's trust policy asks for.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) external_id: Option<String>,
+
+    /// How long a session of the role lasts, in seconds: 900 to 43200, at most what the role allows, and 3600 behind a
+    /// `roleChain`. Default: an hour.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_duration_seconds: Option<WholeNumber>,
+
+    /// The session's tags: up to 50 keys with a value each.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_tags: Option<Entries<String>>,
+
+    /// The IAM roles to assume on the way to `roleArn`, in their order: the first with the refresher's own credentials,
+    /// each other one, and `roleArn` at last, with the session before it.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) role_chain: Option<Vec<String>>,
+
+    /// The signing name of the service, such as `execute-api`. Default: told by the AWS host name; needed where the
+    /// host is not an AWS one.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) service: Option<String>,
+
+    /// The AWS region. Default: told by the AWS host name; needed where the host is not an AWS one.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) region: Option<String>,
+
+    /// The hosts whose requests the route takes: names, or `*.` and a domain for all names below it, each with an
+    /// optional `:port`. Default: every host.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) hosts: Option<Vec<String>>,
+
+    /// For a route without a target: whether its upstream has TLS, which a target's scheme says. `payload: auto` goes by it.
+    /// With `true`, a request that Istio's `PassthroughCluster` would send in clear is refused. Default: true.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) upstream_tls: Option<bool>,
+
+    /// For S3 behind a host outside of AWS's domains: whether the host's first label is a bucket. The object that
+    /// `x-amz-copy-source` names is checked by it. Default: open, so that the object must be inside of the target either
+    /// way.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) bucket_in_host: Option<bool>,
+
+    /// How the body is signed. Default: `auto`.
+    #[serde(default, deserialize_with = "keyword")]
+    pub(super) payload: Option<PayloadMode>,
+
+    /// The kind of signature and where it goes. Default: SigV4 in the `authorization` header.
+    #[serde(default, deserialize_with = "object")]
+    pub(super) signing: Option<SigningDocument>,
+
+    /// What becomes of the client's headers before the request is signed. Default: they all pass.
+    #[serde(default, deserialize_with = "object")]
+    pub(super) request_headers: Option<HeaderRulesDocument>,
+
+    /// What becomes of the upstream's headers. Default: they all pass.
+    #[serde(default, deserialize_with = "object")]
+    pub(super) response_headers: Option<HeaderRulesDocument>,
+
+    /// Headers to sign beside `host`, `content-type`, `content-md5` and `x-amz-*`, where the request has them.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) signed_headers: Option<Vec<String>>,
+
+    /// Whether a request is signed that Envoy has not authenticated by a client certificate or a JWT. Default: the
+    /// policy's own `allowUnauthenticatedRequests`.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) allow_unauthenticated_requests: Option<bool>,
+}
+
+/// The kind of signature and where it goes.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct SigningDocument {
+    /// `sigv4` for one region, `sigv4a` for a set of regions. Default: `sigv4`.
+    #[serde(default, deserialize_with = "keyword")]
+    pub(super) algorithm: Option<AlgorithmName>,
+
+    /// The regions that a `sigv4a` signature holds for, such as `us-east-1`, `us-*` or a list of such. Default: `*`.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) region_set: Option<StringOrList>,
+
+    /// Whether the signature goes into the `authorization` header or into the query (a presigned URL).
+    /// Default: `header`.
+    #[serde(default, deserialize_with = "keyword")]
+    pub(super) location: Option<LocationName>,
+
+    /// How long a presigned URL holds, in seconds: 1 to 604800 (seven days). Default: 300.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) expires_seconds: Option<WholeNumber>,
+
+    /// Where service and region come from: `infer` takes them from the host name; `client` takes them, where the
+    /// host name does not tell, from the credential scope that an AWS SDK client signed for under a throw-away key.
+    /// `service` and `region` of the route win over both. Default: `infer`.
+    #[serde(default, deserialize_with = "keyword")]
+    pub(super) scope: Option<ScopeSource>,
+
+    /// Answer 307 with the presigned URL in place of proxying; needs `"location": "query"`. Default: false.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) redirect: Option<bool>,
+}
+
+/// A kind of signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AlgorithmName {
+    /// AWS4-HMAC-SHA256: one region.
+    SigV4,
+    /// AWS4-ECDSA-P256-SHA256: a set of regions.
+    SigV4a,
+}
+
+/// Where the signature goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LocationName {
+    /// The `authorization` header.
+    Header,
+    /// The query: a presigned URL.
+    Query,
+}
+
+/// What becomes of headers. `allow` comes first, then `remove`, then `set`. Pseudo headers, `host`, the headers that
+/// signing owns and those that frame the message always pass and can be neither removed nor set.
+#[derive(Debug, Default, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct HeaderRulesDocument {
+    /// The headers that pass: names, or a beginning and `*`, such as `x-*`. Default: all.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) allow: Option<Vec<String>>,
+
+    /// The headers that are dropped: names, or a beginning and `*`.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) remove: Option<Vec<String>>,
+
+    /// Headers that are set, in place of any of that name.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) set: Option<Entries<String>>,
+}
+
+/// An object's members in the order in which they are written; a key that is written twice is refused.
+#[derive(Debug)]
+pub(super) struct Entries<T>(pub(super) Vec<(String, T)>);
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Entries<T> {
+    fn push<E: de::Error>(&mut self, key: String, value: T) -> Result<(), E> {
+        if self.0.iter().any(|(known, _)| *known == key) {
+            return Err(E::custom(format_args!("{key:?} is written twice; keep one")));
+        }
+        self.0.push((key, value));
+        Ok(())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+            type Value = Entries<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Entries::default();
+                while let Some((key, value)) = map.next_entry()? {
+                    entries.push(key, value)?;
+                }
+                Ok(entries)
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Routes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RoutesVisitor;
+
+        impl<'de> Visitor<'de> for RoutesVisitor {
+            type Value = Routes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object keyed by prefix, or a list of routes")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Routes, A::Error> {
+                Entries::deserialize(MapAccessDeserializer::new(map)).map(Routes::Keyed)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Routes, A::Error> {
+                let routes = Vec::<Object<_>>::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(Routes::Listed(routes.into_iter().map(|Object(route)| route).collect()))
+            }
+        }
+
+        deserializer.deserialize_any(RoutesVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for RouteEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RouteEntryVisitor;
+
+        impl<'de> Visitor<'de> for RouteEntryVisitor {
+            type Value = RouteEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a target such as \"https://…\", or an object")
+            }
+
+            fn visit_str<E: de::Error>(self, target: &str) -> Result<RouteEntry, E> {
+                Ok(RouteEntry::Short(target.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteEntry, A::Error> {
+                RouteDocument::deserialize(MapAccessDeserializer::new(map))
+                    .map(|route| RouteEntry::Expanded(route.into()))
+            }
+        }
+
+        deserializer.deserialize_any(RouteEntryVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for PolicyDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PolicyVisitor;
+
+        impl<'de> Visitor<'de> for PolicyVisitor {
+            type Value = PolicyDocument;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PolicyDocument, A::Error> {
+                let mut backstage_routes = Entries::default();
+                let settings = WithoutRoutes { map, routes: &mut backstage_routes };
+                let settings = Settings::deserialize(MapAccessDeserializer::new(settings))?;
+                Ok(PolicyDocument { settings, backstage_routes })
+            }
+        }
+
+        deserializer.deserialize_map(PolicyVisitor)
+    }
+}
+
+/// The policy's members without those that begin with `/`, which go to `routes`. (serde's `flatten` would do the
+/// same, but buffers the values, and with that forgets the places that refusals name.)
+struct WithoutRoutes<'a, A> {
+    map: A,
+    routes: &'a mut Entries<RouteEntry>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutRoutes<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<String>()? {
+            if !key.starts_with('/') {
+                return seed.deserialize(key.into_deserializer()).map(Some);
+            }
+            let route = self.map.next_value()?;
+            self.routes.push(key, route)?;
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+/// A whole number. On its way from a protobuf `Struct` (such as the `pluginConfig` of Istio's `WasmPlugin`), where all
+/// numbers are floating point, 2000 may turn into 2000.0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WholeNumber(pub(super) u64);
+
+impl<'de> Deserialize<'de> for WholeNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WholeNumberVisitor;
+
+        impl Visitor<'_> for WholeNumberVisitor {
+            type Value = WholeNumber;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<WholeNumber, E> {
+                Ok(WholeNumber(number))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<WholeNumber, E> {
+                u64::try_from(number).map(WholeNumber).map_err(|_| E::custom("must not be negative"))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<WholeNumber, E> {
+                if number.fract() != 0.0 {
+                    Err(E::custom("must be a whole number"))
+                } else if number < 0.0 {
+                    Err(E::custom("must not be negative"))
+                } else {
+                    // What is beyond u64 becomes its largest value, which no range takes.
+                    Ok(WholeNumber(number as u64))
+                }
+            }
+        }
+
+        deserializer.deserialize_any(WholeNumberVisitor)
+    }
+}
+
+/// One string, or a list of strings.
+#[derive(Debug)]
+pub(super) struct StringOrList(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for StringOrList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StringOrListVisitor;
+
+        impl<'de> Visitor<'de> for StringOrListVisitor {
+            type Value = StringOrList;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, one: &str) -> Result<StringOrList, E> {
+                Ok(StringOrList(vec![one.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<StringOrList, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(StringOrList)
+            }
+        }
+
+        deserializer.deserialize_any(StringOrListVisitor)
+    }
+}
+
+/// A struct that is written as an object; serde alone would take a list of its members too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+/// An optional member that is given must have a value: serde alone would take `null` for "not given".
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// As [`not_null`], for a struct.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| Some(value))
+}
+
+/// As [`not_null`], for one of a few words. (The JSON parser itself calls an enum that is no string a syntax error.)
+fn keyword<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    T::deserialize(word.into_deserializer()).map(Some)
+}

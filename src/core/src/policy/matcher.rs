@@ -1,0 +1,318 @@
+//! Which route takes a request.
+//!
+//! The prefixes form a trie of path segments, so that the work depends on the request's path and not on the number of
+//! routes. Under each prefix, hosts are looked up by name, from the most exact to none.
+//!
+//! Segments are compared decoded: `/%61dmin` is `/admin` to the upstream, so it is to the policy. As written, an encoded
+//! slash stays inside its segment: `/a%2Fadmin` is one segment, which the prefixes `/a` and `/a/admin` do not match. An
+//! upstream may read it as two, so such a path is looked up in each of its [readings](crate::path::Reading). If they lead
+//! to different routes, the request is refused: no spelling gets past a stricter route. A prefix with several readings that
+//! meets another one in any of them is refused when the policy [loads](super::confusable).
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::Route;
+use super::host::{HostPattern, NAME_MAX, NameBuffer, RequestHost};
+use crate::path::{PathError, Reading, SEGMENT_MAX, SafePath, Spelling, percent};
+
+/// The longest prefix that a policy may write, in bytes.
+pub(super) const PREFIX_MAX: usize = SEGMENT_MAX;
+
+/// A route's place in the policy.
+type RouteIndex = usize;
+
+/// All prefixes and hosts of a policy, for look-up.
+#[derive(Debug, Default)]
+pub(super) struct Matcher {
+    root: Node,
+    /// Whether any route restricts hosts; if none does, the authority is not parsed.
+    by_host: bool,
+}
+
+/// The place in the trie that some segments lead to.
+#[derive(Debug, Default)]
+struct Node {
+    children: Children,
+    /// Routes whose prefix ends with this segment.
+    exact: Hosts,
+    /// Routes whose prefix ends with a slash after this segment.
+    with_slash: Hosts,
+}
+
+/// Nodes by their segment, sorted: a policy does not change, and a search by halves beats hashing each segment of a request.
+#[derive(Debug, Default)]
+struct Children(Vec<(Box<[u8]>, Node)>);
+
+impl Children {
+    fn get(&self, segment: &[u8]) -> Option<&Node> {
+        let at = self.0.binary_search_by(|(name, _)| name.as_ref().cmp(segment)).ok()?;
+        self.0.get(at).map(|(_, node)| node)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn get_or_insert(&mut self, segment: Box<[u8]>) -> &mut Node {
+        let at = self.0.binary_search_by(|(name, _)| name.cmp(&segment)).unwrap_or_else(|free| {
+            self.0.insert(free, (segment, Node::default()));
+            free
+        });
+        &mut self.0[at].1
+    }
+}
+
+/// The routes of one prefix by the hosts they take.
+#[derive(Debug, Default)]
+struct Hosts {
+    exact: HashMap<String, Vec<(Option<u16>, RouteIndex)>>,
+    /// By the domain behind `*.`.
+    wildcard: HashMap<String, Vec<(Option<u16>, RouteIndex)>>,
+    any_host: Option<RouteIndex>,
+}
+
+impl Matcher {
+    pub(super) fn new(routes: &[Route]) -> Self {
+        let mut matcher = Self::default();
+        for route in routes {
+            let PrefixSegments { segments, slash } = PrefixSegments::of(&route.prefix);
+            let mut node = &mut matcher.root;
+            for segment in segments {
+                node = node.children.get_or_insert(segment);
+            }
+            let hosts = if slash { &mut node.with_slash } else { &mut node.exact };
+            hosts.add(route);
+            matcher.by_host |= !route.hosts.is_empty();
+        }
+        matcher
+    }
+
+    /// Returns the route that takes a request, if every reading of its path leads there.
+    ///
+    /// In a reading, the longest prefix wins as in the path as written. A prefix that has other readings itself (`/a%2Fb`)
+    /// is read like the path, for the route that takes the path as written.
+    ///
+    /// # Errors
+    /// [`PathError::Ambiguous`] if readings lead to different routes, no route counting as one.
+    pub(super) fn find(
+        &self,
+        authority: &[u8],
+        path: &SafePath<'_>,
+        routes: &[Route],
+    ) -> Result<Option<RouteIndex>, PathError> {
+        let mut buffer = [0; NAME_MAX];
+        let host = self.host(authority, &mut buffer);
+        let written = self.find_as_written(host.as_ref(), path.path());
+        if path.spelling().is_plain() || self.root.children.is_empty() {
+            return Ok(written);
+        }
+        let prefix = written.and_then(|route| routes.get(route)).map_or("", |route| route.prefix.as_str());
+        let agrees = |reading: Reading| {
+            let read = self.find_as_read(host.as_ref(), path.path(), reading);
+            read.map(|found| found.route) == written
+                || written.is_some() && prefix_rank(prefix, reading) > read.map_or(0, |found| found.rank)
+        };
+        // The first reading is the one as written.
+        if path.spelling().readings().skip(1).all(agrees) { Ok(written) } else { Err(PathError::Ambiguous) }
+    }
+
+    /// Returns a route that an upstream may see in a path that [`SafePath`] refuses: in any reading, with dot segments
+    /// resolved or not. What is not a path is read as `/`.
+    pub(super) fn find_any(&self, authority: &[u8], path: &[u8]) -> Option<RouteIndex> {
+        let mut buffer = [0; NAME_MAX];
+        let host = self.host(authority, &mut buffer);
+        let path = if path.starts_with(b"/") { path } else { b"/" };
+        Spelling::ANY.readings().find_map(|reading| {
+            let read = self.find_as_read(host.as_ref(), path, reading).map(|found| found.route);
+            read.or_else(|| self.find_resolved(host.as_ref(), path, reading))
+        })
+    }
+
+    fn host<'b>(&self, authority: &[u8], buffer: &'b mut NameBuffer) -> Option<RequestHost<'b>> {
+        if self.by_host { RequestHost::read(authority, buffer) } else { None }
+    }
+
+    fn find_as_written(&self, host: Option<&RequestHost<'_>>, path: &[u8]) -> Option<RouteIndex> {
+        let mut node = &self.root;
+        let mut at = 0;
+        let mut best = node.with_slash.find(host);
+        while let Some(rest) = path.get(at + 1..) {
+            let segment = rest.split(|b| *b == b'/').next().unwrap_or_default();
+            let Some(child) = node.child(segment) else { break };
+            node = child;
+            at += 1 + segment.len();
+            best = node.exact.find(host).or(best);
+            if at < path.len() {
+                best = node.with_slash.find(host).or(best);
+            }
+        }
+        best
+    }
+
+    fn find_as_read(&self, host: Option<&RequestHost<'_>>, path: &[u8], reading: Reading) -> Option<Found> {
+        let mut node = &self.root;
+        let mut rank = 1;
+        let found = |hosts: &Hosts, rank| hosts.find(host).map(|route| Found { route, rank });
+        let mut best = found(&node.with_slash, rank);
+        reading.visit_segments(path, &mut |segment, slash_follows| {
+            let Some(child) = segment.and_then(|segment| node.children.get(segment)) else { return false };
+            node = child;
+            rank += 2;
+            best = found(&node.exact, rank - 1).or(best);
+            if slash_follows {
+                best = found(&node.with_slash, rank).or(best);
+            }
+            !node.children.is_empty()
+        });
+        best
+    }
+
+    /// As [`Self::find_as_read`], with dot segments resolved (RFC 3986, 5.2.4).
+    fn find_resolved(&self, host: Option<&RequestHost<'_>>, path: &[u8], reading: Reading) -> Option<RouteIndex> {
+        // The nodes of the resolved path's segments; `None` where no prefix has them.
+        let mut nodes: Vec<Option<&Node>> = Vec::new();
+        let mut ends_in_slash = true;
+        reading.visit_segments(path, &mut |segment, slash_follows| {
+            ends_in_slash = slash_follows || matches!(segment, Some(b"" | b"." | b".."));
+            match segment {
+                Some(b"..") => drop(nodes.pop()),
+                Some(b".") => {}
+                Some(b"") if !slash_follows => {}
+                segment => {
+                    let parent = nodes.last().copied().unwrap_or(Some(&self.root));
+                    nodes.push(parent.zip(segment).and_then(|(parent, segment)| parent.children.get(segment)));
+                }
+            }
+            true
+        });
+        let last = nodes.len();
+        let below = nodes.iter().zip(1..).map_while(|(node, depth)| node.map(|node| (node, depth)));
+        let routes = below.flat_map(|(node, depth)| {
+            let with_slash = if depth < last || ends_in_slash { node.with_slash.find(host) } else { None };
+            [node.exact.find(host), with_slash]
+        });
+        std::iter::once(self.root.with_slash.find(host)).chain(routes).flatten().last()
+    }
+}
+
+/// The route that takes a path in one reading.
+#[derive(Clone, Copy)]
+struct Found {
+    route: RouteIndex,
+    /// How long its prefix is: two for each segment, and one for a slash at its end.
+    rank: usize,
+}
+
+/// Returns how long a prefix is in a reading, as [`Found::rank`] counts.
+fn prefix_rank(prefix: &str, reading: Reading) -> usize {
+    let mut rank = 0;
+    reading.visit_segments(prefix.as_bytes(), &mut |segment, slash_follows| {
+        // What follows a final slash is not a segment.
+        rank += if slash_follows || segment != Some(b"") { 2 } else { 1 };
+        true
+    });
+    rank
+}
+
+impl Node {
+    fn child(&self, segment: &[u8]) -> Option<&Self> {
+        if !segment.contains(&b'%') {
+            return self.children.get(segment);
+        }
+        // What outgrows the longest prefix is no segment of any.
+        let mut room = [0; PREFIX_MAX];
+        self.children.get(percent::decode_into(segment, &mut room)?)
+    }
+}
+
+impl Hosts {
+    fn add(&mut self, route: &Route) {
+        if route.hosts.is_empty() {
+            self.any_host = Some(route.index);
+        }
+        for HostPattern { wildcard, name, port } in &route.hosts {
+            let table = if *wildcard { &mut self.wildcard } else { &mut self.exact };
+            let routes = table.entry(name.clone()).or_default();
+            // A pattern that names a port is the more exact one, so it stands first.
+            let at = if port.is_some() { 0 } else { routes.len() };
+            routes.insert(at, (*port, route.index));
+        }
+    }
+
+    fn find(&self, host: Option<&RequestHost<'_>>) -> Option<RouteIndex> {
+        host.and_then(|host| self.find_named(host)).or(self.any_host)
+    }
+
+    fn find_named(&self, host: &RequestHost<'_>) -> Option<RouteIndex> {
+        let on_port = |routes: &Vec<(Option<u16>, RouteIndex)>| {
+            routes.iter().find(|(port, _)| port.is_none() || *port == host.port).map(|(_, route)| *route)
+        };
+        if let Some(route) = self.exact.get(host.name).and_then(on_port) {
+            return Some(route);
+        }
+        if self.wildcard.is_empty() {
+            return None;
+        }
+        let mut name = host.name;
+        while let Some((_, domain)) = name.split_once('.') {
+            if let Some(route) = self.wildcard.get(domain).and_then(on_port) {
+                return Some(route);
+            }
+            name = domain;
+        }
+        None
+    }
+}
+
+/// A prefix as it is compared: equal for prefixes that take the same paths.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct PrefixSegments {
+    /// Decoded.
+    segments: Vec<Box<[u8]>>,
+    /// Whether a slash stands behind the last segment, as it does in `/`.
+    slash: bool,
+}
+
+impl PrefixSegments {
+    pub(super) fn of(prefix: &str) -> Self {
+        let (inner, slash) = match prefix.strip_suffix('/') {
+            Some(inner) => (inner, true),
+            None => (prefix, false),
+        };
+        let decode = |segment: &str| percent::decode(segment.as_bytes()).into_boxed_slice();
+        Self { segments: inner.split('/').skip(1).map(decode).collect(), slash }
+    }
+}
+
+/// Sorts routes as [`Matcher::find`] prefers them: by the length of their prefix, then by how exact their hosts are. Of a
+/// route with several hosts the most exact one counts.
+pub(super) fn precedence(route: &Route) -> impl Ord {
+    let PrefixSegments { segments, slash } = PrefixSegments::of(&route.prefix);
+    // A name is more exact than a domain, a longer domain than one that it is part of, and either with a port.
+    let exactness = |host: &HostPattern| (!host.wildcard, host.name.split('.').count(), host.port.is_some());
+    let hosts = route.hosts.iter().map(exactness).max();
+    (Reverse(segments.len()), segments, Reverse(slash), Reverse(hosts))
+}
+
+/// The beginning of `path` that is `prefix`, as this path spells it; `None` where the path does not begin with it.
+pub(super) fn prefix_in<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
+    let ends_at_boundary = |at: usize| prefix.ends_with('/') || matches!(path.get(at), None | Some(b'/'));
+    if path.starts_with(prefix.as_bytes()) && ends_at_boundary(prefix.len()) {
+        return path.get(..prefix.len());
+    }
+    // Spelled otherwise: as many segments, equal when decoded.
+    let PrefixSegments { segments, slash } = PrefixSegments::of(prefix);
+    let mut at = 0;
+    for expected in segments {
+        let segment = path.get(at..)?.strip_prefix(b"/")?.split(|b| *b == b'/').next()?;
+        if percent::decode(segment) != *expected {
+            return None;
+        }
+        at += 1 + segment.len();
+    }
+    if slash {
+        at += path.get(at..)?.starts_with(b"/").then_some(1)?;
+    }
+    path.get(..at)
+}

@@ -1,0 +1,754 @@
+//! Broken policies, and word for word what their authors are told.
+
+use proptest::prelude::*;
+
+use crate::policy::Policy;
+
+/// A policy whose route `/a` has a target on AWS and these more members.
+fn route(members: &str) -> String {
+    format!(r#"{{"routes": {{"/a": {{"target": "https://sqs.eu-west-1.amazonaws.com", {members}}}}}}}"#)
+}
+
+/// A policy whose route `/a` has this target alone.
+fn target(url: &str) -> String {
+    format!(r#"{{"routes": {{"/a": "{url}"}}}}"#)
+}
+
+/// A policy whose only route, to AWS, has this prefix.
+fn prefix(prefix: &str) -> String {
+    format!(r#"{{"routes": {{"{prefix}": "https://sqs.eu-west-1.amazonaws.com"}}}}"#)
+}
+
+/// A policy as it stands.
+fn policy(json: &str) -> String {
+    json.to_owned()
+}
+
+#[track_caller]
+fn assert_refused(cases: &[(String, &str)]) {
+    for (json, message) in cases {
+        match Policy::from_json(json.as_bytes()) {
+            Ok(_) => panic!("accepted: {json}"),
+            Err(refusal) => assert_eq!(refusal.to_string(), *message, "for {json}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_json_object() {
+    assert_refused(&[
+        (policy(""), "the policy is not valid JSON: EOF while parsing a value (line 1, column 0)"),
+        (policy("{"), "the policy is not valid JSON: EOF while parsing an object (line 1, column 1)"),
+        (
+            policy("{} {}"),
+            "the policy is not valid JSON: something stands behind the policy's last brace (line 1, column 4)",
+        ),
+        (
+            policy(r#"{"routes": {"/a": "https://h",}}"#),
+            "the policy is not valid JSON: trailing comma (line 1, column 31)",
+        ),
+        (policy("[]"), "policy: must be an object, not a list"),
+        (policy("\"https://h\""), "policy: must be an object, not a string"),
+        (policy("null"), "policy: must be an object, not null"),
+        (policy("\u{feff}{}"), "the policy is not valid JSON: expected value (line 1, column 1)"),
+        (policy("{}"), r#"routes: has no route; add one, such as {"/orders": "https://…"}"#),
+        (policy(r#"{"routes": {}}"#), r#"routes: has no route; add one, such as {"/orders": "https://…"}"#),
+        (policy(r#"{"routes": []}"#), r#"routes: has no route; add one, such as {"/orders": "https://…"}"#),
+    ]);
+}
+
+#[test]
+fn keys_and_values_of_the_policy() {
+    assert_refused(&[
+        (
+            policy(r#"{"routes": "https://h"}"#),
+            "routes: must be an object keyed by prefix, or a list of routes, not a string",
+        ),
+        (policy(r#"{"routes": null}"#), "routes: must be an object keyed by prefix, or a list of routes, not null"),
+        (policy(r#"{"routs": {}}"#), r#"routs: unknown key; did you mean "routes"?"#),
+        (policy(r#"{"unmatch": "deny"}"#), r#"unmatch: unknown key; did you mean "unmatched"?"#),
+        (
+            policy(r#"{"intakes": {}}"#),
+            "intakes: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, routeMetadata, proxysigv4",
+        ),
+        (
+            policy(r#"{"unmatched": "reject", "routes": {}}"#),
+            r#"unmatched: "reject" is unknown; write "deny" or "pass""#,
+        ),
+        (policy(r#"{"unmatched": 5, "routes": {}}"#), "unmatched: must be a string, not a number"),
+        (
+            policy(r#"{"allowUnauthenticatedRequests": "no"}"#),
+            "allowUnauthenticatedRequests: must be true or false, not a string",
+        ),
+        (policy(r#"{"accessLog": "yes"}"#), "accessLog: must be true or false, not a string"),
+        (policy(r#"{"routeMetadata": null}"#), "routeMetadata: must be true or false, not null"),
+        (policy(r#"{"credentialsWaitMs": "2s"}"#), "credentialsWaitMs: must be a whole number, not a string"),
+        (policy(r#"{"credentialsWaitMs": -1}"#), "credentialsWaitMs: must not be negative"),
+        (policy(r#"{"credentialsWaitMs": 0.5}"#), "credentialsWaitMs: must be a whole number"),
+        (policy(r#"{"credentialsWaitMs": -1.0}"#), "credentialsWaitMs: must not be negative"),
+        (
+            policy(r#"{"credentialsWaitMs": 1e300, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
+            "credentialsWaitMs: 18446744073709551615 ms is too long: Envoy's stream idle timeout ends a request before; write at most 300000",
+        ),
+        (
+            policy(r#"{"credentialsWaitMs": 300001, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
+            "credentialsWaitMs: 300001 ms is too long: Envoy's stream idle timeout ends a request before; write at most 300000",
+        ),
+        (
+            policy(r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}, "routes": {}}"#),
+            r#"policy: "routes" is written twice; keep one"#,
+        ),
+        (
+            policy(r#"{"/b": "https://h", "routes": {"/a": "https://h"}}"#),
+            r#"routes: stands beside the route "/b"; move that one into routes"#,
+        ),
+        (
+            policy(r#"{"/b": "https://sqs.eu-west-1.amazonaws.com", "/b": "https://h"}"#),
+            r#"policy: "/b" is written twice; keep one"#,
+        ),
+        (
+            policy(r#"{"proxysigv4": {"/a": "https://sqs.eu-west-1.amazonaws.com"}, "unmatched": "pass"}"#),
+            "proxysigv4: is a policy in itself and must stand alone; move what stands beside it into it",
+        ),
+        (
+            policy(r#"{"proxysigv4": {"/a": {"target": "ftp://h"}}}"#),
+            r#"proxysigv4["/a"].target: must begin with https:// or http://"#,
+        ),
+        (
+            policy(r#"{"a": "https://h"}"#),
+            "a: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, routeMetadata, proxysigv4",
+        ),
+    ]);
+}
+
+#[test]
+fn the_forms_of_routes() {
+    assert_refused(&[
+        (
+            policy(r#"{"routes": {"/a": 5}}"#),
+            r#"routes["/a"]: must be a target such as "https://…", or an object, not a number"#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": null}}"#),
+            r#"routes["/a"]: must be a target such as "https://…", or an object, not null"#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": []}}"#),
+            r#"routes["/a"]: must be a target such as "https://…", or an object, not a list"#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {}}}"#),
+            r#"routes["/a"]: has no target; add "target": "https://…", or "hosts" to sign for the request's own authority"#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com", "/a": "https://h"}}"#),
+            r#"routes: "/a" is written twice; keep one"#,
+        ),
+        (
+            policy(
+                r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com", "/%61": "https://sqs.eu-west-1.amazonaws.com"}}"#,
+            ),
+            r#"routes["/%61"]: the prefix "/%61" is already taken by routes["/a"]; keep one, or give each other hosts"#,
+        ),
+        (
+            policy(
+                r#"{"routes": {"/": "https://sqs.eu-west-1.amazonaws.com", "/a%2Fb": "https://sqs.eu-west-1.amazonaws.com"}}"#,
+            ),
+            r#"routes["/a%2Fb"]: an upstream may read the prefix "/a%2Fb" as one whose paths routes["/"] takes, or the other way round; write it without `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00"#,
+        ),
+        (
+            policy(r#"{"routes": [{"target": "https://h"}]}"#),
+            r#"routes[0]: has no prefix; add one, such as "prefix": "/orders""#,
+        ),
+        (policy(r#"{"routes": ["https://h"]}"#), "routes[0]: must be an object, not a string"),
+        (policy(r#"{"routes": [["/a", "https://h"]]}"#), "routes[0]: must be an object, not a list"),
+        (policy(r#"{"routes": [{"prefix": 5}]}"#), "routes[0].prefix: must be a string, not a number"),
+        (
+            policy(
+                r#"{"routes": [{"prefix": "/a", "target": "https://sqs.eu-west-1.amazonaws.com"}, {"prefix": "/a", "target": "https://sqs.eu-west-1.amazonaws.com"}]}"#,
+            ),
+            r#"routes[1].prefix: the prefix "/a" is already taken by routes[0].prefix; keep one, or give each other hosts"#,
+        ),
+        (
+            policy(
+                r#"{"routes": [{"prefix": "/a", "hosts": ["x.amazonaws.com", "y.amazonaws.com"], "service": "s", "region": "r"}, {"prefix": "/a", "hosts": ["Y.amazonaws.com"], "service": "s", "region": "r"}]}"#,
+            ),
+            r#"routes[1].prefix: the prefix "/a" with the host "y.amazonaws.com" is already taken by routes[0].prefix; keep one, or give each other hosts"#,
+        ),
+        (route(r#""prefix": "/a""#), r#"routes["/a"].prefix: the route's key is its prefix already; leave this out"#),
+    ]);
+}
+
+#[test]
+fn prefixes() {
+    let long_prefix = format!("/{}", "a".repeat(1024));
+    assert_refused(&[
+        (prefix("a"), r#"routes.a: the prefix "a" must begin with /"#),
+        (prefix(""), r#"routes[""]: the prefix "" must begin with /"#),
+        (prefix("/a?b"), r#"routes["/a?b"]: '?' can't stand in a path as it is; write %3F"#),
+        (prefix("/a#b"), r#"routes["/a#b"]: '#' can't stand in a path as it is; write %23"#),
+        (prefix("/a b"), r#"routes["/a b"]: ' ' can't stand in a path as it is; write %20"#),
+        (prefix("/ü"), r#"routes["/ü"]: 'ü' can't stand in a path as it is; write %C3%BC"#),
+        (
+            prefix("/a/../b"),
+            r#"routes["/a/../b"]: dot segments (. and ..) are refused in every spelling; resolve them"#,
+        ),
+        (
+            prefix("/%2E%2e"),
+            r#"routes["/%2E%2e"]: dot segments (. and ..) are refused in every spelling; resolve them"#,
+        ),
+        (
+            prefix("/a%2"),
+            r#"routes["/a%2"]: a % must be followed by two hexadecimal digits; write a percent sign as %25"#,
+        ),
+        (prefix(r"/a\\b"), r#"routes["/a\\b"]: a backslash has no place in a path; write / or %5C"#),
+        (prefix(r"/a\nb"), r#"routes["/a\nb"]: '\n' can't stand in a path as it is; write %0A"#),
+        (
+            prefix(&long_prefix),
+            r#"routes["/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"]: the prefix has 1025 bytes; write at most 1024"#,
+        ),
+        (
+            prefix("/a/"),
+            r#"routes["/a/"]: the prefix "/a/" takes off a slash that the target's path does not give back; end both in / or neither"#,
+        ),
+    ]);
+}
+
+#[test]
+fn targets() {
+    assert_refused(&[
+        (target(""), r#"routes["/a"].target: must begin with https:// or http://"#),
+        (target("sqs.eu-west-1.amazonaws.com"), r#"routes["/a"].target: must begin with https:// or http://"#),
+        (target("ftp://h"), r#"routes["/a"].target: must begin with https:// or http://"#),
+        (target("https://"), r#"routes["/a"].target: the host is missing"#),
+        (
+            target("https://h?x=1"),
+            r#"routes["/a"].target: a query (?…) has no place in a target; leave it out, requests bring their own"#,
+        ),
+        (target("https://h/p#f"), r#"routes["/a"].target: a fragment (#…) is never sent to a server; leave it out"#),
+        (
+            target("https://user:secret@h/"),
+            r#"routes["/a"].target: user info (…@) has no place in a target; leave it out"#,
+        ),
+        (target("https://h:0"), r#"routes["/a"].target: the port "0" is no number from 1 to 65535"#),
+        (target("https://h:99999"), r#"routes["/a"].target: the port "99999" is no number from 1 to 65535"#),
+        (target("https://h:"), r#"routes["/a"].target: the port "" is no number from 1 to 65535"#),
+        (
+            target("https://a b"),
+            r#"routes["/a"].target: "a b" is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most 253 in all"#,
+        ),
+        (
+            target("https://bücher.example"),
+            r#"routes["/a"].target: the host "bücher.example" has letters outside ASCII; write its punycode form (xn--…)"#,
+        ),
+        (target("https://h."), r#"routes["/a"].target: the host "h." ends in a dot; write "h""#),
+        (
+            target("https://[::1"),
+            r#"routes["/a"].target: "[::1" is no host name with an optional port; an IPv6 address goes in brackets"#,
+        ),
+        (
+            target("https://::1/"),
+            r#"routes["/a"].target: "::1" is no host name with an optional port; an IPv6 address goes in brackets"#,
+        ),
+        (target("https://[fe80::1%25eth0]/"), r#"routes["/a"].target: "[fe80::1%25eth0]" is no IPv6 address"#),
+        (
+            target("https://h/a/../b"),
+            r#"routes["/a"].target: dot segments (. and ..) are refused in every spelling; resolve them"#,
+        ),
+        (
+            target("https://h/%2e%2e"),
+            r#"routes["/a"].target: dot segments (. and ..) are refused in every spelling; resolve them"#,
+        ),
+        (
+            target("https://h/a%zz"),
+            r#"routes["/a"].target: a % must be followed by two hexadecimal digits; write a percent sign as %25"#,
+        ),
+        (target(r"https://h\\p"), r#"routes["/a"].target: a backslash has no place in a path; write / or %5C"#),
+        (target("https://h/a b"), r#"routes["/a"].target: ' ' can't stand in a path as it is; write %20"#),
+        (target(r"https://h/a\u0000"), r#"routes["/a"].target: '\0' can't stand in a path as it is; write %00"#),
+        (target("https://h/<API ID>"), r#"routes["/a"].target: '<' can't stand in a path as it is; write %3C"#),
+        (
+            target("https://<API ID>.execute-api.eu-west-1.amazonaws.com"),
+            r#"routes["/a"].target: "<API ID>.execute-api.eu-west-1.amazonaws.com" is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most 253 in all"#,
+        ),
+    ]);
+}
+
+#[test]
+fn what_tells_no_service_or_region() {
+    assert_refused(&[
+        (
+            target("https://api.example.com"),
+            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its service and region; add "service" and "region", such as "execute-api" and "eu-west-1""#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {"target": "https://api.example.com", "service": "execute-api"}}}"#),
+            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its region; add "region", such as "eu-west-1""#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {"target": "https://api.example.com", "region": "eu-west-1"}}}"#),
+            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its service; add "service", such as "execute-api""#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {"target": "https://api.example.com", "signing": {"algorithm": "sigv4a"}}}}"#),
+            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its service; add "service", such as "execute-api""#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {"hosts": ["api.example.com"]}}}"#),
+            r#"routes["/a"].hosts[0]: "api.example.com" is no AWS host name that tells its service and region; add "service" and "region", such as "execute-api" and "eu-west-1""#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com", "*.example.com"]}}}"#),
+            r#"routes["/a"].hosts[1]: "*.example.com" is no AWS host name that tells its service and region; add "service" and "region", such as "execute-api" and "eu-west-1""#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com"}}"#),
+            r#"routes["/a"]: "mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com" answers for all regions and takes SigV4A alone; add "signing": {"algorithm": "sigv4a"}"#,
+        ),
+        (
+            route(r#""service": "execute/api""#),
+            r#"routes["/a"].service: "execute/api" can't stand in a credential scope; write letters, digits, - and _"#,
+        ),
+        (
+            route(r#""region": """#),
+            r#"routes["/a"].region: "" can't stand in a credential scope; write letters, digits, - and _"#,
+        ),
+    ]);
+}
+
+#[test]
+fn hosts() {
+    assert_refused(&[
+        (route(r#""target": "https://h""#), r#"routes["/a"]: "target" is written twice; keep one"#),
+        (
+            route(r#""hosts": []"#),
+            r#"routes["/a"].hosts: names no host, so that nothing would match; name one, or leave hosts out for all"#,
+        ),
+        (route(r#""hosts": "a.example""#), r#"routes["/a"].hosts: must be a list, not a string"#),
+        (
+            route(r#""hosts": ["*"]"#),
+            r#"routes["/a"].hosts[0]: "*" matches every host; leave hosts out for that, and give the route a target"#,
+        ),
+        (
+            route(r#""hosts": ["a.*.example"]"#),
+            r#"routes["/a"].hosts[0]: "a.*.example" has a * that is no first label; write a name, or *. and a domain"#,
+        ),
+        (
+            route(r#""hosts": ["https://a.example"]"#),
+            r#"routes["/a"].hosts[0]: "https://a.example" is a URL; write its host alone"#,
+        ),
+        (
+            route(r#""hosts": ["a.example/p"]"#),
+            r#"routes["/a"].hosts[0]: "a.example/p" is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most 253 in all"#,
+        ),
+        (
+            route(r#""hosts": ["a.example:http"]"#),
+            r#"routes["/a"].hosts[0]: the port "http" is no number from 1 to 65535"#,
+        ),
+        (
+            route(r#""hosts": ["*.[::1]"]"#),
+            r#"routes["/a"].hosts[0]: "*.[::1]" has a * before an address; write the address alone"#,
+        ),
+        (route(r#""hosts": [5]"#), r#"routes["/a"].hosts[0]: must be a string, not a number"#),
+        (route(r#""hosts": ["*."]"#), r#"routes["/a"].hosts[0]: the host is missing"#),
+        (
+            route(r#""hosts": ["a.example."]"#),
+            r#"routes["/a"].hosts[0]: the host "a.example." ends in a dot; write "a.example""#,
+        ),
+    ]);
+}
+
+#[test]
+fn roles() {
+    let long_name = format!(r#""roleArn": "arn:aws:iam::123456789012:role/{}""#, "r".repeat(65));
+    assert_refused(&[
+        (
+            route(r#""roleArn": "orders-reader""#),
+            r#"routes["/a"].roleArn: "orders-reader" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (route(r#""roleArn": 12345"#), r#"routes["/a"].roleArn: must be a string, not a number"#),
+        (route(r#""roleArn": null"#), r#"routes["/a"].roleArn: must be a string, not null"#),
+        (
+            route(r#""roleArn": "arn:aws:iam::123:role/x""#),
+            r#"routes["/a"].roleArn: "arn:aws:iam::123:role/x" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (
+            route(r#""roleArn": "arn:aws:iam::123456789012:user/x""#),
+            r#"routes["/a"].roleArn: "arn:aws:iam::123456789012:user/x" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (
+            route(r#""roleArn": "arn:aws:sts::123456789012:assumed-role/x/y""#),
+            r#"routes["/a"].roleArn: "arn:aws:sts::123456789012:assumed-role/x/y" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (
+            route(r#""roleArn": "arn:aws:iam::<account>:role/<name>""#),
+            r#"routes["/a"].roleArn: "arn:aws:iam::<account>:role/<name>" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (
+            route(&long_name),
+            r#"routes["/a"].roleArn: "arn:aws:iam::123456789012:role/rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (
+            route(r#""roleSessionName": "x1""#),
+            r#"routes["/a"].roleSessionName: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            route(r#""externalId": "x1""#),
+            r#"routes["/a"].externalId: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            route(r#""roleArn": "arn:aws:iam::123456789012:role/x", "roleSessionName": "a b""#),
+            r#"routes["/a"].roleSessionName: must be 2 to 64 letters, digits and _+=,.@-"#,
+        ),
+        (
+            route(r#""roleArn": "arn:aws:iam::123456789012:role/x", "externalId": """#),
+            r#"routes["/a"].externalId: must be 2 to 1224 letters, digits and _+=,.@:/-"#,
+        ),
+    ]);
+}
+
+/// A policy whose route `/a` assumes a role with these more members.
+fn role(members: &str) -> String {
+    route(&format!(r#""roleArn": "arn:aws:iam::123456789012:role/x", {members}"#))
+}
+
+#[test]
+fn sessions_of_a_role() {
+    let many_tags: Vec<_> = (0..51).map(|n| format!(r#""k{n}": "v""#)).collect();
+    let long_key = "k".repeat(129);
+    assert_refused(&[
+        (
+            route(r#""roleDurationSeconds": 900"#),
+            r#"routes["/a"].roleDurationSeconds: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            route(r#""roleTags": {"team": "a"}"#),
+            r#"routes["/a"].roleTags: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            route(r#""roleChain": ["arn:aws:iam::123456789012:role/x"]"#),
+            r#"routes["/a"].roleChain: belongs to a role; add "roleArn", or leave this out"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 899"#),
+            r#"routes["/a"].roleDurationSeconds: 899 is out of range; write 900 to 43200"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 43201"#),
+            r#"routes["/a"].roleDurationSeconds: 43201 is out of range; write 900 to 43200"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 1e300"#),
+            r#"routes["/a"].roleDurationSeconds: 18446744073709551615 is out of range; write 900 to 43200"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": "1h""#),
+            r#"routes["/a"].roleDurationSeconds: must be a whole number, not a string"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 3601, "roleChain": ["arn:aws:iam::123456789012:role/hub"]"#),
+            r#"routes["/a"].roleDurationSeconds: 3601 is too long: AWS ends a session behind a roleChain after an hour; write at most 3600"#,
+        ),
+        (
+            role(r#""roleDurationSeconds": 1, "roleChain": ["arn:aws:iam::123456789012:role/hub"]"#),
+            r#"routes["/a"].roleDurationSeconds: 1 is out of range; write 900 to 3600"#,
+        ),
+        (
+            role(r#""roleChain": "arn:aws:iam::123456789012:role/hub""#),
+            r#"routes["/a"].roleChain: must be a list, not a string"#,
+        ),
+        (
+            role(r#""roleChain": []"#),
+            r#"routes["/a"].roleChain: names no role; name those to assume before roleArn, or leave this out"#,
+        ),
+        (
+            role(r#""roleChain": ["arn:aws:iam::123456789012:role/hub", "spoke"]"#),
+            r#"routes["/a"].roleChain[1]: "spoke" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+        ),
+        (role(r#""roleTags": ["team"]"#), r#"routes["/a"].roleTags: must be an object, not a list"#),
+        (role(r#""roleTags": {"team": 5}"#), r#"routes["/a"].roleTags.team: must be a string, not a number"#),
+        (role(r#""roleTags": {"team": null}"#), r#"routes["/a"].roleTags.team: must be a string, not null"#),
+        (role(r#""roleTags": {"a": "1", "a": "2"}"#), r#"routes["/a"].roleTags: "a" is written twice; keep one"#),
+        (
+            role(r#""roleTags": {"Team": "1", "team": "2"}"#),
+            r#"routes["/a"].roleTags.team: is "Team" in another spelling; keep one"#,
+        ),
+        (
+            role(&format!(r#""roleTags": {{{}}}"#, many_tags.join(", "))),
+            r#"routes["/a"].roleTags: has 51 tags; AWS takes at most 50"#,
+        ),
+        (
+            role(r#""roleTags": {"": "v"}"#),
+            r#"routes["/a"].roleTags[""]: the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(&format!(r#""roleTags": {{"{long_key}": "v"}}"#)),
+            r#"routes["/a"].roleTags["kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk…"]: the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(r#""roleTags": {"a,b": "v"}"#),
+            r#"routes["/a"].roleTags["a,b"]: the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(r#""roleTags": {"AWS:team": "v"}"#),
+            r#"routes["/a"].roleTags["AWS:team"]: AWS keeps keys that begin with aws: for itself; write another"#,
+        ),
+        (
+            role(r#""roleTags": {"team": "a\nb"}"#),
+            r#"routes["/a"].roleTags.team: the value must be up to 256 letters, digits, blanks and _.:/=+-@"#,
+        ),
+        (
+            role(&format!(r#""roleTags": {{"team": "{}"}}"#, "v".repeat(257))),
+            r#"routes["/a"].roleTags.team: the value must be up to 256 letters, digits, blanks and _.:/=+-@"#,
+        ),
+    ]);
+}
+
+#[test]
+fn keys_of_a_route() {
+    assert_refused(&[
+        (route(r#""roleARN": "x""#), r#"routes["/a"].roleARN: unknown key; did you mean "roleArn"?"#),
+        (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
+        (
+            route(r#""headers": {}"#),
+            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, bucketInHost, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+        ),
+        (
+            route(r#""session": "x""#),
+            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, bucketInHost, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+        ),
+        (
+            route(r#""payload": "sign""#),
+            r#"routes["/a"].payload: "sign" is unknown; write "auto" or "signed" or "unsigned" or "client""#,
+        ),
+        (route(r#""payload": true"#), r#"routes["/a"].payload: must be a string, not a boolean"#),
+    ]);
+}
+
+#[test]
+fn signing() {
+    assert_refused(&[
+        (route(r#""signing": "sigv4a""#), r#"routes["/a"].signing: must be an object, not a string"#),
+        (
+            route(r#""signing": {"algorithm": "sigv5"}"#),
+            r#"routes["/a"].signing.algorithm: "sigv5" is unknown; write "sigv4" or "sigv4a""#,
+        ),
+        (
+            route(r#""signing": {"regionSet": "*"}"#),
+            r#"routes["/a"].signing.regionSet: belongs to "algorithm": "sigv4a"; write that, or leave this out and set "region""#,
+        ),
+        (
+            route(r#""signing": {"algorithm": "sigv4a", "regionSet": []}"#),
+            r#"routes["/a"].signing.regionSet: names no region; name one, or leave this out for all"#,
+        ),
+        (
+            route(r#""signing": {"algorithm": "sigv4a", "regionSet": "a,,b"}"#),
+            r#"routes["/a"].signing.regionSet: "" is no region; write names or patterns such as "us-east-1", "us-*" or "*""#,
+        ),
+        (
+            route(r#""signing": {"algorithm": "sigv4a", "regionSet": 5}"#),
+            r#"routes["/a"].signing.regionSet: must be a string or a list of strings, not a number"#,
+        ),
+        (
+            route(r#""signing": {"location": "body"}"#),
+            r#"routes["/a"].signing.location: "body" is unknown; write "header" or "query""#,
+        ),
+        (
+            route(r#""signing": {"expiresSeconds": 60}"#),
+            r#"routes["/a"].signing.expiresSeconds: belongs to "location": "query"; write that, or leave this out"#,
+        ),
+        (
+            route(r#""signing": {"location": "query", "expiresSeconds": 0}"#),
+            r#"routes["/a"].signing.expiresSeconds: 0 is out of range; write 1 to 604800 (seven days)"#,
+        ),
+        (
+            route(r#""signing": {"location": "query", "expiresSeconds": 604801}"#),
+            r#"routes["/a"].signing.expiresSeconds: 604801 is out of range; write 1 to 604800 (seven days)"#,
+        ),
+        (
+            route(r#""signing": {"location": "query", "expires": 60}"#),
+            r#"routes["/a"].signing.expires: unknown key; known here are algorithm, regionSet, location, expiresSeconds, scope, redirect"#,
+        ),
+        (
+            route(r#""signing": {"scope": "policy"}"#),
+            r#"routes["/a"].signing.scope: "policy" is unknown; write "infer" or "client""#,
+        ),
+        (
+            route(r#""signing": {"redirect": true}"#),
+            r#"routes["/a"].signing.redirect: sends the client a presigned URL; add "location": "query""#,
+        ),
+        (
+            route(r#""signing": {"redirect": "yes"}"#),
+            r#"routes["/a"].signing.redirect: must be true or false, not a string"#,
+        ),
+        (
+            route(r#""signing": {"location": "query"}, "payload": "client""#),
+            r#"routes["/a"].payload: "client" needs a header that a presigned URL does not have; write "auto", "signed" or "unsigned""#,
+        ),
+        (
+            route(r#""signing": {"location": "query", "redirect": true}, "payload": "signed""#),
+            r#"routes["/a"].payload: "signed" needs the body, which a redirected client sends elsewhere; write "auto" or "unsigned""#,
+        ),
+        (
+            route(r#""signing": {"location": "query", "redirect": true}, "signedHeaders": ["x-team"]"#),
+            r#"routes["/a"].signedHeaders: a redirected client does not send them; leave this out"#,
+        ),
+        (
+            policy(
+                r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com"], "signing": {"location": "query", "redirect": true}}}}"#,
+            ),
+            r#"routes["/a"].signing.redirect: needs a target; without one the client would be sent to where it came from"#,
+        ),
+    ]);
+}
+
+#[test]
+fn header_rules() {
+    assert_refused(&[
+        (route(r#""requestHeaders": ["accept"]"#), r#"routes["/a"].requestHeaders: must be an object, not a list"#),
+        (
+            route(r#""requestHeaders": {"allow": "accept"}"#),
+            r#"routes["/a"].requestHeaders.allow: must be a list, not a string"#,
+        ),
+        (
+            route(r#""requestHeaders": {"allow": ["x-*-y"]}"#),
+            r#"routes["/a"].requestHeaders.allow[0]: "x-*-y" has a * inside; write it as the last character, as in "x-*""#,
+        ),
+        (
+            route(r#""requestHeaders": {"allow": ["*"]}"#),
+            r#"routes["/a"].requestHeaders.allow[0]: "*" would be every header; to let all pass leave allow out, to let none pass write "allow": []"#,
+        ),
+        (
+            route(r#""requestHeaders": {"allow": ["a b"]}"#),
+            r#"routes["/a"].requestHeaders.allow[0]: "a b" is no header name; write letters, digits and -"#,
+        ),
+        (
+            route(r#""requestHeaders": {"allow": [":path"]}"#),
+            r#"routes["/a"].requestHeaders.allow[0]: ":path" is a pseudo header, which no rule touches; leave it out"#,
+        ),
+        (
+            route(r#""requestHeaders": {"remove": ["Host"]}"#),
+            r#"routes["/a"].requestHeaders.remove[0]: "host" comes from the target and can't be removed; leave it out"#,
+        ),
+        (
+            route(r#""requestHeaders": {"remove": ["authorization"]}"#),
+            r#"routes["/a"].requestHeaders.remove[0]: "authorization" belongs to signing and can't be removed; leave it out"#,
+        ),
+        (
+            route(r#""requestHeaders": {"remove": ["content-length"]}"#),
+            r#"routes["/a"].requestHeaders.remove[0]: "content-length" belongs to the proxy and can't be removed; leave it out"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {"host": "x"}}"#),
+            r#"routes["/a"].requestHeaders.set.host: "host" comes from the target and can't be set; leave it out"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {":path": "/"}}"#),
+            r#"routes["/a"].requestHeaders.set[":path"]: ":path" is a pseudo header, which no rule touches; leave it out"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {"x-amz-date": "x"}}"#),
+            r#"routes["/a"].requestHeaders.set["x-amz-date"]: "x-amz-date" belongs to signing and can't be set; leave it out"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {"x-team": 5}}"#),
+            r#"routes["/a"].requestHeaders.set["x-team"]: must be a string, not a number"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {"x-team": "a\nb"}}"#),
+            r#"routes["/a"].requestHeaders.set["x-team"]: the value may hold visible ASCII characters, blanks and tabs only"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {"x-*": "a"}}"#),
+            r#"routes["/a"].requestHeaders.set["x-*"]: "x-*" is a pattern, which has no place here; write each name"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {"X-Team": "a", "x-team": "b"}}"#),
+            r#"routes["/a"].requestHeaders.set["x-team"]: "x-team" is set twice in different spellings; keep one"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": "x-team: hush"}"#),
+            r#"routes["/a"].requestHeaders.set: must be an object, not a string"#,
+        ),
+        (
+            route(r#""requestHeaders": {"set": {"": "a"}}"#),
+            r#"routes["/a"].requestHeaders.set[""]: "" is no header name; write letters, digits and -"#,
+        ),
+        (
+            route(r#""responseHeaders": {"remove": ["transfer-encoding"]}"#),
+            r#"routes["/a"].responseHeaders.remove[0]: "transfer-encoding" belongs to the proxy and can't be removed; leave it out"#,
+        ),
+        (
+            route(r#""responseHeaders": {"add": {}}"#),
+            r#"routes["/a"].responseHeaders.add: unknown key; known here are allow, remove, set"#,
+        ),
+    ]);
+}
+
+#[test]
+fn signed_headers() {
+    assert_refused(&[
+        (
+            route(r#""signedHeaders": ["host"]"#),
+            r#"routes["/a"].signedHeaders[0]: "host" is signed wherever it is needed; leave it out"#,
+        ),
+        (
+            route(r#""signedHeaders": ["x-amz-date"]"#),
+            r#"routes["/a"].signedHeaders[0]: "x-amz-date" is signed wherever it is needed; leave it out"#,
+        ),
+        (
+            route(r#""signedHeaders": ["user-agent"]"#),
+            r#"routes["/a"].signedHeaders[0]: "user-agent" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
+        ),
+        (
+            route(r#""signedHeaders": ["X-Sigv4-Upstream"]"#),
+            r#"routes["/a"].signedHeaders[0]: "x-sigv4-upstream" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
+        ),
+        (
+            route(r#""signedHeaders": ["x-forwarded-for"]"#),
+            r#"routes["/a"].signedHeaders[0]: "x-forwarded-for" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
+        ),
+        (
+            route(r#""signedHeaders": ["x-*"]"#),
+            r#"routes["/a"].signedHeaders[0]: "x-*" is a pattern, which has no place here; write each name"#,
+        ),
+        (route(r#""signedHeaders": "x-team""#), r#"routes["/a"].signedHeaders: must be a list, not a string"#),
+    ]);
+}
+
+proptest! {
+    /// A valid policy that has been damaged is refused in one line, or still loads; it never panics.
+    #[test]
+    fn damage(at in 0usize..500, length in 0usize..20, by in "[\\PC\n]{0,8}|[{}\\[\\]\",:/%*.0-9-]{0,8}") {
+        let whole = route(
+            r#""roleArn": "arn:aws:iam::123456789012:role/x", "roleTags": {"a": "b"}, "roleDurationSeconds": 900,
+            "roleChain": ["arn:aws:iam::123456789012:role/y"], "hosts": ["*.a.example:80"], "signing": {"location": "query",
+            "expiresSeconds": 60, "algorithm": "sigv4a", "regionSet": ["us-*"]}, "requestHeaders": {"allow": ["x-*"],
+            "set": {"x-team": "a"}}, "signedHeaders": ["x-team"], "allowUnauthenticatedRequests": false"#,
+        );
+        prop_assert!(Policy::from_json(whole.as_bytes()).is_ok());
+        let characters: Vec<char> = whole.chars().collect();
+        let (before, rest) = characters.split_at(at.min(characters.len()));
+        let damaged: String = before.iter().copied().chain(by.chars()).chain(rest.iter().skip(length).copied()).collect();
+        if let Err(refusal) = Policy::from_json(damaged.as_bytes()) {
+            prop_assert!(!refusal.to_string().contains('\n'), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn a_targets_scheme_says_whether_its_upstream_has_tls() {
+    let told = r#"routes["/a"].upstreamTls: is for a route without a target; leave it out: the scheme of the target, https or http, says it"#;
+    assert_refused(&[
+        (route(r#""upstreamTls": true"#), told),
+        (route(r#""upstreamTls": false"#), told),
+        (
+            policy(r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com"], "upstreamTls": "no"}}}"#),
+            r#"routes["/a"].upstreamTls: must be true or false, not a string"#,
+        ),
+        (
+            policy(r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com"], "upstreamTls": null}}}"#),
+            r#"routes["/a"].upstreamTls: must be true or false, not null"#,
+        ),
+    ]);
+}

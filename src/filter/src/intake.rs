@@ -1,0 +1,228 @@
+//! The intake role: lets callers in and hands their calls to [`sigv4_core::intake`].
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, SystemTime};
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use secrecy::zeroize::Zeroizing;
+
+use crate::host::{self, Buffer, HeaderMap, Map, ProxySharedData};
+use crate::root::watcher_queue;
+use sigv4_core::credentials::{CredentialStore, Watch};
+use sigv4_core::intake::{self, Caller, IntakePolicy, LONGEST_WAIT, MAX_BODY, MOST_WAITING, Reply};
+
+/// How often leases are looked at, as often as the signers renew theirs.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the generation is looked at while calls wait for another one.
+const WAITING_TICK: Duration = Duration::from_millis(25);
+
+/// What all calls to one worker's intake share.
+pub(crate) struct Intake {
+    policy: IntakePolicy,
+    waiting: RefCell<Vec<Waiting>>,
+    watch: Cell<Watch>,
+    /// When leases were last looked at, however often the clock ticks.
+    last_sweep: Cell<SystemTime>,
+}
+
+/// A call that waits for another generation.
+struct Waiting {
+    context: u32,
+    generation: u64,
+    ticks_left: u32,
+    /// Gone when the caller is.
+    caller: Weak<()>,
+}
+
+impl Intake {
+    pub(crate) fn start(policy: IntakePolicy) -> Result<Self, host::HostError> {
+        let now = host::now();
+        host::set_tick_period(TICK)?;
+        let (waiting, watch, last_sweep) = (RefCell::default(), Cell::new(Watch::new(now)), Cell::new(now));
+        Ok(Self { policy, waiting, watch, last_sweep })
+    }
+
+    /// Ends the leases of policies that are gone, whose credentials no signer may be left to wipe, and answers the calls
+    /// that have waited long enough.
+    pub(crate) fn tick(&self) {
+        let (store, now) = (CredentialStore(ProxySharedData), host::now());
+        if now.duration_since(self.last_sweep.get()).is_ok_and(|passed| passed < TICK) {
+            return self.answer_waiting(&store, now);
+        }
+        self.last_sweep.set(now);
+        let mut watch = self.watch.get();
+        if watch.tick(now)
+            && let Err(error) = store.sweep(now)
+        {
+            log::error!("{error}; will be tried again");
+        }
+        self.watch.set(watch);
+        self.answer_waiting(&store, now);
+    }
+
+    fn answer_waiting(&self, store: &CredentialStore<ProxySharedData>, now: SystemTime) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            return;
+        }
+        let generation = store.generation();
+        waiting.retain_mut(|call| {
+            let reply = if call.caller.strong_count() == 0 {
+                return false;
+            } else if call.generation != generation {
+                intake::answer(store, b"GET", b"/v1/identities", b"", now)
+            } else if call.ticks_left == 0 {
+                Reply::unchanged()
+            } else {
+                call.ticks_left -= 1;
+                return true;
+            };
+            match host::act_on(call.context) {
+                Ok(()) => send(&reply),
+                Err(error) => log::error!("{error}"),
+            }
+            false
+        });
+        if waiting.is_empty()
+            && let Err(error) = host::set_tick_period(TICK)
+        {
+            log::error!("{error}");
+        }
+    }
+
+    /// Has a call wait until the generation is another one. Returns whether it waits.
+    fn wait(&self, context: u32, generation: u64, caller: &Rc<()>) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= MOST_WAITING || host::set_tick_period(WAITING_TICK).is_err() {
+            return false;
+        }
+        let ticks_left = (LONGEST_WAIT.as_millis() / WAITING_TICK.as_millis()) as u32;
+        waiting.push(Waiting { context, generation, ticks_left, caller: Rc::downgrade(caller) });
+        true
+    }
+}
+
+/// One call to the intake.
+pub(crate) struct IntakeCall {
+    context: u32,
+    intake: Rc<Intake>,
+    alive: Rc<()>,
+    method: Vec<u8>,
+    path: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
+    answered: bool,
+}
+
+impl IntakeCall {
+    pub(crate) fn new(context: u32, intake: Rc<Intake>) -> Self {
+        let (method, path, body) = (Vec::new(), Vec::new(), Zeroizing::default());
+        Self { context, intake, alive: Rc::new(()), method, path, body, answered: false }
+    }
+
+    fn answer(&mut self) -> Action {
+        let store = CredentialStore(ProxySharedData);
+        if let Some(generation) = intake::awaited_generation(&self.method, &self.path)
+            && generation == store.generation()
+            && self.intake.wait(self.context, generation, &self.alive)
+        {
+            self.answered = true;
+            return Action::Pause;
+        }
+        let reply = intake::answer(&store, &self.method, &self.path, &self.body, host::now());
+        if reply.changed {
+            tell_watchers(&store);
+        }
+        self.send(&reply)
+    }
+
+    fn send(&mut self, reply: &Reply) -> Action {
+        self.answered = true;
+        send(reply);
+        Action::Pause
+    }
+}
+
+fn send(reply: &Reply) {
+    if reply.status >= 400 {
+        log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
+    }
+    let mut headers = vec![("cache-control", "no-store")];
+    if !reply.body.is_empty() {
+        headers.push(("content-type", "application/json"));
+    }
+    headers.extend(reply.allow.map(|methods| ("allow", methods)));
+    if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
+        log::error!("{error}");
+    }
+}
+
+impl Context for IntakeCall {}
+
+impl HttpContext for IntakeCall {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Ok(headers) = HeaderMap::read(Map::Request) else {
+            return self.send(&Reply::unauthenticated());
+        };
+        let mut authorization = None;
+        for (name, value) in headers.iter() {
+            match name {
+                b":method" => self.method = value.to_vec(),
+                b":path" => self.path = value.to_vec(),
+                b"authorization" => authorization = Some(value),
+                _ => {}
+            }
+        }
+        let caller = Caller {
+            over_unix_socket: over_unix_socket(),
+            client_certificate: has_client_certificate(),
+            authorization,
+        };
+        if !self.intake.policy.admits(&caller) {
+            return self.send(&Reply::unauthenticated());
+        }
+        if end_of_stream { self.answer() } else { Action::Pause }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if self.answered {
+            return Action::Pause;
+        }
+        // While the stream is paused, Envoy keeps the body and shows all of it so far.
+        if size > MAX_BODY {
+            return self.send(&Reply::too_large());
+        }
+        match host::buffer(Buffer::RequestBody, 0, size) {
+            Ok(body) => self.body = Zeroizing::new(body),
+            Err(error) => log::error!("{error}"),
+        }
+        if end_of_stream { self.answer() } else { Action::Pause }
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        if self.answered { Action::Pause } else { self.answer() }
+    }
+}
+
+/// The address of a peer on a Unix socket is the socket's path; an IP peer's can't begin like one.
+fn over_unix_socket() -> bool {
+    host::property(b"source\0address").is_some_and(|address| matches!(address.first(), Some(b'/' | b'@')))
+}
+
+/// Whether the connection has a client certificate. Envoy verifies each that it asks for, unless its validation context
+/// says `trust_chain_verification: ACCEPT_UNTRUSTED`: no property tells whether it did.
+pub(crate) fn has_client_certificate() -> bool {
+    host::property(b"connection\0mtls").is_some_and(|mtls| mtls == [1])
+}
+
+/// Wakes the signers of all workers, so that they see a change at once and not with their next tick.
+fn tell_watchers(store: &CredentialStore<ProxySharedData>) {
+    let vm_id = host::property(b"plugin_vm_id").unwrap_or_default();
+    for place in store.watchers(host::now()) {
+        if let Err(error) = host::wake_queue(&vm_id, &watcher_queue(place)) {
+            log::debug!("a worker will see the change with its next tick: {error}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The filter in the proxy: the glue between proxy-wasm's callbacks and the plain modules.
+//!
+//! One binary, two roles, chosen by the plugin's configuration: a *signer* on the traffic listener and an *intake*
+//! on a private one. Virtual machines of one `vm_id` share data, which is how what the intake takes in reaches the
+//! signers on all workers.
+//!
+//! What can be decided without a proxy is in `sigv4-core`.
+#![cfg(target_arch = "wasm32")]
+
+mod host;
+mod intake;
+mod local_reply;
+mod logger;
+mod metrics;
+mod request;
+mod root;
+mod sampling;
+mod signer;
+
+// The proxy calls this export when it has loaded the module; the macro makes it.
+#[allow(unsafe_code, missing_docs, unreachable_pub)]
+mod entry {
+    use proxy_wasm::traits::RootContext;
+
+    proxy_wasm::main! {{
+        crate::logger::start();
+        proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::new(crate::root::Root::default()) });
+    }}
+}

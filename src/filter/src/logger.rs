@@ -1,0 +1,59 @@
+//! The filter's log, which goes into the proxy's. The proxy's own level says what is kept, also while it runs.
+
+use std::cell::RefCell;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::LogLevel;
+
+use crate::host;
+use sigv4_core::log_limit::{LogLimit, UNLIMITED};
+
+thread_local! {
+    // A virtual machine is one thread.
+    static LIMIT: RefCell<LogLimit> = RefCell::default();
+}
+
+struct Logger;
+
+/// Sends the log of this virtual machine to the proxy, and what a panic says.
+pub(crate) fn start() {
+    if log::set_logger(&Logger).is_ok() {
+        log::set_max_level(LevelFilter::Debug);
+    }
+    std::panic::set_hook(Box::new(|panic| write(LogLevel::Critical, &panic.to_string())));
+}
+
+fn write(level: LogLevel, message: &str) {
+    // There is nobody else to tell.
+    let _ = hostcalls::log(level, message);
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let level = match record.level() {
+            Level::Trace => LogLevel::Trace,
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        let left_out = if record.level() > Level::Warn || record.target() == UNLIMITED {
+            Some(0)
+        } else {
+            let kind = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
+            LIMIT.with_borrow_mut(|limit| limit.admit(kind, host::now()))
+        };
+        match left_out {
+            None => {}
+            Some(0) => write(level, &record.args().to_string()),
+            Some(more) => write(level, &format!("{} ({more} more like it were left out)", record.args())),
+        }
+    }
+
+    fn flush(&self) {}
+}

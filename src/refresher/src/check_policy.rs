@@ -1,0 +1,307 @@
+//! `check-policy`: what Envoy would say of a policy, without Envoy.
+
+use std::fmt::{self, Display};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use sigv4_core::credentials::{Identity, Role};
+use sigv4_core::intake::IntakePolicy;
+use sigv4_core::payload::{BodyFacts, PayloadPlan};
+use sigv4_core::policy::{Algorithm, Location, PayloadMode, Policy, Route, Scheme, Unmatched};
+use sigv4_core::signing::PayloadHash;
+
+use crate::policy_file::{Form, PolicyFile};
+
+/// Say what Envoy would say of a policy, without Envoy.
+///
+/// Exits with 0 and a summary, or with 1 and the line that the filter would log: the place and the cure.
+#[derive(Debug, Args)]
+pub struct CheckPolicy {
+    /// A policy in JSON or YAML, or a Backstage app-config.yaml; `-` for standard input.
+    file: PathBuf,
+
+    /// Print the summary, or what is wrong, as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+
+    /// Print the policy as the JSON that the filter reads, in place of a summary.
+    #[arg(long, conflicts_with = "json")]
+    convert: bool,
+}
+
+impl CheckPolicy {
+    /// Checks the file and tells the outcome.
+    pub fn run(&self) -> ExitCode {
+        let checked = read(&self.file).and_then(|content| check(&content));
+        let (told, code) = match &checked {
+            Ok((file, _)) if self.convert => (String::from_utf8_lossy(&file.json).into_owned(), ExitCode::SUCCESS),
+            Ok((_, summary)) if self.json => {
+                (serde_json::to_string_pretty(summary).unwrap_or_default(), ExitCode::SUCCESS)
+            }
+            Ok((_, summary)) => (summary.to_string(), ExitCode::SUCCESS),
+            Err(error) if self.json => (serde_json::json!({ "error": error }).to_string(), ExitCode::FAILURE),
+            Err(error) => {
+                eprintln!("{}: {error}", self.name());
+                return ExitCode::FAILURE;
+            }
+        };
+        // Whoever closes the pipe has read enough.
+        let _ = writeln!(io::stdout(), "{}", told.trim_end());
+        code
+    }
+
+    fn name(&self) -> String {
+        if self.file == Path::new("-") { "standard input".to_owned() } else { self.file.display().to_string() }
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    let read = if file == Path::new("-") {
+        io::stdin().read_to_end(&mut content)
+    } else {
+        fs::File::open(file).and_then(|mut file| file.read_to_end(&mut content))
+    };
+    read.map(|_| content).map_err(|error| format!("can't be read: {error}"))
+}
+
+fn check(content: &[u8]) -> Result<(PolicyFile, Summary), String> {
+    let file = PolicyFile::read(content).map_err(|error| error.to_string())?;
+    let summary = if IntakePolicy::is_meant(&file.json) {
+        IntakePolicy::from_json(&file.json).map_err(|error| error.to_string())?;
+        Summary::Intake { intake: true }
+    } else {
+        let policy = Policy::from_json(&file.json).map_err(|error| error.to_string())?;
+        Summary::Policy(PolicySummary::of(&policy, file.form))
+    };
+    Ok((file, summary))
+}
+
+/// What a plugin configuration comes to.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Summary {
+    /// It is an intake's, not a policy.
+    Intake {
+        intake: bool,
+    },
+    Policy(PolicySummary),
+}
+
+/// What a policy comes to.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PolicySummary {
+    /// In order of precedence.
+    routes: Vec<RouteSummary>,
+    identities: Vec<Identity>,
+    unmatched: &'static str,
+    /// What is allowed and may yet surprise.
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RouteSummary {
+    route: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<String>,
+    /// Left out where the request keeps its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    upstream_tls: bool,
+    /// Left out where each request tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
+    algorithm: &'static str,
+    location: &'static str,
+    payload: String,
+    identity: String,
+    allow_unauthenticated_requests: bool,
+}
+
+impl PolicySummary {
+    fn of(policy: &Policy, form: Form) -> Self {
+        let routes = policy.routes_by_precedence();
+        let mut notes = Vec::new();
+        if form == Form::Section {
+            notes
+                .push("the section proxysigv4 was checked; the file's other keys do not belong to a policy".to_owned());
+        }
+        if form != Form::Json {
+            notes.push("the filter reads JSON; --convert prints this policy as such".to_owned());
+        }
+        notes.extend(routes.iter().filter_map(|route| doubled_slash(route)));
+        Self {
+            routes: routes.into_iter().map(|route| RouteSummary::of(route, policy)).collect(),
+            identities: policy.identities().to_vec(),
+            unmatched: match policy.unmatched {
+                Unmatched::Deny => "deny",
+                Unmatched::Pass => "pass",
+            },
+            notes,
+        }
+    }
+}
+
+impl RouteSummary {
+    fn of(route: &Route, policy: &Policy) -> Self {
+        let scheme = |scheme| if scheme == Scheme::Https { "https" } else { "http" };
+        let identity = policy.identities().get(route.identity).map(Identity::id);
+        let (service, region) = match &route.scope {
+            Some(scope) => (Some(scope.service.clone()), Some(scope.region.clone())),
+            None => (route.service.clone(), route.region.clone()),
+        };
+        let (algorithm, region) = match &route.algorithm {
+            Algorithm::SigV4 => ("sigv4", region),
+            Algorithm::SigV4a { region_set } => ("sigv4a", Some(region_set.clone())),
+        };
+        Self {
+            route: route.name.clone(),
+            hosts: route.hosts.iter().map(ToString::to_string).collect(),
+            target: route
+                .target
+                .as_ref()
+                .map(|target| format!("{}://{}{}", scheme(target.scheme), target.authority, target.path)),
+            upstream_tls: route.upstream_tls,
+            service,
+            region,
+            algorithm,
+            location: match route.location {
+                Location::Header => "header",
+                Location::Query { .. } if route.redirect => "redirect",
+                Location::Query { .. } => "query",
+            },
+            payload: payload(route),
+            identity: identity.unwrap_or_default().to_owned(),
+            allow_unauthenticated_requests: route.allow_unauthenticated,
+        }
+    }
+
+    /// The columns of the table.
+    fn cells(&self) -> Vec<String> {
+        let by_request = "by request";
+        let mut signed_for = match (&self.service, &self.region) {
+            (None, None) => by_request.to_owned(),
+            (service, region) => {
+                let part = |part: &Option<String>| part.clone().unwrap_or_else(|| by_request.to_owned());
+                format!("{} {}", part(service), part(region))
+            }
+        };
+        for (value, usual) in [(self.algorithm, "sigv4"), (self.location, "header")] {
+            if value != usual {
+                signed_for = format!("{signed_for}, {value}");
+            }
+        }
+        let open = if self.allow_unauthenticated_requests { "anyone" } else { "authenticated" };
+        vec![
+            self.route.clone(),
+            if self.hosts.is_empty() { "every".to_owned() } else { self.hosts.join(",") },
+            self.target.clone().unwrap_or_else(|| {
+                (if self.upstream_tls { "as requested" } else { "as requested, without TLS" }).to_owned()
+            }),
+            signed_for,
+            self.payload.clone(),
+            self.identity.clone(),
+            open.to_owned(),
+        ]
+    }
+}
+
+/// The route's mode; with `auto`, what that comes to for a body where the policy alone tells.
+fn payload(route: &Route) -> String {
+    let name = match route.payload {
+        PayloadMode::Signed => return "signed".to_owned(),
+        PayloadMode::Unsigned => return "unsigned".to_owned(),
+        PayloadMode::Client => "client",
+        PayloadMode::Auto => "auto",
+    };
+    let Some(scope) = &route.scope else { return name.to_owned() };
+    let body = BodyFacts {
+        is_empty: false,
+        is_upgrade: false,
+        service: &scope.service,
+        over_tls: route.upstream_tls,
+        client_hash: None,
+        is_event_stream: false,
+    };
+    match PayloadPlan::of(route.payload, body) {
+        Ok(PayloadPlan::Known(PayloadHash::Unsigned)) => format!("{name}: unsigned"),
+        _ => format!("{name}: signed"),
+    }
+}
+
+/// What tells a role's session apart.
+fn session(role: &Role) -> String {
+    let external_id = role.external_id.as_ref().map(|id| format!("external id {id}"));
+    let duration = role.duration_seconds.map(|seconds| format!("{seconds} s"));
+    let tags = role.tags.iter().map(|(key, value)| format!("{key}={value}"));
+    let parts = std::iter::once(role.session_name.clone()).chain(external_id).chain(duration).chain(tags);
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// A target that ends in a slash under a prefix that does not is taken as written, as all paths are, and rarely meant.
+fn doubled_slash(route: &Route) -> Option<String> {
+    let target = route.target.as_ref()?;
+    let (prefix, path) = (&route.prefix, &target.path);
+    (path.ends_with('/') && !prefix.ends_with('/')).then(|| {
+        let name = &route.name;
+        format!("{name}: {prefix}/x is sent as {path}/x; leave out the slash at the target's end if that is not meant")
+    })
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intake { .. } => f.write_str("valid, but no policy: the configuration of a credential intake"),
+            Self::Policy(policy) => policy.fmt(f),
+        }
+    }
+}
+
+impl Display for PolicySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = ["ROUTE", "HOSTS", "TARGET", "SIGNED FOR", "PAYLOAD", "IDENTITY", "CALLERS"];
+        write_table(f, &head, self.routes.iter().map(RouteSummary::cells))?;
+        writeln!(f)?;
+        let head = ["IDENTITY", "ROLE", "SESSION"];
+        let identities = self.identities.iter().map(|identity| {
+            let (role, session) = match identity.role() {
+                Some(role) => (role.path().collect::<Vec<_>>().join(" then "), session(role)),
+                None => ("the refresher's own credentials".to_owned(), String::new()),
+            };
+            vec![identity.id().to_owned(), role, session]
+        });
+        write_table(f, &head, identities)?;
+        writeln!(f)?;
+        f.write_str(match self.unmatched {
+            "pass" => "Requests that no route matches pass untouched.\n",
+            _ => "Requests that no route matches are answered 404.\n",
+        })?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "Note: {note}"))
+    }
+}
+
+/// A line for the head and for each row, each column as wide as its widest cell.
+fn write_table(f: &mut fmt::Formatter<'_>, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> fmt::Result {
+    let head = head.iter().map(|name| (*name).to_owned()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let mut widths = Vec::new();
+    for line in &lines {
+        widths.resize(line.len(), 0);
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &lines {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(f, "{}", cells.collect::<Vec<_>>().join("   ").trim_end())?;
+    }
+    Ok(())
+}

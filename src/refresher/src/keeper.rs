@@ -1,0 +1,319 @@
+//! Keeps the credentials of every wanted identity fresh, each in a task of its own: a role that can't be assumed delays
+//! no other, and ten proxies that want the same one cost one call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use sigv4_core::credentials::{Credentials, HeldCredentials, Identity};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::locked;
+use crate::sources::{AwsSource, SourceError};
+use crate::status::Status;
+use crate::telemetry::instant;
+
+/// Credentials without an expiry may be replaced at their source at any time: so often it is looked at again.
+const LONG_LIVED_RECHECK: Duration = Duration::from_secs(60);
+
+/// No source is asked more often than this about one identity.
+const SHORTEST_WAIT: Duration = Duration::from_millis(500);
+
+/// How long an identity is kept that nobody wants. A proxy that has just started may say so before its policy is loaded.
+const UNWANTED_GRACE: Duration = Duration::from_secs(60);
+
+/// So long after the machine woke up, what fell due meanwhile is made up for.
+const LONGEST_SLEEP: Duration = Duration::from_secs(15);
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// All identities that some proxy wants.
+#[derive(Debug)]
+pub struct Keeper {
+    source: Arc<AwsSource>,
+    status: Arc<Status>,
+    kept: Mutex<HashMap<Identity, Kept>>,
+    renewals: watch::Sender<()>,
+    /// Of the fingerprints by which the proxies tell these credentials from others.
+    salt: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    identity: Arc<KeptIdentity>,
+    last_wanted: Instant,
+}
+
+/// One identity whose credentials are kept fresh.
+#[derive(Debug)]
+pub struct KeptIdentity {
+    identity: Identity,
+    state: Arc<Mutex<State>>,
+    due: Arc<Notify>,
+    status: Arc<Status>,
+    task: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    credentials: Option<Arc<Credentials>>,
+    failure: Option<String>,
+    /// The ids of the access keys that each proxy no longer takes, as its last listing has them.
+    revoked: HashMap<String, Vec<String>>,
+}
+
+impl State {
+    fn is_revoked(&self, access_key_id: &str) -> bool {
+        self.revoked.values().flatten().any(|revoked| revoked == access_key_id)
+    }
+}
+
+impl Keeper {
+    /// Keeps nothing yet.
+    pub fn new(source: AwsSource, status: Arc<Status>) -> Self {
+        let salt = format!("{:016x}", fastrand::u64(..)).into();
+        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals: watch::Sender::new(()), salt }
+    }
+
+    /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
+    /// holds it, and [`UNWANTED_GRACE`] longer.
+    pub fn keep(&self, identity: &Identity) -> Arc<KeptIdentity> {
+        let mut all = locked(&self.kept);
+        let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Kept {
+            identity: Arc::new(self.start(identity)),
+            last_wanted: Instant::now(),
+        });
+        kept.last_wanted = Instant::now();
+        kept.identity.clone()
+    }
+
+    /// Forgets the identities that nobody has wanted for a while.
+    pub fn forget_unwanted(&self) {
+        locked(&self.kept)
+            .retain(|_, kept| Arc::strong_count(&kept.identity) > 1 || kept.last_wanted.elapsed() < UNWANTED_GRACE);
+    }
+
+    fn start(&self, identity: &Identity) -> KeptIdentity {
+        let (state, due) = (Arc::<Mutex<State>>::default(), Arc::<Notify>::default());
+        let renewal = Renewal {
+            identity: identity.clone(),
+            state: state.clone(),
+            due: due.clone(),
+            source: self.source.clone(),
+            status: self.status.clone(),
+            renewals: self.renewals.clone(),
+            salt: self.salt.clone(),
+        };
+        let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
+        KeptIdentity { identity: identity.clone(), state, due, status: self.status.clone(), task }
+    }
+
+    /// Asks every source again, and has every proxy looked at.
+    pub fn renew_all(&self) {
+        locked(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
+        self.renewals.send_replace(());
+    }
+
+    /// Changes whenever an identity has new credentials.
+    pub fn renewals(&self) -> watch::Receiver<()> {
+        self.renewals.subscribe()
+    }
+}
+
+impl KeptIdentity {
+    /// Whose credentials these are.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The newest credentials; `None` before the first, and when they have expired.
+    pub fn credentials(&self) -> Option<Arc<Credentials>> {
+        locked(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
+    }
+
+    /// Takes note of the access keys that a proxy no longer takes, and asks the source for another one if the one in use
+    /// is among them. The other proxies go on with it.
+    pub fn note_revoked(&self, proxy: String, access_key_ids: &[String]) {
+        let mut state = locked(&self.state);
+        let before = state.revoked.insert(proxy, access_key_ids.to_vec()).unwrap_or_default();
+        if before == access_key_ids {
+            return;
+        }
+        let in_use = state.credentials.as_ref().map(|held| held.access_key_id().to_owned());
+        let listed = |keys: &[String]| in_use.as_ref().is_some_and(|in_use| keys.contains(in_use));
+        match (listed(&before), listed(access_key_ids)) {
+            (false, true) => {
+                warn!(
+                    identity = self.identity.id(),
+                    access_key_id = in_use,
+                    "the access key was revoked; getting another"
+                );
+                self.due.notify_one();
+            }
+            (true, false) => self.due.notify_one(),
+            _ => {}
+        }
+    }
+
+    /// Why the source's last answer was none, until it gives one.
+    pub fn failure(&self) -> Option<String> {
+        locked(&self.state).failure.clone()
+    }
+}
+
+impl Drop for KeptIdentity {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.status.no_longer_wanted(&self.identity);
+    }
+}
+
+/// The task behind one [`KeptIdentity`].
+struct Renewal {
+    identity: Identity,
+    state: Arc<Mutex<State>>,
+    /// Told when credentials are to be got before their time.
+    due: Arc<Notify>,
+    source: Arc<AwsSource>,
+    status: Arc<Status>,
+    renewals: watch::Sender<()>,
+    salt: Arc<str>,
+}
+
+impl Renewal {
+    async fn keep_fresh(self) {
+        let mut failures = 0;
+        loop {
+            let answer = self.source.credentials_of(&self.identity).await;
+            let answer = answer.and_then(|credentials| {
+                let wait = renewal_wait(credentials.remaining(SystemTime::now()));
+                self.take_in(credentials, wait).map(|()| wait)
+            });
+            let wait = match answer {
+                Ok(wait) => {
+                    failures = 0;
+                    wait
+                }
+                Err(error) => {
+                    failures += 1;
+                    let wait = retry_wait(failures);
+                    self.note_failure(&error, wait);
+                    wait
+                }
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.due.notified() => failures = 0,
+            }
+        }
+    }
+
+    /// Keeps what the source gave; an error if a proxy no longer takes it, though others may.
+    fn take_in(&self, credentials: Credentials, next: Duration) -> Result<(), SourceError> {
+        let credentials = credentials.with_fingerprint_salt(Some(self.salt.to_string()));
+        let summary = HeldCredentials::from(&credentials);
+        let mut state = locked(&self.state);
+        let revoked = state.is_revoked(credentials.access_key_id());
+        if !revoked {
+            state.failure = None;
+        }
+        if state.credentials.as_ref().is_some_and(|held| **held == credentials) {
+            debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source still gives the same ones");
+        } else {
+            info!(
+                identity = self.identity.id(),
+                role = self.identity.role().map(|role| role.arn.as_str()),
+                access_key_id = summary.access_key_id,
+                expires = summary.expiration,
+                renewal_in = %rounded(next),
+                "got credentials"
+            );
+            self.status.renewed(&self.identity, &credentials);
+            state.credentials = Some(Arc::new(credentials));
+            self.renewals.send_replace(());
+        }
+        if revoked { Err(SourceError::Revoked { access_key_id: summary.access_key_id }) } else { Ok(()) }
+    }
+
+    fn note_failure(&self, error: &SourceError, retry: Duration) {
+        self.status.source_failed(&self.identity, error);
+        let mut state = locked(&self.state);
+        let failure = Some(error.to_string());
+        if matches!(error, SourceError::Revoked { .. }) && state.failure == failure {
+            // Until somebody rotates the key there is nothing new to say.
+            debug!(identity = self.identity.id(), %error, retry_in = %rounded(retry), "still can't get credentials");
+            return;
+        }
+        state.failure = failure;
+        let held = state.credentials.as_ref().filter(|credentials| credentials.hold_at(SystemTime::now()));
+        warn!(
+            identity = self.identity.id(),
+            role = self.identity.role().map(|role| role.arn.as_str()),
+            %error,
+            retry_in = %rounded(retry),
+            serving_until = held.and_then(|credentials| credentials.expiration()).map(instant),
+            "can't get credentials"
+        );
+    }
+}
+
+/// When to ask again for credentials that live on for `remaining`: after 30 to 50 % of it, so that an hour's session
+/// outlasts half an hour without STS, and at random, so that identities that were got together are not renewed together.
+/// A source that still gives the old ones, as EC2's does until shortly before their end, is asked again by the same rule.
+fn renewal_wait(remaining: Option<Duration>) -> Duration {
+    remaining.map_or(LONG_LIVED_RECHECK, |remaining| remaining.mul_f64(0.3 + 0.2 * fastrand::f64()).max(SHORTEST_WAIT))
+}
+
+/// How long to wait after so many failures in a row: twice as long each time, less up to a half at random.
+fn retry_wait(failures: u32) -> Duration {
+    let full = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_RETRY);
+    full.mul_f64(1.0 - 0.5 * fastrand::f64())
+}
+
+/// Sleeps until either clock says that `wait` is over. The wall clock is the one that expiries are told in, and the
+/// monotonic one stands still while the machine sleeps; but a wall clock can be set back.
+async fn sleep(wait: Duration) {
+    let (wall, monotonic) = (SystemTime::now() + wait, Instant::now() + wait);
+    loop {
+        let left = wall.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = left.min(monotonic.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
+fn rounded(duration: Duration) -> humantime::FormattedDuration {
+    let whole =
+        if duration < Duration::from_secs(10) { duration.as_millis() } else { duration.as_millis() / 1000 * 1000 };
+    humantime::format_duration(Duration::from_millis(u64::try_from(whole).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_comes_well_before_the_expiry_and_not_at_one_instant() {
+        let hour = Duration::from_secs(3600);
+        let waits: Vec<_> = (0..100).map(|_| renewal_wait(Some(hour))).collect();
+        assert!(waits.iter().all(|wait| (hour * 3 / 10..=hour / 2).contains(wait)));
+        let distinct_seconds: std::collections::HashSet<_> = waits.iter().map(Duration::as_secs).collect();
+        assert!(distinct_seconds.len() > 50, "{distinct_seconds:?}");
+        assert_eq!(renewal_wait(Some(Duration::ZERO)), SHORTEST_WAIT);
+        assert_eq!(renewal_wait(None), LONG_LIVED_RECHECK);
+    }
+
+    #[test]
+    fn retries_get_rarer_up_to_a_minute() {
+        for (failures, longest) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1000, 60)] {
+            let longest = Duration::from_secs(longest);
+            assert!((longest / 2..=longest).contains(&retry_wait(failures)), "{failures}");
+        }
+    }
+}

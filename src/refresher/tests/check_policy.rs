@@ -1,0 +1,187 @@
+//! `credential-refresher check-policy`, run as a person runs it: on files, and on the policies that the documents show.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use sigv4_core::policy::Policy;
+
+/// Exit code, standard output, standard error.
+fn check(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_credential-refresher"))
+        .arg("check-policy")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+const POLICY: &str = r#"
+routes:
+  /s3: https://s3.eu-west-1.amazonaws.com
+  /s3/orders:
+    target: https://s3.eu-west-1.amazonaws.com/orders
+    roleArn: arn:aws:iam::123456789012:role/orders-reader
+    externalId: x-1
+    allowUnauthenticatedRequests: false
+  /api:
+    target: http://api.internal:8080
+    service: execute-api
+    region: eu-west-1
+unmatched: pass
+"#;
+
+#[test]
+fn a_valid_policy_is_summed_up_by_precedence() {
+    let (code, output, errors) = check(&["-"], POLICY);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert_eq!(
+        output,
+        "\
+ROUTE        HOSTS   TARGET                                      SIGNED FOR              PAYLOAD          IDENTITY                 CALLERS
+/s3/orders   every   https://s3.eu-west-1.amazonaws.com/orders   s3 eu-west-1            auto: unsigned   orders-reader-5428dfa5   authenticated
+/api         every   http://api.internal:8080                    execute-api eu-west-1   auto: signed     default                  anyone
+/s3          every   https://s3.eu-west-1.amazonaws.com          s3 eu-west-1            auto: unsigned   default                  anyone
+
+IDENTITY                 ROLE                                           SESSION
+default                  the refresher's own credentials
+orders-reader-5428dfa5   arn:aws:iam::123456789012:role/orders-reader   tempAssumeRoleSession, external id x-1
+
+Requests that no route matches pass untouched.
+Note: the filter reads JSON; --convert prints this policy as such
+"
+    );
+}
+
+#[test]
+fn a_route_without_tls_is_shown_as_such() {
+    let policy = r#"{"routes": {
+        "/a": {"hosts": ["*.internal"], "service": "s3", "region": "eu-west-1"},
+        "/b": {"hosts": ["*.internal"], "service": "s3", "region": "eu-west-1", "upstreamTls": false}}}"#;
+    let (_, output, _) = check(&["-"], policy);
+    let shown = |route: &str| output.lines().find(|line| line.starts_with(route)).unwrap_or_default().to_owned();
+    assert!(shown("/a").contains("as requested   ") && shown("/a").contains("auto: unsigned"), "{output}");
+    assert!(shown("/b").contains("as requested, without TLS") && shown("/b").contains("auto: signed"), "{output}");
+
+    let (_, output, _) = check(&["--json", "-"], policy);
+    let summary: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(
+        (&summary["routes"][0]["upstreamTls"], &summary["routes"][1]["upstreamTls"]),
+        (&true.into(), &false.into())
+    );
+}
+
+#[test]
+fn programs_get_json() {
+    let (code, output, _) = check(&["--json", "-"], POLICY);
+    let summary: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(code, Some(0));
+    assert_eq!(summary["routes"][0]["route"], "/s3/orders");
+    assert_eq!(summary["routes"][0]["identity"], summary["identities"][1]["id"]);
+    assert_eq!(summary["unmatched"], "pass");
+
+    let (code, output, errors) = check(&["--json", "-"], "{}");
+    let refusal: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((code, errors.as_str()), (Some(1), ""));
+    assert!(refusal["error"].as_str().unwrap().starts_with("routes: has no route"), "{output}");
+}
+
+#[test]
+fn a_section_is_converted_into_what_the_filter_reads() {
+    let section = "app: {title: x}\nproxysigv4:\n  /b: &t https://sqs.eu-west-1.amazonaws.com\n  /a: {target: *t}\n";
+    let (code, output, errors) = check(&["--convert", "-"], section);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let converted = Policy::from_json(output.as_bytes()).unwrap();
+    assert_eq!(converted.routes().iter().map(|route| &*route.prefix).collect::<Vec<_>>(), ["/b", "/a"]);
+    assert!(!output.contains("title"), "{output}");
+    assert_eq!(check(&["--convert", "-"], &output), (Some(0), output.clone(), String::new()), "JSON stays as it is");
+    assert_eq!(check(&["--convert", "-"], "{}").0, Some(1));
+}
+
+#[test]
+fn a_broken_policy_is_refused_in_the_filters_own_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy");
+    for (yaml, json) in [
+        ("routes: {/a: ftp://h}", r#"{"routes": {"/a": "ftp://h"}}"#),
+        ("routes: {/a: https://api.example.com}", r#"{"routes": {"/a": "https://api.example.com"}}"#),
+        ("routes: {/a: x, /a: y}", r#"{"routes": {"/a": "x", "/a": "y"}}"#),
+        ("routes: {}\nunmatched: perhaps", r#"{"routes": {}, "unmatched": "perhaps"}"#),
+        ("routes: [{prefix: /a, roleArn: }]", r#"{"routes": [{"prefix": "/a", "roleArn": null}]}"#),
+        ("proxysigv4: {}\nroutes: {}", r#"{"proxysigv4": {}, "routes": {}}"#),
+        ("- a", r#"["a"]"#),
+    ] {
+        let told_by_the_filter = Policy::from_json(json.as_bytes()).unwrap_err();
+        for text in [yaml, json] {
+            fs::write(&file, text).unwrap();
+            let (code, output, errors) = check(&[file.to_str().unwrap()], "");
+            assert_eq!((code, output.as_str()), (Some(1), ""), "{text}");
+            assert_eq!(errors, format!("{}: {told_by_the_filter}\n", file.display()));
+        }
+    }
+}
+
+#[test]
+fn a_syntax_error_is_told_with_its_line_and_column() {
+    for (text, told) in [
+        (
+            "{\"routes\":\n {,}}",
+            "standard input: the policy is not valid JSON: key must be a string (line 2, column 3)\n",
+        ),
+        ("routes:\n  /a: 'x\n", "standard input: the policy is not valid YAML: "),
+    ] {
+        let (code, _, errors) = check(&["-"], text);
+        assert!(code == Some(1) && errors.starts_with(told) && errors.lines().count() == 1, "{errors}");
+        assert!(errors.contains("(line 2, column "), "{errors}");
+    }
+}
+
+#[test]
+fn what_is_no_policy_is_said_to_be_none() {
+    assert_eq!(
+        check(&["-"], r#"{"intake": {}}"#).1,
+        "valid, but no policy: the configuration of a credential intake\n"
+    );
+    let (code, _, errors) = check(&["/nonexistent"], "");
+    assert!(code == Some(1) && errors.starts_with("/nonexistent: can't be read: "), "{errors}");
+    assert_eq!(check(&[], "").0, Some(2), "a file must be named");
+}
+
+/// The code blocks of a language in a Markdown document.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document)).unwrap();
+    let opening = format!("```{language}\n");
+    text.split(&opening).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn policies_in_the_documents_are_valid() {
+    for (document, language, at_least) in [("README.md", "json", 1), ("docs/migrating-from-backstage.md", "yaml", 5)] {
+        let policies = blocks(document, language);
+        assert!(policies.len() >= at_least, "{} in {document}", policies.len());
+        for policy in policies {
+            let (code, _, errors) = check(&["-"], &policy);
+            assert_eq!((code, errors.as_str()), (Some(0), ""), "{document}: {policy}");
+        }
+    }
+}
+
+#[test]
+fn a_pasted_section_is_summed_up_with_what_may_surprise() {
+    let section = "
+backend: {baseUrl: http://localhost:7007}
+proxysigv4:
+  /test: {target: https://api.example.com/foo/, service: execute-api, region: us-east-1}
+";
+    let (code, output, _) = check(&["-"], section);
+    assert_eq!(code, Some(0));
+    assert!(output.contains("Note: the section proxysigv4 was checked"), "{output}");
+    assert!(output.contains("Note: /test: /test/x is sent as /foo//x"), "{output}");
+}
