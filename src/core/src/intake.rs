@@ -194,7 +194,8 @@ pub fn awaited_generation(method: &[u8], path: &[u8]) -> Option<u64> {
     std::str::from_utf8(generation).ok()?.parse().ok()
 }
 
-/// Answers one call of a caller that was let in. `path` is the request's, its query included.
+/// Answers one call of a caller that was let in. (Inlined where it is called, it would be in the filter twice.) `path` is the request's, its query included.
+#[inline(never)]
 pub fn answer<D: SharedData>(
     store: &CredentialStore<D>,
     method: &[u8],

@@ -22,73 +22,67 @@ const WAITING_TICK: Duration = Duration::from_millis(25);
 /// What all calls to one worker's intake share.
 pub(crate) struct Intake {
     policy: IntakePolicy,
-    waiting: RefCell<Vec<Waiting>>,
+    /// The calls that wait for another generation; a token is gone when its caller is.
+    waiting: RefCell<Vec<(u32, Weak<()>)>>,
+    /// The generation that they have seen, and the ticks after which they are told that it is still the same.
+    generation: Cell<u64>,
+    ticks_left: Cell<u32>,
     watch: Cell<Watch>,
     /// When leases were last looked at, however often the clock ticks.
     last_sweep: Cell<SystemTime>,
-}
-
-/// A call that waits for another generation.
-struct Waiting {
-    context: u32,
-    generation: u64,
-    ticks_left: u32,
-    /// Gone when the caller is.
-    caller: Weak<()>,
 }
 
 impl Intake {
     pub(crate) fn start(policy: IntakePolicy) -> Result<Self, host::HostError> {
         let now = host::now();
         host::set_tick_period(TICK)?;
-        let (waiting, watch, last_sweep) = (RefCell::default(), Cell::new(Watch::new(now)), Cell::new(now));
-        Ok(Self { policy, waiting, watch, last_sweep })
+        Ok(Self {
+            policy,
+            waiting: RefCell::default(),
+            generation: Cell::default(),
+            ticks_left: Cell::default(),
+            watch: Cell::new(Watch::new(now)),
+            last_sweep: Cell::new(now),
+        })
     }
 
     /// Ends the leases of policies that are gone, whose credentials no signer may be left to wipe, and answers the calls
     /// that have waited long enough.
     pub(crate) fn tick(&self) {
         let (store, now) = (CredentialStore(ProxySharedData), host::now());
-        if now.duration_since(self.last_sweep.get()).is_ok_and(|passed| passed < TICK) {
-            return self.answer_waiting(&store, now);
+        if now.duration_since(self.last_sweep.get()).is_ok_and(|passed| passed >= TICK) || now < self.last_sweep.get() {
+            self.last_sweep.set(now);
+            let mut watch = self.watch.get();
+            if watch.tick(now)
+                && let Err(error) = store.sweep(now)
+            {
+                log::error!("{error}; will be tried again");
+            }
+            self.watch.set(watch);
         }
-        self.last_sweep.set(now);
-        let mut watch = self.watch.get();
-        if watch.tick(now)
-            && let Err(error) = store.sweep(now)
-        {
-            log::error!("{error}; will be tried again");
+        if !self.waiting.borrow().is_empty() {
+            self.answer_waiting(&store, now);
         }
-        self.watch.set(watch);
-        self.answer_waiting(&store, now);
     }
 
     fn answer_waiting(&self, store: &CredentialStore<ProxySharedData>, now: SystemTime) {
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.is_empty() {
-            return;
-        }
-        let generation = store.generation();
-        waiting.retain_mut(|call| {
-            let reply = if call.caller.strong_count() == 0 {
-                return false;
-            } else if call.generation != generation {
-                intake::answer(store, b"GET", b"/v1/identities", b"", now)
-            } else if call.ticks_left == 0 {
-                Reply::unchanged()
-            } else {
-                call.ticks_left -= 1;
-                return true;
-            };
-            match host::act_on(call.context) {
-                Ok(()) => send(&reply),
-                Err(error) => log::error!("{error}"),
+        let left = self.ticks_left.get();
+        let reply = if store.generation() != self.generation.get() {
+            intake::answer(store, b"GET", b"/v1/identities", b"", now)
+        } else if left == 0 {
+            Reply::unchanged()
+        } else {
+            return self.ticks_left.set(left - 1);
+        };
+        for (context, caller) in self.waiting.take() {
+            if caller.strong_count() > 0 {
+                match host::act_on(context) {
+                    Ok(()) => send(&reply),
+                    Err(error) => log::error!("{error}"),
+                }
             }
-            false
-        });
-        if waiting.is_empty()
-            && let Err(error) = host::set_tick_period(TICK)
-        {
+        }
+        if let Err(error) = host::set_tick_period(TICK) {
             log::error!("{error}");
         }
     }
@@ -96,12 +90,18 @@ impl Intake {
     /// Has a call wait until the generation is another one. Returns whether it waits.
     fn wait(&self, context: u32, generation: u64, caller: &Rc<()>) -> bool {
         let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() >= MOST_WAITING || host::set_tick_period(WAITING_TICK).is_err() {
-            return false;
+        if waiting.is_empty() {
+            if host::set_tick_period(WAITING_TICK).is_err() {
+                return false;
+            }
+            self.generation.set(generation);
+            self.ticks_left.set((LONGEST_WAIT.as_millis() / WAITING_TICK.as_millis()) as u32);
         }
-        let ticks_left = (LONGEST_WAIT.as_millis() / WAITING_TICK.as_millis()) as u32;
-        waiting.push(Waiting { context, generation, ticks_left, caller: Rc::downgrade(caller) });
-        true
+        let waits = waiting.len() < MOST_WAITING && self.generation.get() == generation;
+        if waits {
+            waiting.push((context, Rc::downgrade(caller)));
+        }
+        waits
     }
 }
 

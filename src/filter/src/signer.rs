@@ -76,7 +76,7 @@ impl Signer {
         // Another version of the filter may read other identities out of the same text.
         let mut digest = Sha256::new_with_prefix(document);
         policy.identities().iter().for_each(|identity| digest.update(identity.id()));
-        let policy_id = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let policy_id = signing::lower_hex(&digest.finalize()[..8]);
         let by_identity = policy.identities().iter().map(|_| None).collect();
         let metrics = Metrics::new(policy.routes().len());
         let skew_gauges = RefCell::new(SkewGauges::new(&policy));

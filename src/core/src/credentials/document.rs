@@ -12,6 +12,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::instant::{self, InstantError};
+use crate::signing::lower_hex;
 
 /// AWS credentials, whole and checked. The secret parts never show in `Debug` and are wiped on drop.
 #[derive(Clone)]
@@ -73,9 +74,7 @@ impl Credentials {
         session_token: Option<SecretString>,
         expiration: Option<SystemTime>,
     ) -> Result<Self, CredentialDocumentError> {
-        let mut access_key_id = access_key_id.into();
-        access_key_id.truncate(access_key_id.trim_ascii_end().len());
-        access_key_id.drain(..access_key_id.len() - access_key_id.trim_ascii_start().len());
+        let access_key_id = access_key_id.into().trim_ascii().to_owned();
         let secret_access_key = trimmed(secret_access_key.into());
         let session_token = session_token.map(trimmed).filter(|token| !token.expose_secret().is_empty());
         let refuse = |member, problem| Err(CredentialDocumentError::Value { member, problem });
@@ -85,7 +84,7 @@ impl Credentials {
         }
         let secret = secret_access_key.expose_secret();
         if secret.is_empty() || secret.bytes().any(|b| b <= b' ' || b == 0x7f) {
-            return refuse("SecretAccessKey", "must not be empty, or have blanks or control characters in it");
+            return refuse("SecretAccessKey", "must not be empty, or have blanks in it");
         }
         if let Some(token) = &session_token
             && !token.expose_secret().bytes().all(|b| b.is_ascii_graphic())
@@ -120,7 +119,7 @@ impl Credentials {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part.as_bytes());
         }
-        digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        lower_hex(&digest.finalize()[..8])
     }
 
     /// Reads a `credential_process` document; members that the format does not name are passed over.
@@ -250,17 +249,14 @@ const EXPIRATION_OUT_OF_RANGE: CredentialDocumentError =
     CredentialDocumentError::Value { member: "Expiration", problem: "must lie between the years 1970 and 9999" };
 
 fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
-    let text = text.trim_ascii();
-    let mut with_colon = String::new();
+    let mut text = text.trim_ascii().to_owned();
     // The zone as Python's %z and Go's -0700 write it, `+0000`.
-    if let Some((date, zone)) = text.split_at_checked(text.len().saturating_sub(5))
-        && zone.starts_with(['+', '-'])
-        && let Some((hours, minutes)) = zone.split_at_checked(3)
+    if text.is_ascii()
+        && let [.., b'+' | b'-', _, _, _, _] = text.as_bytes()
     {
-        with_colon = [date, hours, ":", minutes].concat();
+        text.insert(text.len() - 2, ':');
     }
-    let text = if with_colon.is_empty() { text } else { &with_colon };
-    instant::parse_rfc3339(text).map_err(|error| match error {
+    instant::parse_rfc3339(&text).map_err(|error| match error {
         InstantError::OutOfRange => EXPIRATION_OUT_OF_RANGE,
         InstantError::Malformed => CredentialDocumentError::Value {
             member: "Expiration",

@@ -98,9 +98,7 @@ pub enum SetError {
     #[error("the proxy refused the value")]
     Refused,
     /// Another version of the filter wrote the value that is there.
-    #[error(
-        "another version of the filter shares this vm_id, and what it wrote can't be read: use one .wasm, or another vm_id"
-    )]
+    #[error("another version of the filter wrote the data of this vm_id: use one .wasm, or another vm_id")]
     Unreadable,
 }
 
@@ -171,7 +169,7 @@ impl<D: SharedData> CredentialStore<D> {
             let is_over = |want: &Want| sweep && want.until <= seconds(now);
             let renews = own.is_some_and(|(policy, identities)| {
                 let own = wants.iter().find(|want| want.policy == policy);
-                changed = own.is_none_or(|want| want.identities != identities);
+                changed = own.is_none_or(|want| !same_ids(&want.identities, identities));
                 changed || own.is_some_and(is_due)
             });
             if !renews && !wants.iter().any(|want| is_over(want) || want.until > until) {
@@ -191,7 +189,9 @@ impl<D: SharedData> CredentialStore<D> {
             if let Some((policy, identities)) = own.filter(|_| renews) {
                 wants.push(Want { policy: policy.to_owned(), until, identities: identities.to_vec() });
             }
-            dropped.retain(|identity| !wants.iter().any(|want| want.identities.contains(identity)));
+            dropped.retain(|identity| {
+                !wants.iter().flat_map(|want| &want.identities).any(|other| other.id() == identity.id())
+            });
             true
         })?;
         dropped.iter().try_for_each(|identity| self.forget(identity.id()))?;
@@ -350,6 +350,11 @@ impl<D: SharedData> CredentialStore<D> {
             true
         })
     }
+}
+
+/// An id is made of all that tells an identity apart.
+fn same_ids(some: &[Identity], others: &[Identity]) -> bool {
+    some.iter().map(Identity::id).eq(others.iter().map(Identity::id))
 }
 
 fn credentials_key(id: &str) -> String {
