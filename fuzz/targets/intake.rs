@@ -37,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
     let memory = Memory::default();
     let store = CredentialStore(&memory);
     let known = Credentials::new(KEY, SECRET.to_owned(), None, None).expect("they are valid");
-    store.want("policy", &[Identity::default_chain()], now).expect("the memory takes it");
+    store.want("policy", &[Identity::default_chain()], now, true).expect("the memory takes it");
     store.put("default", &known).expect("the memory takes it");
     let before = memory.0.borrow().clone();
 
@@ -70,7 +70,8 @@ fuzz_target!(|input: &[u8]| {
     store.put("default", &known).expect("the memory takes it");
     let held_before = store.get("default").is_some();
     assert_eq!(intake::answer(&store, b"DELETE", place, b"", now).status, 204);
-    if held_before && Credentials::from_document(body).is_ok_and(|pushed| pushed.access_key_id() == KEY) {
+    let holds_with_key = |pushed: Credentials| pushed.access_key_id() == KEY && pushed.hold_at(now);
+    if held_before && Credentials::from_document(body).is_ok_and(holds_with_key) {
         assert_eq!(intake::answer(&store, b"PUT", place, body, now).status, 409);
         assert!(store.get("default").is_none());
     }

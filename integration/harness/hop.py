@@ -42,7 +42,11 @@ class Hop:
             except OSError:
                 return
             if self._tls:
-                client = self._tls.wrap_socket(client, server_side=True)
+                try:
+                    client = self._tls.wrap_socket(client, server_side=True)
+                except OSError:
+                    # The client does not trust the certificate, say.
+                    continue
             server = socket.create_connection(("127.0.0.1", self._port))
             threading.Thread(target=_pass_on, args=(client, server, self._listen), daemon=True).start()
             threading.Thread(target=_pass_on, args=(server, client, bytes), daemon=True).start()

@@ -109,6 +109,10 @@ class Process:
     def log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.splitlines()[-lines:])
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the process alone."""
+        os.kill(self.pid, number)
+
     def stop(self, with_signal: signal.Signals = signal.SIGTERM, patience: float = 10.0) -> None:
         """Ends the process and all it has started."""
         if self._child is None:

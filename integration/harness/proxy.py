@@ -1,5 +1,6 @@
 """The filter in a real Envoy, run from the stock configuration with a few values replaced."""
 
+import copy
 import json
 import re
 import shutil
@@ -22,6 +23,8 @@ class StockConfiguration:
 
     def __init__(self):
         # The round trip takes the YAML aliases apart: an edit of one place stays there.
+        self.envoy_arguments: list[str] = []
+        """Added to Envoy's command line."""
         self.document: dict = json.loads(json.dumps(yaml.safe_load(STOCK_CONFIGURATION.read_text())))
 
     def listener(self, name: str) -> dict:
@@ -69,6 +72,14 @@ class StockConfiguration:
             "@type": "type.googleapis.com/google.protobuf.StringValue",
             "value": json.dumps(document),
         }
+
+    def add_traffic_listener(self, name: str, policy: dict) -> None:
+        """A second listener like `traffic`, with a policy of its own."""
+        listener = copy.deepcopy(self.listener("traffic"))
+        listener["name"] = name
+        self.document["static_resources"]["listeners"].append(listener)
+        signer = _named(self.http_connection_manager(name)["http_filters"], "sigv4")["typed_config"]["config"]
+        self.configure(signer, policy)
 
     def use_wasm(self, path: Path) -> None:
         """In every listener that has the filter."""
@@ -128,7 +139,7 @@ class Proxy(Intake):
         self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
         self.socket = self._socket_directory / "credentials.sock"
         configuration.use_socket(self.socket)
-        self.envoy = Envoy(configuration.document, directory)
+        self.envoy = Envoy(configuration.document, directory, 2, "info", *configuration.envoy_arguments)
 
     def __enter__(self):
         try:

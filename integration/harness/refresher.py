@@ -17,7 +17,7 @@ class Refresher(Process):
     def __init__(
         self,
         directory: Path,
-        proxy: Proxy,
+        proxy: Proxy | None,
         sts: StandIn,
         *arguments: str,
         credentials: Credentials | None = None,
@@ -28,7 +28,7 @@ class Refresher(Process):
         source = credentials or sts.user
         super().__init__(
             "credential-refresher",
-            [BINARY, "--proxy", f"unix:{proxy.socket}", *arguments],
+            [BINARY, "--proxy", f"unix:{proxy.socket if proxy else 'nowhere'}", *arguments],
             directory / "credential-refresher.log",
             environment_without_aws(
                 **{

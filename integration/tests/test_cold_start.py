@@ -89,9 +89,10 @@ def patient_proxy_roles(proxy) -> list[str]:
 
 def test_expired_credentials_end_no_wait(patient_proxy, api):
     with ThreadPoolExecutor(1) as pool:
+        patient_proxy.push(TEMPORARY_KEY, seconds=1)
+        time.sleep(1.5)
         waiting = pool.submit(patient_proxy.request, "/api")
         wait_for_streams(patient_proxy, 1)
-        patient_proxy.push(TEMPORARY_KEY, seconds=-1)
         time.sleep(0.5)
         assert not waiting.done()
         patient_proxy.push(TEMPORARY_KEY)

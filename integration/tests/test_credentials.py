@@ -1,7 +1,9 @@
 """What pushed, missing, wrong and expired credentials mean for a request."""
 
+import json
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from botocore.credentials import Credentials
@@ -11,6 +13,7 @@ from harness.intake import credential_document
 from harness.process import wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
+PLACE = "/v1/identities/default/credentials"
 
 
 @pytest.fixture
@@ -37,12 +40,42 @@ def test_without_credentials_nothing_is_sent(proxy, api):
     assert not api.received
 
 
-def test_expired_credentials_are_not_used(proxy, api):
-    proxy.push(TEMPORARY_KEY, seconds=-1)
-    time.sleep(1)
+def test_expired_credentials_are_refused(proxy, api):
+    wait_until(lambda: "default" in proxy.identities(), "the policy to be loaded")
+    answer = proxy.intake(PLACE, "PUT", credential_document(TEMPORARY_KEY, timedelta(seconds=-1)))
 
-    assert no_credentials(proxy.request("/api"))
-    assert not api.received
+    assert (answer.status, answer.json["error"]["code"]) == (400, "InvalidCredentials")
+    assert "lies in the past" in answer.json["error"]["message"]
+    assert proxy.identities()["default"]["held"] is None
+
+
+@pytest.mark.parametrize("zone", ["Z", "+0000", "+00:00"])
+def test_credentials_are_taken_as_people_and_programs_write_them(proxy, api, zone):
+    """A Kubernetes secret made with `echo` ends its lines, and Python writes a zone without a colon."""
+    wait_until(lambda: "default" in proxy.identities(), "the policy to be loaded")
+    document = json.loads(credential_document(STATIC_KEY))
+    document["AccessKeyId"] += "\n"
+    document["SecretAccessKey"] = f" {document['SecretAccessKey']}\n"
+    document["SessionToken"] = ""
+    document["Expiration"] = document["Expiration"].replace("Z", zone)
+    answer = proxy.intake(PLACE, "PUT", json.dumps(document).encode())
+
+    assert answer.status == 204, answer
+    eventually_status(proxy, 200)
+    assert api.last.verdict.access_key_id == STATIC_KEY.access_key
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [("SecretAccessKey", "sec ret"), ("SecretAccessKey", " "), ("SessionToken", "to ken"), ("Expiration", 1893456000)],
+)
+def test_credentials_that_can_not_be_meant_are_refused_by_name(proxy, member, value):
+    wait_until(lambda: "default" in proxy.identities(), "the policy to be loaded")
+    document = json.loads(credential_document(STATIC_KEY)) | {member: value}
+    answer = proxy.intake(PLACE, "PUT", json.dumps(document).encode())
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, "InvalidCredentials")
+    assert answer.json["error"]["message"].startswith(f"{member}: ")
 
 
 def test_credentials_that_expire_while_they_are_held_are_not_used_any_more(proxy, api):
@@ -85,8 +118,7 @@ def test_a_revoked_key_is_not_used_any_more_and_taken_again_only_from_who_insist
 
     eventually_status(proxy, 503)
     assert proxy.identities()["default"]["revoked"] == [STATIC_KEY.access_key]
-    place = "/v1/identities/default/credentials"
-    again = proxy.intake(f"{place}?unless-revoked", "PUT", credential_document(STATIC_KEY))
+    again = proxy.intake(f"{PLACE}?unless-revoked", "PUT", credential_document(STATIC_KEY))
     assert (again.status, again.json["error"]["code"]) == (409, "RevokedCredentials")
     assert no_credentials(proxy.request("/api"))
     proxy.push(STATIC_KEY)

@@ -132,8 +132,13 @@ def test_once_fails_and_names_the_role_that_can_not_be_assumed(start_proxy, mini
 
 
 def test_a_role_that_is_not_allowed_is_not_assumed(proxy, ministack, tmp_path):
-    refresher = Refresher(tmp_path, proxy, ministack, "--once", "--allow-role", "arn:aws:iam::*:role/other-*")
-    with refresher:
+    allow = ["--allow-role", "arn:aws:iam::*:role/other-*"]
+    with Refresher(tmp_path, proxy, ministack, "--once", *allow) as refresher:
+        assert refresher.wait(60) != 0
+
+    assert "the base identity needs --allow-default" in refresher.log
+    assert [proxy.request("/base/").status, proxy.request("/role/").status] == [503, 503]
+    with Refresher(tmp_path, proxy, ministack, "--once", *allow, "--allow-default") as refresher:
         assert refresher.wait(60) != 0
 
     assert ministack.role_arn in refresher.log

@@ -3,24 +3,32 @@
 //! | call | answer |
 //! | --- | --- |
 //! | `GET /v1/identities` | which identities the loaded policies want, and what is held for each |
+//! | `GET /v1/identities?after=GENERATION` | the same once it differs from that generation's; 304 if it does not within half a second |
 //! | `PUT /v1/identities/{id}/credentials` | takes a `credential_process` document |
 //! | `PUT /v1/identities/{id}/credentials?unless-revoked` | the same, but not an access key that a `DELETE` revoked |
 //! | `DELETE /v1/identities/{id}/credentials` | revokes what is held |
-//! | `GET /v1/status` | 200 where every wanted identity holds unexpired credentials, else 503 |
+//! | `GET /v1/status` | 200 if a policy is loaded and every wanted identity holds unexpired credentials, else 503 |
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::credentials::{
-    CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, SetError, SharedData,
+    CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, SetError, SharedData,
 };
 use crate::refusal::error_body;
 
 /// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// How long a call waits for a change. While one Envoy takes over from another, a call that waits at the old one learns
+/// nothing of the new one, so this is short.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// So many calls of one worker wait for a change; the next one is answered immediately.
+pub const MOST_WAITING: usize = 32;
 
 /// Who may call the intake.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -154,6 +162,11 @@ impl Reply {
         Self::error(413, "PayloadTooLarge", "a credential document has at most 64 KiB")
     }
 
+    /// The answer to a caller that waited for a change, and nothing changed.
+    pub fn unchanged() -> Self {
+        Self { status: 304, body: Vec::new(), allow: None, changed: false }
+    }
+
     fn json(status: u16, document: &impl Serialize) -> Self {
         let body = serde_json::to_vec(document).unwrap_or_default();
         Self { status, body, allow: None, changed: false }
@@ -166,12 +179,23 @@ impl Reply {
     fn done(result: Result<(), SetError>) -> Self {
         match result {
             Ok(()) => Self { status: 204, body: Vec::new(), allow: None, changed: true },
-            Err(error) => Self::error(500, "NotStored", &error.to_string()),
+            Err(error) => Self::failed(error),
         }
+    }
+
+    fn failed(error: SetError) -> Self {
+        Self::error(500, "SharedData", &error.to_string())
     }
 }
 
-/// Answers one call of a caller that was let in. `path` is the request's, its query included.
+/// Returns the generation whose end a call waits for, if it is one that waits.
+pub fn awaited_generation(method: &[u8], path: &[u8]) -> Option<u64> {
+    let generation = path.strip_prefix(b"/v1/identities?after=").filter(|_| method == b"GET")?;
+    std::str::from_utf8(generation).ok()?.parse().ok()
+}
+
+/// Answers one call of a caller that was let in. (Inlined where it is called, it would be in the filter twice.) `path` is the request's, its query included.
+#[inline(never)]
 pub fn answer<D: SharedData>(
     store: &CredentialStore<D>,
     method: &[u8],
@@ -181,22 +205,28 @@ pub fn answer<D: SharedData>(
 ) -> Reply {
     let mut parts = path.splitn(2, |byte| *byte == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    // Before what is listed, so that a change on the way ends the next wait.
+    let generation = store.generation();
+    let wanted = match store.wanted() {
+        Ok(wanted) => wanted,
+        Err(error) => return Reply::failed(error),
+    };
     match (Resource::of(path), method) {
-        (Some(Resource::Identities), b"GET") => Reply::json(200, &identities(store, now)),
-        (Some(Resource::Status), b"GET") => status(store, now),
+        (Some(Resource::Identities), b"GET") => Reply::json(200, &identities(store, wanted, generation)),
+        (Some(Resource::Status), b"GET") => status(store, &wanted, now),
         (Some(Resource::Credentials { id }), b"PUT" | b"DELETE") => {
-            let wanted = store.wanted(now);
             let Some(identity) = wanted.iter().find(|identity| identity.id().as_bytes() == id) else {
-                return Reply::error(
-                    404,
-                    "UnknownIdentity",
-                    "no loaded policy wants this identity; see GET /v1/identities",
-                );
+                return unwanted(store, method, id);
             };
             if method == b"DELETE" {
                 return Reply::done(store.revoke(identity.id()));
             }
             match Credentials::from_document(body) {
+                Ok(credentials) if !credentials.hold_at(now) => Reply::error(
+                    400,
+                    "InvalidCredentials",
+                    "Expiration: lies in the past; push credentials that still hold",
+                ),
                 Ok(credentials) => put(store, identity, &credentials, query == b"unless-revoked"),
                 Err(error) => Reply::error(400, "InvalidCredentials", &error.to_string()),
             }
@@ -210,6 +240,14 @@ pub fn answer<D: SharedData>(
             "NotFound",
             "the intake has /v1/identities, /v1/identities/{id}/credentials and /v1/status",
         ),
+    }
+}
+
+/// What no policy wants is not taken; what is still held from the time before can be taken away.
+fn unwanted<D: SharedData>(store: &CredentialStore<D>, method: &[u8], id: &[u8]) -> Reply {
+    match std::str::from_utf8(id) {
+        Ok(id) if method == b"DELETE" && store.get(id).is_some() => Reply::done(store.forget(id)),
+        _ => Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities"),
     }
 }
 
@@ -257,13 +295,13 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn identities<D: SharedData>(store: &CredentialStore<D>, now: SystemTime) -> Identities {
-    let describe = |identity: crate::credentials::Identity| {
+fn identities<D: SharedData>(store: &CredentialStore<D>, wanted: Vec<Identity>, generation: u64) -> Identities {
+    let describe = |identity: Identity| {
         let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
         let revoked = store.revoked(identity.id());
         IdentityStatus { identity, held, revoked }
     };
-    Identities { identities: store.wanted(now).into_iter().map(describe).collect() }
+    Identities { version: PROTOCOL, generation, identities: wanted.into_iter().map(describe).collect() }
 }
 
 /// The answer of `GET /v1/status`.
@@ -272,11 +310,16 @@ struct Status {
     ready: bool,
     missing: Vec<String>,
     expired: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'static str>,
 }
 
-fn status<D: SharedData>(store: &CredentialStore<D>, now: SystemTime) -> Reply {
-    let mut status = Status { ready: true, missing: Vec::new(), expired: Vec::new() };
-    for identity in store.wanted(now) {
+fn status<D: SharedData>(store: &CredentialStore<D>, wanted: &[Identity], now: SystemTime) -> Reply {
+    let mut status = Status { ready: !wanted.is_empty(), missing: Vec::new(), expired: Vec::new(), problem: None };
+    if wanted.is_empty() {
+        status.problem = Some(NO_POLICY);
+    }
+    for identity in wanted {
         match store.get(identity.id()) {
             Some(credentials) if credentials.hold_at(now) => continue,
             Some(_) => status.expired.push(identity.id().to_owned()),
@@ -286,6 +329,9 @@ fn status<D: SharedData>(store: &CredentialStore<D>, now: SystemTime) -> Reply {
     }
     Reply::json(if status.ready { 200 } else { 503 }, &status)
 }
+
+/// What is wrong with an intake that nobody shares.
+pub const NO_POLICY: &str = "no policy is loaded under the intake's vm_id: give the signer's plugin the same vm_id";
 
 #[cfg(test)]
 mod tests {
@@ -299,7 +345,7 @@ mod tests {
 
     fn wanting_default(memory: &Memory) -> CredentialStore<&Memory> {
         let store = CredentialStore(memory);
-        store.want("policy", &[Identity::default_chain()], NOW).unwrap();
+        store.want("policy", &[Identity::default_chain()], NOW, true).unwrap();
         store
     }
 
@@ -309,6 +355,9 @@ mod tests {
 
     const DOCUMENT: &[u8] = br#"{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "hush",
         "SessionToken": "hush-hush", "Expiration": "1970-01-01T01:00:00Z"}"#;
+    /// At [`NOW`].
+    const EXPIRED: &[u8] = br#"{"Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "hush",
+        "Expiration": "1970-01-01T00:00:00Z"}"#;
     const PATH: &[u8] = b"/v1/identities/default/credentials";
 
     #[test]
@@ -335,6 +384,7 @@ mod tests {
             listing["identities"][0],
             serde_json::json!({"id": "default", "held": null, "revoked": ["AKIDEXAMPLE"]})
         );
+        assert_eq!((&listing["version"], &listing["generation"]), (&PROTOCOL.into(), &store.generation().into()));
 
         let unless_revoked = [PATH, b"?unless-revoked"].concat();
         let again = answer(&store, b"PUT", &unless_revoked, DOCUMENT, NOW);
@@ -358,9 +408,52 @@ mod tests {
         answer(&store, b"PUT", PATH, DOCUMENT, NOW);
         assert_eq!(answer(&store, b"GET", b"/v1/status", b"", NOW).status, 200);
         let later = NOW + Duration::from_secs(3601);
-        store.want("policy", &[Identity::default_chain()], later).unwrap();
+        store.want("policy", &[Identity::default_chain()], later, true).unwrap();
         let after = answer(&store, b"GET", b"/v1/status", b"", later);
         assert_eq!((after.status, json(&after)["expired"][0].as_str()), (503, Some("default")));
+    }
+
+    #[test]
+    fn an_intake_that_shares_its_vm_id_with_no_policy_is_not_ready_and_says_so() {
+        let memory = Memory::default();
+        let reply = answer(&CredentialStore(&memory), b"GET", b"/v1/status", b"", NOW);
+        assert_eq!(reply.status, 503);
+        assert_eq!(
+            json(&reply),
+            serde_json::json!({"ready": false, "missing": [], "expired": [], "problem": NO_POLICY})
+        );
+    }
+
+    #[test]
+    fn what_is_held_for_nobody_can_be_taken_away() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        let left_over = Credentials::new("AKIDLEFT", "hush".to_owned(), None, None).unwrap();
+        store.put("default", &left_over).unwrap();
+        assert_eq!(answer(&store, b"PUT", PATH, DOCUMENT, NOW).status, 404);
+        let reply = answer(&store, b"DELETE", PATH, b"", NOW);
+        assert_eq!((reply.status, reply.changed), (204, true));
+        assert!(store.get("default").is_none());
+        assert_eq!(answer(&store, b"DELETE", PATH, b"", NOW).status, 404);
+    }
+
+    #[test]
+    fn a_call_waits_for_the_end_of_a_generation_it_names() {
+        assert_eq!(awaited_generation(b"GET", b"/v1/identities?after=17"), Some(17));
+        for path in ["/v1/identities", "/v1/identities?after=", "/v1/identities?after=x", "/v1/status?after=1"] {
+            assert_eq!(awaited_generation(b"GET", path.as_bytes()), None, "{path}");
+        }
+        assert_eq!(awaited_generation(b"PUT", b"/v1/identities?after=17"), None);
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_said_to_be_unreadable() {
+        let memory = Memory::default();
+        (&memory).set("sigv4.wanted", b"{}", 0).unwrap();
+        for (method, path) in [(&b"GET"[..], &b"/v1/identities"[..]), (b"GET", b"/v1/status"), (b"PUT", PATH)] {
+            let reply = answer(&CredentialStore(&memory), method, path, DOCUMENT, NOW);
+            assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (500, Some("SharedData")));
+        }
     }
 
     #[test]
@@ -372,6 +465,7 @@ mod tests {
             (b"PUT", b"/v1/identities/\xff/credentials", DOCUMENT, 404, "UnknownIdentity"),
             (b"PUT", PATH, b"{}", 400, "InvalidCredentials"),
             (b"PUT", PATH, b"\xff", 400, "InvalidCredentials"),
+            (b"PUT", PATH, EXPIRED, 400, "InvalidCredentials"),
             (b"POST", PATH, DOCUMENT, 405, "MethodNotAllowed"),
             (b"DELETE", b"/v1/identities", b"", 405, "MethodNotAllowed"),
             (b"GET", b"/v1/status/", b"", 404, "NotFound"),

@@ -1,6 +1,8 @@
 //! The intake role: lets callers in and hands their calls to [`sigv4_core::intake`].
 
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, SystemTime};
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -8,12 +10,106 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::host::{self, Buffer, HeaderMap, Map, ProxySharedData};
 use crate::root::watcher_queue;
-use sigv4_core::credentials::CredentialStore;
-use sigv4_core::intake::{self, Caller, IntakePolicy, MAX_BODY, Reply};
+use sigv4_core::credentials::{CredentialStore, Watch};
+use sigv4_core::intake::{self, Caller, IntakePolicy, LONGEST_WAIT, MAX_BODY, MOST_WAITING, Reply};
+
+/// How often leases are looked at, as often as the signers renew theirs.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the generation is looked at while calls wait for another one.
+const WAITING_TICK: Duration = Duration::from_millis(25);
+
+/// What all calls to one worker's intake share.
+pub(crate) struct Intake {
+    policy: IntakePolicy,
+    /// The calls that wait for another generation; a token is gone when its caller is.
+    waiting: RefCell<Vec<(u32, Weak<()>)>>,
+    /// The generation that they have seen, and the ticks after which they are told that it is still the same.
+    generation: Cell<u64>,
+    ticks_left: Cell<u32>,
+    watch: Cell<Watch>,
+    /// When leases were last looked at, however often the clock ticks.
+    last_sweep: Cell<SystemTime>,
+}
+
+impl Intake {
+    pub(crate) fn start(policy: IntakePolicy) -> Result<Self, host::HostError> {
+        let now = host::now();
+        host::set_tick_period(TICK)?;
+        Ok(Self {
+            policy,
+            waiting: RefCell::default(),
+            generation: Cell::default(),
+            ticks_left: Cell::default(),
+            watch: Cell::new(Watch::new(now)),
+            last_sweep: Cell::new(now),
+        })
+    }
+
+    /// Ends the leases of policies that are gone, whose credentials no signer may be left to wipe, and answers the calls
+    /// that have waited long enough.
+    pub(crate) fn tick(&self) {
+        let (store, now) = (CredentialStore(ProxySharedData), host::now());
+        if now.duration_since(self.last_sweep.get()).is_ok_and(|passed| passed >= TICK) || now < self.last_sweep.get() {
+            self.last_sweep.set(now);
+            let mut watch = self.watch.get();
+            if watch.tick(now)
+                && let Err(error) = store.sweep(now)
+            {
+                log::error!("{error}; will be tried again");
+            }
+            self.watch.set(watch);
+        }
+        if !self.waiting.borrow().is_empty() {
+            self.answer_waiting(&store, now);
+        }
+    }
+
+    fn answer_waiting(&self, store: &CredentialStore<ProxySharedData>, now: SystemTime) {
+        let left = self.ticks_left.get();
+        let reply = if store.generation() != self.generation.get() {
+            intake::answer(store, b"GET", b"/v1/identities", b"", now)
+        } else if left == 0 {
+            Reply::unchanged()
+        } else {
+            return self.ticks_left.set(left - 1);
+        };
+        for (context, caller) in self.waiting.take() {
+            if caller.strong_count() > 0 {
+                match host::act_on(context) {
+                    Ok(()) => send(&reply),
+                    Err(error) => log::error!("{error}"),
+                }
+            }
+        }
+        if let Err(error) = host::set_tick_period(TICK) {
+            log::error!("{error}");
+        }
+    }
+
+    /// Has a call wait until the generation is another one. Returns whether it waits.
+    fn wait(&self, context: u32, generation: u64, caller: &Rc<()>) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            if host::set_tick_period(WAITING_TICK).is_err() {
+                return false;
+            }
+            self.generation.set(generation);
+            self.ticks_left.set((LONGEST_WAIT.as_millis() / WAITING_TICK.as_millis()) as u32);
+        }
+        let waits = waiting.len() < MOST_WAITING && self.generation.get() == generation;
+        if waits {
+            waiting.push((context, Rc::downgrade(caller)));
+        }
+        waits
+    }
+}
 
 /// One call to the intake.
 pub(crate) struct IntakeCall {
-    policy: Rc<IntakePolicy>,
+    context: u32,
+    intake: Rc<Intake>,
+    alive: Rc<()>,
     method: Vec<u8>,
     path: Vec<u8>,
     body: Zeroizing<Vec<u8>>,
@@ -21,12 +117,20 @@ pub(crate) struct IntakeCall {
 }
 
 impl IntakeCall {
-    pub(crate) fn new(policy: Rc<IntakePolicy>) -> Self {
-        Self { policy, method: Vec::new(), path: Vec::new(), body: Zeroizing::default(), answered: false }
+    pub(crate) fn new(context: u32, intake: Rc<Intake>) -> Self {
+        let (method, path, body) = (Vec::new(), Vec::new(), Zeroizing::default());
+        Self { context, intake, alive: Rc::new(()), method, path, body, answered: false }
     }
 
     fn answer(&mut self) -> Action {
         let store = CredentialStore(ProxySharedData);
+        if let Some(generation) = intake::awaited_generation(&self.method, &self.path)
+            && generation == store.generation()
+            && self.intake.wait(self.context, generation, &self.alive)
+        {
+            self.answered = true;
+            return Action::Pause;
+        }
         let reply = intake::answer(&store, &self.method, &self.path, &self.body, host::now());
         if reply.changed {
             tell_watchers(&store);
@@ -36,18 +140,22 @@ impl IntakeCall {
 
     fn send(&mut self, reply: &Reply) -> Action {
         self.answered = true;
-        if reply.status >= 400 {
-            log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
-        }
-        let mut headers = vec![("cache-control", "no-store")];
-        if !reply.body.is_empty() {
-            headers.push(("content-type", "application/json"));
-        }
-        headers.extend(reply.allow.map(|methods| ("allow", methods)));
-        if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
-            log::error!("{error}");
-        }
+        send(reply);
         Action::Pause
+    }
+}
+
+fn send(reply: &Reply) {
+    if reply.status >= 400 {
+        log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
+    }
+    let mut headers = vec![("cache-control", "no-store")];
+    if !reply.body.is_empty() {
+        headers.push(("content-type", "application/json"));
+    }
+    headers.extend(reply.allow.map(|methods| ("allow", methods)));
+    if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
+        log::error!("{error}");
     }
 }
 
@@ -72,7 +180,7 @@ impl HttpContext for IntakeCall {
             client_certificate: has_client_certificate(),
             authorization,
         };
-        if !self.policy.admits(&caller) {
+        if !self.intake.policy.admits(&caller) {
             return self.send(&Reply::unauthenticated());
         }
         if end_of_stream { self.answer() } else { Action::Pause }

@@ -6,7 +6,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
 use crate::host::{self, Buffer};
-use crate::intake::IntakeCall;
+use crate::intake::{Intake, IntakeCall};
 use crate::request::SignedRequest;
 use crate::signer::Signer;
 use sigv4_core::intake::IntakePolicy;
@@ -26,7 +26,7 @@ enum Role {
     #[default]
     None,
     Signer(Rc<Signer>),
-    Intake(Rc<IntakePolicy>),
+    Intake(Rc<Intake>),
 }
 
 impl Root {
@@ -46,7 +46,7 @@ impl Root {
     fn take_role(&mut self, configuration: &[u8]) -> Result<(), String> {
         self.role = if IntakePolicy::is_meant(configuration) {
             let policy = IntakePolicy::from_json(configuration).map_err(|error| error.to_string())?;
-            Role::Intake(Rc::new(policy))
+            Role::Intake(Rc::new(Intake::start(policy).map_err(|error| error.to_string())?))
         } else {
             let policy = Policy::from_json(configuration).map_err(|error| error.to_string())?;
             let signer = Signer::start(policy, configuration).map_err(|error| error.to_string())?;
@@ -70,8 +70,10 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        if let Role::Signer(signer) = &self.role {
-            signer.tick();
+        match &self.role {
+            Role::Signer(signer) => signer.tick(),
+            Role::Intake(intake) => intake.tick(),
+            Role::None => {}
         }
     }
 
@@ -88,7 +90,7 @@ impl RootContext for Root {
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         match &self.role {
             Role::Signer(signer) => Some(Box::new(SignedRequest::new(context_id, Rc::clone(signer)))),
-            Role::Intake(policy) => Some(Box::new(IntakeCall::new(Rc::clone(policy)))),
+            Role::Intake(intake) => Some(Box::new(IntakeCall::new(context_id, Rc::clone(intake)))),
             Role::None => Some(Box::new(Unconfigured)),
         }
     }

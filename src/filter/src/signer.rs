@@ -15,7 +15,7 @@ use crate::root::watcher_queue;
 use crate::sampling::Sampling;
 use sigv4_core::aws_endpoint;
 use sigv4_core::clock_skew::{ClockSkew, SkewGauges};
-use sigv4_core::credentials::{CredentialStore, SetError};
+use sigv4_core::credentials::{CredentialStore, SetError, Watch};
 use sigv4_core::path;
 use sigv4_core::policy::{self, Location, Policy, Route, Scheme, ScopeSource, UPSTREAM_SCHEME_HEADER};
 use sigv4_core::refusal::{Refusal, UnsupportedRequest};
@@ -43,6 +43,7 @@ pub(crate) struct Signer {
     signing: RefCell<Signing>,
     held: RefCell<Vec<(u32, Weak<RefCell<Held>>)>>,
     watcher: Cell<Option<usize>>,
+    watch: Cell<Watch>,
     ticks_fast: Cell<bool>,
     /// When that was last done which is done once a second, however often the clock ticks.
     last_second: Cell<SystemTime>,
@@ -72,7 +73,10 @@ struct Signing {
 impl Signer {
     /// Starts to sign under a policy; `document` is the text it was read from.
     pub(crate) fn start(policy: Policy, document: &[u8]) -> Result<Self, HostError> {
-        let policy_id = Sha256::digest(document).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        // Another version of the filter may read other identities out of the same text.
+        let mut digest = Sha256::new_with_prefix(document);
+        policy.identities().iter().for_each(|identity| digest.update(identity.id()));
+        let policy_id = signing::lower_hex(&digest.finalize()[..8]);
         let by_identity = policy.identities().iter().map(|_| None).collect();
         let metrics = Metrics::new(policy.routes().len());
         let skew_gauges = RefCell::new(SkewGauges::new(&policy));
@@ -85,6 +89,7 @@ impl Signer {
             signing: RefCell::default(),
             held: RefCell::default(),
             watcher: Cell::new(None),
+            watch: Cell::new(Watch::new(host::now())),
             ticks_fast: Cell::new(false),
             last_second: Cell::new(SystemTime::UNIX_EPOCH),
             sampling: Sampling::default(),
@@ -139,7 +144,10 @@ impl Signer {
     }
 
     fn renew_leases(&self, now: SystemTime) -> Result<(), SetError> {
-        self.store.want(&self.policy_id, self.policy.identities(), now)?;
+        let mut watch = self.watch.get();
+        let sweep = watch.tick(now);
+        self.watch.set(watch);
+        self.store.want(&self.policy_id, self.policy.identities(), now, sweep)?;
         if let Some(place) = self.watcher.get()
             && self.store.renew_watcher(place, now)?
         {

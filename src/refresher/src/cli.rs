@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
 use crate::check_policy::CheckPolicy;
-use crate::proxy_client::ProxyAddress;
+use crate::proxy_client::{ProxyAddress, TlsFiles};
+use crate::reconcile::Allowed;
 
 /// Keeps Envoy's signing filter supplied with AWS credentials.
 ///
@@ -28,7 +29,8 @@ struct CommandLine {
     #[command(flatten)]
     options: Options,
 
-    /// A JSON file with the options above: proxies, tokenFile, interval, allowRoles, listen, logFormat and logLevel.
+    /// A JSON file with the options above: proxies, proxyCa, clientCert, clientKey, interval, allowRoles,
+    /// allowDefault, allowSessionNames, allowExternalIds, allowTags, listen, logFormat and logLevel.
     /// What the command line gives wins.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -52,13 +54,22 @@ enum Command {
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Options {
-    /// A proxy's credential intake: `unix:PATH`, or `http://HOST:PORT` on this machine. May be given several times.
+    /// A proxy's credential intake: `unix:PATH`, or `https://HOST:PORT`. May be given several times.
     #[arg(long = "proxy", value_name = "ADDRESS", required_unless_present = "config")]
     proxies: Vec<ProxyAddress>,
 
-    /// A file with the bearer token for the `http://` proxies. It is read anew for every request.
+    /// The authority of the `https://` proxies' certificates, in PEM. These three files are read again for every
+    /// connection.
     #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    proxy_ca: Option<PathBuf>,
+
+    /// The certificate that is shown to the `https://` proxies, in PEM.
+    #[arg(long, value_name = "FILE")]
+    client_cert: Option<PathBuf>,
+
+    /// Its private key, in PEM.
+    #[arg(long, value_name = "FILE")]
+    client_key: Option<PathBuf>,
 
     /// How often each proxy is asked what it wants and holds, 100ms to 1h [default: 5s].
     #[arg(long, value_name = "DURATION", value_parser = interval)]
@@ -69,6 +80,22 @@ struct Options {
     /// has to match one. May be given several times. Without it, every role that a proxy's policy names is assumed.
     #[arg(long = "allow-role", value_name = "PATTERN")]
     allow_roles: Vec<String>,
+
+    /// Supply the base identity, `default`, though --allow-role is given: it may assume what its own permissions say.
+    #[arg(long)]
+    allow_default: bool,
+
+    /// Assume roles only under a session name that matches this pattern. May be given several times.
+    #[arg(long = "allow-session-name", value_name = "PATTERN")]
+    allow_session_names: Vec<String>,
+
+    /// Use only external ids that match this pattern. May be given several times.
+    #[arg(long = "allow-external-id", value_name = "PATTERN")]
+    allow_external_ids: Vec<String>,
+
+    /// Set only session tags that match this pattern as KEY=VALUE. May be given several times.
+    #[arg(long = "allow-tag", value_name = "PATTERN")]
+    allow_tags: Vec<String>,
 
     /// Serve `/healthz`, `/readyz` and `/metrics` (Prometheus) on this address.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "once")]
@@ -94,7 +121,7 @@ config and credentials files, SSO, web identity, ECS, EKS Pod Identity and EC2 i
 
 Examples:
   credential-refresher --proxy unix:/run/sigv4/credentials.sock
-  credential-refresher --proxy http://127.0.0.1:9902 --token-file /run/secrets/intake-token \\
+  credential-refresher --proxy https://127.0.0.1:9902 --proxy-ca ca.pem --client-cert tls.crt --client-key tls.key \\
                        --allow-role 'arn:aws:iam::123456789012:role/*' --log-format json
   credential-refresher check-policy policy.json";
 
@@ -136,12 +163,12 @@ pub enum Task {
 pub struct Settings {
     /// At least one.
     pub proxies: Vec<ProxyAddress>,
-    /// There, where a proxy needs it.
-    pub token_file: Option<PathBuf>,
+    /// For the proxies that are met over TLS.
+    pub tls: Option<TlsFiles>,
     /// How often each proxy is looked at.
     pub interval: Duration,
-    /// Patterns of role ARNs; none allow all.
-    pub allow_roles: Vec<String>,
+    /// What proxies may ask for.
+    pub allowed: Allowed,
     /// Where probes and Prometheus are answered.
     pub listen: Option<SocketAddr>,
     /// Push once, within so long.
@@ -170,12 +197,25 @@ impl Task {
 impl Settings {
     fn resolve(line: CommandLine) -> Result<Self, String> {
         let file = line.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let Options { proxies, token_file, interval, allow_roles, listen, log_format, log_level } = line.options;
+        let Options { proxies, proxy_ca, client_cert, client_key, interval, listen, log_format, log_level, .. } =
+            line.options;
+        let allowed = Allowed::new(
+            &given(line.options.allow_roles).unwrap_or(file.allow_roles),
+            line.options.allow_default || file.allow_default,
+            &given(line.options.allow_session_names).unwrap_or(file.allow_session_names),
+            &given(line.options.allow_external_ids).unwrap_or(file.allow_external_ids),
+            &given(line.options.allow_tags).unwrap_or(file.allow_tags),
+        );
+        let tls = match (proxy_ca.or(file.proxy_ca), client_cert.or(file.client_cert), client_key.or(file.client_key)) {
+            (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles { authority, certificate, key }),
+            (None, None, None) => None,
+            _ => return Err("--proxy-ca, --client-cert and --client-key belong together: give all three".to_owned()),
+        };
         let settings = Self {
             proxies: given(proxies).unwrap_or(file.proxies),
-            token_file: token_file.or(file.token_file),
+            tls,
             interval: interval.or(file.interval).unwrap_or(Duration::from_secs(5)),
-            allow_roles: given(allow_roles).unwrap_or(file.allow_roles),
+            allowed,
             listen: listen.or(file.listen),
             once: line.once.then_some(line.timeout),
             log_format: log_format.or(file.log_format).unwrap_or_default(),
@@ -184,11 +224,12 @@ impl Settings {
         if settings.proxies.is_empty() {
             return Err("no proxy is given: give --proxy, or proxies in the configuration file".to_owned());
         }
-        let by_token = |address: &&ProxyAddress| matches!(address, ProxyAddress::Loopback { .. });
-        match settings.proxies.iter().find(by_token) {
-            Some(address) if settings.token_file.is_none() => {
-                Err(format!("{address} lets nobody in without a token: give --token-file, or use its unix socket"))
-            }
+        let by_certificate = |address: &&ProxyAddress| matches!(address, ProxyAddress::Tls { .. });
+        match settings.proxies.iter().find(by_certificate) {
+            Some(address) if settings.tls.is_none() => Err(format!(
+                "{address} needs certificates on both sides: give --proxy-ca, --client-cert and --client-key, or use its \
+                 unix socket"
+            )),
             _ => Ok(settings),
         }
     }
@@ -264,14 +305,15 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_file() {
         let file = file(
-            r#"{"proxies": ["unix:/file.sock"], "interval": "1m", "allowRoles": ["arn:*"], "logLevel": "debug",
+            r#"{"proxies": ["unix:/file.sock"], "interval": "1m", "allowRoles": ["arn:*"], "allowDefault": true,
+                "allowTags": ["team=*"], "logLevel": "debug",
                 "logFormat": "json", "listen": "127.0.0.1:9903"}"#,
         );
         let config = file.path().to_str().unwrap();
         let settings = settings(&["--config", config, "--proxy", "unix:/line.sock", "--log-level", "warn"]).unwrap();
         assert_eq!(settings.proxies, ["unix:/line.sock".parse().unwrap()]);
         assert_eq!(settings.interval, Duration::from_secs(60));
-        assert_eq!(settings.allow_roles, ["arn:*"]);
+        assert_eq!(settings.allowed, Allowed::new(&["arn:*".to_owned()], true, &[], &[], &["team=*".to_owned()]));
         assert_eq!(settings.log_level, LevelFilter::WARN);
         assert!(matches!(settings.log_format, LogFormat::Json));
         assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9903).into()));
@@ -280,7 +322,7 @@ mod tests {
     #[test]
     fn a_file_that_can_not_be_followed_is_refused_at_the_place() {
         for (text, told) in [
-            (r#"{"proxies": ["unix:/s", "tcp:x"]}"#, "proxies[1]: must be unix:PATH or http://HOST:PORT"),
+            (r#"{"proxies": ["unix:/s", "tcp:x"]}"#, "proxies[1]: must be unix:PATH or https://HOST:PORT"),
             (r#"{"proxies": ["unix:/s"], "interval": "1ms"}"#, "interval: must be from 100ms to 1h"),
             (r#"{"proxies": ["unix:/s"], "allowRole": []}"#, "unknown field `allowRole`"),
             ("{} {}", "trailing characters"),
@@ -293,9 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn a_port_needs_a_token() {
-        assert!(settings(&["--proxy", "http://127.0.0.1:1"]).unwrap_err().contains("give --token-file"));
-        assert!(settings(&["--proxy", "http://127.0.0.1:1", "--token-file", "/t"]).is_ok());
+    fn a_port_needs_certificates() {
+        let port = ["--proxy", "https://127.0.0.1:1"];
+        assert!(settings(&port).unwrap_err().contains("give --proxy-ca, --client-cert and --client-key"));
+        let files = ["--proxy-ca", "/a", "--client-cert", "/c", "--client-key", "/k"];
+        assert!(settings(&[&port[..], &files[..4]].concat()).unwrap_err().contains("belong together"));
+        let given = settings(&[&port[..], &files[..]].concat()).unwrap().tls.unwrap();
+        assert_eq!((given.authority, given.certificate, given.key), ("/a".into(), "/c".into(), "/k".into()));
+        assert!(settings(&["--proxy", "http://127.0.0.1:1"]).unwrap_err().contains("use https://"));
         assert!(settings(&["--proxy", "unix:/s"]).is_ok());
     }
 }

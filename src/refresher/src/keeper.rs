@@ -1,7 +1,7 @@
 //! Keeps the credentials of every wanted identity fresh, each in a task of its own: a role that can't be assumed delays
 //! no other, and ten proxies that want the same one cost one call.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +25,9 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 /// How long an identity is kept that nobody wants. A proxy that has just started may say so before its policy is loaded.
 const UNWANTED_GRACE: Duration = Duration::from_secs(60);
 
+/// So long after the machine woke up, what fell due meanwhile is made up for.
+const LONGEST_SLEEP: Duration = Duration::from_secs(15);
+
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
@@ -38,6 +41,8 @@ pub struct Keeper {
     status: Arc<Status>,
     kept: Mutex<HashMap<Identity, Kept>>,
     renewals: watch::Sender<()>,
+    /// Of the fingerprints by which the proxies tell these credentials from others.
+    salt: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -60,14 +65,21 @@ pub struct KeptIdentity {
 struct State {
     credentials: Option<Arc<Credentials>>,
     failure: Option<String>,
-    /// The ids of access keys that some proxy no longer takes.
-    revoked: HashSet<String>,
+    /// The ids of the access keys that each proxy no longer takes, as its last listing has them.
+    revoked: HashMap<String, Vec<String>>,
+}
+
+impl State {
+    fn is_revoked(&self, access_key_id: &str) -> bool {
+        self.revoked.values().flatten().any(|revoked| revoked == access_key_id)
+    }
 }
 
 impl Keeper {
     /// Keeps nothing yet.
     pub fn new(source: AwsSource, status: Arc<Status>) -> Self {
-        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals: watch::Sender::new(()) }
+        let salt = format!("{:016x}", fastrand::u64(..)).into();
+        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals: watch::Sender::new(()), salt }
     }
 
     /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
@@ -97,9 +109,16 @@ impl Keeper {
             source: self.source.clone(),
             status: self.status.clone(),
             renewals: self.renewals.clone(),
+            salt: self.salt.clone(),
         };
         let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
         KeptIdentity { identity: identity.clone(), state, due, status: self.status.clone(), task }
+    }
+
+    /// Asks every source again, and has every proxy looked at.
+    pub fn renew_all(&self) {
+        locked(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
+        self.renewals.send_replace(());
     }
 
     /// Changes whenever an identity has new credentials.
@@ -119,15 +138,27 @@ impl KeptIdentity {
         locked(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
     }
 
-    /// Gives these access keys out no more, and gets others at once where one of them is in use.
-    pub fn revoke(&self, access_key_ids: &[String]) {
+    /// Takes note of the access keys that a proxy no longer takes, and asks the source for another one if the one in use
+    /// is among them. The other proxies go on with it.
+    pub fn note_revoked(&self, proxy: String, access_key_ids: &[String]) {
         let mut state = locked(&self.state);
-        state.revoked.extend(access_key_ids.iter().cloned());
-        let in_use = state.credentials.take_if(|held| access_key_ids.iter().any(|key| key == held.access_key_id()));
-        if let Some(credentials) = in_use {
-            let access_key_id = credentials.access_key_id();
-            warn!(identity = self.identity.id(), access_key_id, "the access key was revoked; getting another");
-            self.due.notify_one();
+        let before = state.revoked.insert(proxy, access_key_ids.to_vec()).unwrap_or_default();
+        if before == access_key_ids {
+            return;
+        }
+        let in_use = state.credentials.as_ref().map(|held| held.access_key_id().to_owned());
+        let listed = |keys: &[String]| in_use.as_ref().is_some_and(|in_use| keys.contains(in_use));
+        match (listed(&before), listed(access_key_ids)) {
+            (false, true) => {
+                warn!(
+                    identity = self.identity.id(),
+                    access_key_id = in_use,
+                    "the access key was revoked; getting another"
+                );
+                self.due.notify_one();
+            }
+            (true, false) => self.due.notify_one(),
+            _ => {}
         }
     }
 
@@ -153,6 +184,7 @@ struct Renewal {
     source: Arc<AwsSource>,
     status: Arc<Status>,
     renewals: watch::Sender<()>,
+    salt: Arc<str>,
 }
 
 impl Renewal {
@@ -160,11 +192,13 @@ impl Renewal {
         let (mut failures, mut is_woken, mut probe) = (0, false, None);
         loop {
             let answer = self.source.credentials_of(&self.identity).await;
-            let wait = match answer.and_then(|credentials| self.unless_revoked(credentials)) {
-                Ok(credentials) => {
+            let answer = answer.and_then(|credentials| {
+                let wait = renewal_wait(credentials.remaining(SystemTime::now()));
+                self.take_in(credentials, wait).map(|()| wait)
+            });
+            let wait = match answer {
+                Ok(wait) => {
                     (failures, is_woken, probe) = (0, false, None);
-                    let wait = renewal_wait(credentials.remaining(SystemTime::now()));
-                    self.take_in(credentials, wait);
                     wait
                 }
                 Err(error) => {
@@ -179,7 +213,7 @@ impl Renewal {
                 }
             };
             tokio::select! {
-                () = sleep_until(SystemTime::now() + wait) => {}
+                () = sleep(wait) => {}
                 () = self.due.notified() => failures = 0,
                 // Only the first time: what fails then does so for a reason of its own.
                 () = self.source.recovered(), if failures > 0 && !is_woken => is_woken = true,
@@ -187,33 +221,31 @@ impl Renewal {
         }
     }
 
-    fn unless_revoked(&self, credentials: Credentials) -> Result<Credentials, SourceError> {
-        let access_key_id = credentials.access_key_id();
-        if locked(&self.state).revoked.contains(access_key_id) {
-            return Err(SourceError::Revoked { access_key_id: access_key_id.to_owned() });
-        }
-        Ok(credentials)
-    }
-
-    fn take_in(&self, credentials: Credentials, next: Duration) {
-        let told = HeldCredentials::from(&credentials);
+    /// Keeps what the source gave; an error if a proxy no longer takes it, though others may.
+    fn take_in(&self, credentials: Credentials, next: Duration) -> Result<(), SourceError> {
+        let credentials = credentials.with_fingerprint_salt(Some(self.salt.to_string()));
+        let summary = HeldCredentials::from(&credentials);
         let mut state = locked(&self.state);
-        state.failure = None;
-        if state.credentials.as_ref().is_some_and(|held| told.are(held)) {
-            debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source still gives the same ones");
-            return;
+        let revoked = state.is_revoked(credentials.access_key_id());
+        if !revoked {
+            state.failure = None;
         }
-        info!(
-            identity = self.identity.id(),
-            role = self.identity.role().map(|role| role.arn.as_str()),
-            access_key_id = told.access_key_id,
-            expires = told.expiration,
-            renewal_in = %rounded(next),
-            "got credentials"
-        );
-        self.status.renewed(&self.identity, &credentials);
-        state.credentials = Some(Arc::new(credentials));
-        self.renewals.send_replace(());
+        if state.credentials.as_ref().is_some_and(|held| **held == credentials) {
+            debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source still gives the same ones");
+        } else {
+            info!(
+                identity = self.identity.id(),
+                role = self.identity.role().map(|role| role.arn.as_str()),
+                access_key_id = summary.access_key_id,
+                expires = summary.expiration,
+                renewal_in = %rounded(next),
+                "got credentials"
+            );
+            self.status.renewed(&self.identity, &credentials);
+            state.credentials = Some(Arc::new(credentials));
+            self.renewals.send_replace(());
+        }
+        if revoked { Err(SourceError::Revoked { access_key_id: summary.access_key_id }) } else { Ok(()) }
     }
 
     fn note_failure(&self, error: &SourceError, retry: Duration) {
@@ -251,12 +283,17 @@ fn retry_wait(failures: u32) -> Duration {
     full.mul_f64(1.0 - 0.5 * fastrand::f64())
 }
 
-/// Sleeps by the wall clock, which expiries are told in: a timer of the runtime stands still while the machine sleeps.
-async fn sleep_until(due: SystemTime) {
-    while let Ok(left) = due.duration_since(SystemTime::now())
-        && !left.is_zero()
-    {
-        tokio::time::sleep(left.min(Duration::from_secs(15))).await;
+/// Sleeps until either clock says that `wait` is over. The wall clock is the one that expiries are told in, and the
+/// monotonic one stands still while the machine sleeps; but a wall clock can be set back.
+async fn sleep(wait: Duration) {
+    let (wall, monotonic) = (SystemTime::now() + wait, Instant::now() + wait);
+    loop {
+        let left = wall.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = left.min(monotonic.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
     }
 }
 

@@ -29,7 +29,7 @@ mod telemetry;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
@@ -37,7 +37,7 @@ use tracing::{error, info};
 use crate::cli::{Settings, Task};
 use crate::keeper::Keeper;
 use crate::proxy_client::ProxyClient;
-use crate::reconcile::{AllowedRoles, Proxy};
+use crate::reconcile::Proxy;
 use crate::sources::AwsSource;
 use crate::status::Status;
 use crate::status_server::StatusServer;
@@ -55,9 +55,10 @@ fn main() -> ExitCode {
         Task::Supply(settings) => settings,
     };
     let log = telemetry::start_log(settings.log_format, settings.log_level);
-    // One thread is plenty: the work is waiting.
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = match runtime.enable_all().max_blocking_threads(MOST_THREADS).build() {
+    // One thread is plenty for the work, which is waiting. The other sees signals while the first is held up: the SDK
+    // reads its files without a deadline, and a file may be a pipe or on a dead disk.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(2).enable_all().max_blocking_threads(MOST_THREADS).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "can't start");
@@ -73,15 +74,16 @@ fn main() -> ExitCode {
 async fn run(settings: Settings, log: &Log) -> ExitCode {
     let once = settings.once.is_some();
     // Before anything else, so that no signal is met unprepared.
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [mut terminate, mut interrupt, hangup] = match signals {
+        [Ok(terminate), Ok(interrupt), Ok(hangup)] => [terminate, interrupt, hangup],
+        [Err(error), ..] | [_, Err(error), _] | [.., Err(error)] => {
             error!(%error, "can't watch for signals");
             return ExitCode::FAILURE;
         }
     };
     let signal = tokio::select! {
-        outcome = supply(settings, log) => return outcome,
+        outcome = supply(settings, log, hangup) => return outcome,
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
@@ -90,7 +92,7 @@ async fn run(settings: Settings, log: &Log) -> ExitCode {
     if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-async fn supply(settings: Settings, log: &Log) -> ExitCode {
+async fn supply(settings: Settings, log: &Log, hangup: Signal) -> ExitCode {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         proxies = settings.proxies.len(),
@@ -114,10 +116,10 @@ async fn supply(settings: Settings, log: &Log) -> ExitCode {
         }
     }
     let keeper = Arc::new(Keeper::new(AwsSource::new(), status.clone()));
-    let allowed_roles = AllowedRoles::new(&settings.allow_roles);
+    tokio::spawn(renew_on_hangup(keeper.clone(), hangup));
     let proxies = settings.proxies.into_iter().map(|address| {
-        let client = ProxyClient::new(address, settings.token_file.clone());
-        Proxy::new(client, allowed_roles.clone(), status.clone())
+        let client = ProxyClient::new(address, settings.tls.clone());
+        Proxy::new(client, settings.allowed.clone(), status.clone())
     });
     if let Some(timeout) = settings.once {
         let deadline = Instant::now() + timeout;
@@ -134,6 +136,14 @@ async fn supply(settings: Settings, log: &Log) -> ExitCode {
         supplying.join_all().await;
         // Only a panic in every one of them leads here.
         ExitCode::FAILURE
+    }
+}
+
+/// Looks at everything again at each SIGHUP.
+async fn renew_on_hangup(keeper: Arc<Keeper>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        info!(signal = "SIGHUP", "looking at every source and proxy again");
+        keeper.renew_all();
     }
 }
 

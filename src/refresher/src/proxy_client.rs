@@ -2,40 +2,44 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
-use sigv4_core::credentials::{Credentials, Identities, Identity};
+use sigv4_core::credentials::{Credentials, Identities, Identity, PROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// How long one exchange with a proxy may take. It is on the same machine: a healthy one answers in milliseconds.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More than the listing of a policy with ten thousand identities.
-const LARGEST_ANSWER: usize = 4 << 20;
+/// More than the listing of 1,000 roles with 50 tags each, all as long as AWS allows.
+const LARGEST_ANSWER: usize = 64 << 20;
 
-/// Where a proxy's intake listens. Credentials travel there unencrypted, so it is always on this machine.
+/// Where a proxy's intake listens.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ProxyAddress {
     /// A Unix socket's path.
     Unix(PathBuf),
-    /// A port on a loopback address.
-    Loopback {
-        /// A loopback address, or `localhost`.
+    /// A port with TLS.
+    Tls {
+        /// A name or an address, which the proxy's certificate must have.
         host: String,
         /// The port.
         port: u16,
@@ -46,11 +50,14 @@ pub enum ProxyAddress {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyAddressError {
     /// Neither of the two forms.
-    #[error("must be unix:PATH or http://HOST:PORT")]
+    #[error("must be unix:PATH or https://HOST:PORT")]
     Form,
-    /// Plain HTTP would carry credentials over a network.
-    #[error("{0} is not on this machine, and credentials must not cross a network unencrypted: use a loopback address")]
-    NotLoopback(String),
+    /// Whoever binds the port while the proxy is down would be given the credentials.
+    #[error(
+        "plain HTTP can't tell the proxy from another program on its port: use https:// with --proxy-ca, --client-cert and \
+         --client-key, or the proxy's Unix socket"
+    )]
+    Plain,
 }
 
 impl FromStr for ProxyAddress {
@@ -61,15 +68,14 @@ impl FromStr for ProxyAddress {
             return if path.is_empty() { Err(ProxyAddressError::Form) } else { Ok(Self::Unix(path.into())) };
         }
         let url = url::Url::parse(text).map_err(|_| ProxyAddressError::Form)?;
-        let plain = url.scheme() == "http" && url.path() == "/" && url.query().is_none() && url.username().is_empty();
-        let (true, Some(host), Some(port)) = (plain, url.host_str(), url.port_or_known_default()) else {
+        if url.scheme() == "http" {
+            return Err(ProxyAddressError::Plain);
+        }
+        let bare = url.scheme() == "https" && url.path() == "/" && url.query().is_none() && url.username().is_empty();
+        let (true, Some(host), Some(port)) = (bare, url.host_str(), url.port_or_known_default()) else {
             return Err(ProxyAddressError::Form);
         };
-        let host = host.trim_matches(['[', ']']).to_owned();
-        if host != "localhost" && !host.parse().is_ok_and(|address: IpAddr| address.is_loopback()) {
-            return Err(ProxyAddressError::NotLoopback(host));
-        }
-        Ok(Self::Loopback { host, port })
+        Ok(Self::Tls { host: host.trim_matches(['[', ']']).to_owned(), port })
     }
 }
 
@@ -85,8 +91,8 @@ impl fmt::Display for ProxyAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Loopback { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Loopback { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Tls { host, port } if host.contains(':') => write!(f, "https://[{host}]:{port}"),
+            Self::Tls { host, port } => write!(f, "https://{host}:{port}"),
         }
     }
 }
@@ -127,17 +133,17 @@ pub enum ProxyError {
     /// The connection was refused, or broke.
     #[error("can't connect: {0}")]
     Connect(io::Error),
-    /// The token could not be read.
-    #[error("the token file {path} can't be read: {error}")]
-    TokenFile {
+    /// A certificate or key could not be read, or is none.
+    #[error("{path} can't be used: {problem}")]
+    TlsFile {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        error: io::Error,
+        /// What is wrong with it.
+        problem: String,
     },
-    /// What was read can't be a token.
-    #[error("the token file {0} must hold one line of printable ASCII characters")]
-    Token(PathBuf),
+    /// The proxy's certificate is not for its name, or not from the authority; or it does not take ours.
+    #[error("no TLS with the proxy: {0}")]
+    Tls(String),
     /// No answer in time.
     #[error("no answer within {} s", EXCHANGE_TIMEOUT.as_secs())]
     Timeout,
@@ -155,6 +161,9 @@ pub enum ProxyError {
     /// An answer that no intake gives.
     #[error("the answer is no list of identities ({0}): is this the proxy's intake?")]
     Listing(serde_json::Error),
+    /// The filter is newer, and its listing means something that this version can't know.
+    #[error("its listing is of version {0}, and this version knows up to {PROTOCOL}: upgrade credential-refresher")]
+    Version(u32),
 }
 
 /// The client of one proxy's intake.
@@ -164,7 +173,7 @@ pub enum ProxyError {
 #[derive(Debug)]
 pub struct ProxyClient {
     address: ProxyAddress,
-    token_file: Option<PathBuf>,
+    tls: Option<TlsFiles>,
     last_connection: Option<Connection>,
 }
 
@@ -194,11 +203,9 @@ impl Drop for Connection {
 }
 
 impl ProxyClient {
-    /// A client for the intake at `address`, which shows the token in `token_file` to a proxy that is not met over a
-    /// Unix socket.
-    pub fn new(address: ProxyAddress, token_file: Option<PathBuf>) -> Self {
-        let token_file = token_file.filter(|_| matches!(address, ProxyAddress::Loopback { .. }));
-        Self { address, token_file, last_connection: None }
+    /// A client for the intake at `address`; with the certificates of `tls` if that is a port.
+    pub fn new(address: ProxyAddress, tls: Option<TlsFiles>) -> Self {
+        Self { address, tls, last_connection: None }
     }
 
     /// Where the proxy's intake is.
@@ -212,7 +219,13 @@ impl ProxyClient {
     /// Any [`ProxyError`].
     pub async fn identities(&mut self) -> Result<Identities, ProxyError> {
         let answer = self.exchange(Method::GET, "/v1/identities", Bytes::new()).await?;
-        serde_json::from_slice(&answer).map_err(ProxyError::Listing)
+        let listing = serde_json::from_slice::<Identities>(&answer);
+        // A later version may have another form.
+        let version = match &listing {
+            Ok(listing) => listing.version,
+            Err(_) => serde_json::from_slice::<Version>(&answer).map_or(0, |listing| listing.version),
+        };
+        if version > PROTOCOL { Err(ProxyError::Version(version)) } else { listing.map_err(ProxyError::Listing) }
     }
 
     /// Pushes credentials for an identity.
@@ -225,9 +238,26 @@ impl ProxyClient {
         self.exchange(Method::PUT, &path, document).await.map(drop)
     }
 
-    /// Waits until the proxy closes the connection of the last exchange, as it does when it ends; for ever where there
-    /// is none.
-    pub async fn disconnected(&mut self) {
+    /// Waits until the proxy's listing differs from that of `generation`, or the proxy does not answer. Each question has
+    /// a connection of its own and an answer within half a second, so that an Envoy that takes over is noticed too.
+    ///
+    /// Without a generation, waits until the proxy [closes the last connection](Self::disconnected).
+    pub async fn changed(&mut self, generation: Option<u64>) {
+        let Some(generation) = generation else {
+            return self.disconnected().await;
+        };
+        let path = format!("/v1/identities?after={generation}");
+        loop {
+            match self.exchange(Method::GET, &path, Bytes::new()).await {
+                Err(ProxyError::Refused { status: StatusCode::NOT_MODIFIED, .. }) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits until the proxy closes the connection of the last exchange, as it does when it ends; forever if there is
+    /// none.
+    async fn disconnected(&mut self) {
         match &mut self.last_connection {
             Some(connection) => drop((&mut connection.driver).await),
             None => std::future::pending().await,
@@ -257,10 +287,7 @@ impl ProxyClient {
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(token_file) = &self.token_file {
-            request = request.header(AUTHORIZATION, bearer(token_file)?);
-        }
-        request.body(Full::new(body)).map_err(broken)
+        request.body(Full::new(body)).map_err(|error| ProxyError::Exchange(error.into()))
     }
 
     async fn connect(&self) -> Result<Connection, ProxyError> {
@@ -272,9 +299,15 @@ impl ProxyClient {
                 check_owner(path, stream.peer_cred().map_err(ProxyError::Connect)?.uid())?;
                 Connection::over(stream).await
             }
-            ProxyAddress::Loopback { host, port } => {
+            ProxyAddress::Tls { host, port } => {
+                let Some(files) = &self.tls else {
+                    return Err(ProxyError::Tls("no certificates are given".to_owned()));
+                };
+                let config = files.read()?;
+                let name = ServerName::try_from(host.clone()).map_err(|error| ProxyError::Tls(error.to_string()))?;
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(ProxyError::Connect)?;
-                Connection::over(stream).await
+                let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+                Connection::over(connecting.map_err(|error| ProxyError::Tls(error.to_string()))?).await
             }
         }
     }
@@ -282,13 +315,17 @@ impl ProxyClient {
     fn host(&self) -> String {
         match &self.address {
             ProxyAddress::Unix(_) => "localhost".to_owned(),
-            ProxyAddress::Loopback { .. } => self.address.to_string().replace("http://", ""),
+            ProxyAddress::Tls { .. } => self.address.to_string().replace("https://", ""),
         }
     }
 }
 
-fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ProxyError {
-    ProxyError::Exchange(error.into())
+fn broken(error: hyper::Error) -> ProxyError {
+    // What TLS says of our certificate comes with the answer, as the cause of an error that does not show it.
+    match std::error::Error::source(&error) {
+        Some(cause) => ProxyError::Exchange(format!("{error}: {cause}").into()),
+        None => ProxyError::Exchange(error.into()),
+    }
 }
 
 /// A socket that another user of the machine could have made, or could replace, is not given credentials.
@@ -324,18 +361,50 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), ProxyError> {
     }
 }
 
-fn bearer(token_file: &Path) -> Result<HeaderValue, ProxyError> {
-    let token = std::fs::read_to_string(token_file)
-        .map(Zeroizing::new)
-        .map_err(|error| ProxyError::TokenFile { path: token_file.into(), error })?;
-    let token = token.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(ProxyError::Token(token_file.into()));
+/// The PEM files by which a proxy and this program know each other. They are read again for every connection, so that
+/// rotated ones take effect without a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The authority that the proxy's certificate comes from.
+    pub authority: PathBuf,
+    /// The certificate that the proxy is shown, followed by those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    fn read(&self) -> Result<ClientConfig, ProxyError> {
+        let wrong = |path: &Path, problem: &dyn fmt::Display| ProxyError::TlsFile {
+            path: path.into(),
+            problem: problem.to_string(),
+        };
+        let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, ProxyError> {
+            let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            match certificates {
+                Ok(none) if none.is_empty() => Err(wrong(path, &"it has no certificate in PEM")),
+                certificates => certificates.map_err(|error| wrong(path, &error)),
+            }
+        };
+        let mut authorities = RootCertStore::empty();
+        for certificate in certificates(&self.authority)? {
+            authorities.add(certificate).map_err(|error| wrong(&self.authority, &error))?;
+        }
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| wrong(&self.key, &error))?;
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ProxyError::Tls(error.to_string()))?
+            .with_root_certificates(authorities)
+            .with_client_auth_cert(certificates(&self.certificate)?, key)
+            .map_err(|error| wrong(&self.certificate, &error))
     }
-    let header = Zeroizing::new(format!("Bearer {token}"));
-    let mut header = HeaderValue::from_str(&header).map_err(|_| ProxyError::Token(token_file.into()))?;
-    header.set_sensitive(true);
-    Ok(header)
+}
+
+/// What every version of a listing has; 0 before there were versions.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    version: u32,
 }
 
 /// The message of a local reply, in a form that can't upset a log.
@@ -361,18 +430,18 @@ mod tests {
     #[test]
     fn addresses_are_read_as_they_are_shown() {
         for text in
-            ["unix:/run/sigv4/credentials.sock", "http://127.0.0.1:9902", "http://[::1]:9902", "http://localhost:80"]
+            ["unix:/run/sigv4/credentials.sock", "https://127.0.0.1:9902", "https://[::1]:9902", "https://proxy:443"]
         {
             assert_eq!(text.parse::<ProxyAddress>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn credentials_never_leave_the_machine() {
-        for text in ["http://10.0.0.1:9902", "http://proxy:9902", "http://127.0.0.1.example.com"] {
-            assert!(matches!(text.parse::<ProxyAddress>(), Err(ProxyAddressError::NotLoopback(_))), "{text}");
+    fn credentials_go_to_nobody_who_has_not_shown_who_it_is() {
+        for text in ["http://127.0.0.1:9902", "http://proxy:9902"] {
+            assert_eq!(text.parse::<ProxyAddress>(), Err(ProxyAddressError::Plain), "{text}");
         }
-        for text in ["", "unix:", "/run/x.sock", "https://127.0.0.1:1", "http://127.0.0.1:1/x", "http://u@127.0.0.1:1"]
+        for text in ["", "unix:", "/run/x.sock", "ftp://127.0.0.1:1", "https://127.0.0.1:1/x", "https://u@127.0.0.1:1"]
         {
             assert_eq!(text.parse::<ProxyAddress>(), Err(ProxyAddressError::Form), "{text}");
         }

@@ -1,39 +1,84 @@
 //! Brings each proxy to hold what its policy wants.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
-use sigv4_core::credentials::{Credentials, HeldCredentials, Identity, IdentityStatus};
+use sigv4_core::credentials::{Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL};
+use sigv4_core::intake::NO_POLICY;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
 
 use crate::keeper::{Keeper, KeptIdentity};
 use crate::proxy_client::{ProxyClient, ProxyError};
+use crate::sources::SourceError;
 use crate::status::Status;
 
 /// How often a proxy is looked at that does not answer, or that wants nothing yet.
 const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The roles that may be assumed, whatever a proxy asks for.
-#[derive(Debug, Clone)]
-pub struct AllowedRoles(Vec<WildMatch>);
+/// Between two looks, however often the proxy says that something changed.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
-impl AllowedRoles {
-    /// Identities of whose roles each one, of a chain too, matches a pattern; all of them where there is no pattern.
-    pub fn new(patterns: &[String]) -> Self {
-        Self(patterns.iter().map(|pattern| WildMatch::new(pattern)).collect())
+/// Credentials of somebody else that last no longer than this are replaced by our own, if those last longer.
+const EXPIRES_SOON: Duration = Duration::from_secs(300);
+
+/// So long may a proxy require nothing before that is worth a line: its policy may not be loaded yet.
+const LOADING_TIME: Duration = Duration::from_secs(5);
+
+/// So many fingerprints that were corrected are remembered. Each is of a secret that somebody else pushed under our key.
+const CORRECTED_MAX: usize = 256;
+
+/// What a proxy may ask for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allowed {
+    roles: Vec<WildMatch>,
+    default: bool,
+    session_names: Vec<WildMatch>,
+    external_ids: Vec<WildMatch>,
+    tags: Vec<WildMatch>,
+}
+
+impl Allowed {
+    /// Identities of whose roles each one, of a chain too, matches a pattern; all of them if there is no pattern. Session
+    /// names, external ids and tags (`key=value`) likewise.
+    pub fn new(
+        roles: &[String],
+        default: bool,
+        session_names: &[String],
+        external_ids: &[String],
+        tags: &[String],
+    ) -> Self {
+        let compile = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
+        Self {
+            roles: compile(roles),
+            default: default || roles.is_empty(),
+            session_names: compile(session_names),
+            external_ids: compile(external_ids),
+            tags: compile(tags),
+        }
     }
 
-    fn allow(&self, identity: &Identity) -> bool {
+    fn check(&self, identity: &Identity) -> Result<(), Refusal> {
+        let matches =
+            |patterns: &[WildMatch], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
         let Some(role) = identity.role() else {
-            return true;
+            return if self.default { Ok(()) } else { Err(Refusal::DefaultNotAllowed) };
         };
-        let matches = |arn: &str| self.0.iter().any(|pattern| pattern.matches(arn));
-        self.0.is_empty() || role.path().all(matches)
+        if !role.path().all(|arn| matches(&self.roles, arn)) {
+            Err(Refusal::RoleNotAllowed)
+        } else if !matches(&self.session_names, &role.session_name) {
+            Err(Refusal::SessionNotAllowed("session name", "--allow-session-name"))
+        } else if !role.external_id.as_ref().is_none_or(|id| matches(&self.external_ids, id)) {
+            Err(Refusal::SessionNotAllowed("external id", "--allow-external-id"))
+        } else if !role.tags.iter().all(|(key, value)| matches(&self.tags, &format!("{key}={value}"))) {
+            Err(Refusal::SessionNotAllowed("tags", "--allow-tag"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -41,13 +86,40 @@ impl AllowedRoles {
 #[derive(Debug)]
 pub struct Proxy {
     client: ProxyClient,
-    allowed_roles: AllowedRoles,
+    allowed: Allowed,
     status: Arc<Status>,
+    /// Of the last listing; `None` if the proxy did not answer, or its filter is older than generations.
+    generation: Option<u64>,
+    /// Since when the proxy has required nothing, and whether that has been logged.
+    requires_nothing: Option<(Instant, bool)>,
     /// Held on to while the proxy is down, so that it is supplied as soon as it is back.
     wanted: Vec<Arc<KeptIdentity>>,
     refused: HashMap<Identity, Refusal>,
+    /// What each identity's source gave when the proxy was last supplied.
     pushed: HashMap<Identity, HeldCredentials>,
+    /// The fingerprints under our own access keys that were not ours.
+    corrected: HashSet<(Identity, String)>,
     last_problem: Option<String>,
+}
+
+/// What a look at a proxy found and did.
+#[derive(Debug)]
+pub struct Supply {
+    /// What the proxy is not given.
+    pub unsupplied: Vec<Unsupplied>,
+    /// Whether any policy is loaded there.
+    pub requires: bool,
+    /// Whether it holds unexpired credentials for at least one identity.
+    holds: bool,
+    /// Whether it was given any since it started, even if they are gone.
+    was_supplied: bool,
+}
+
+impl Supply {
+    /// Whether the proxy can sign, or could until a source failed: then no other instance would fare better.
+    pub fn is_ready(&self) -> bool {
+        self.requires && (self.holds || (self.was_supplied && self.unsupplied.iter().any(Unsupplied::source_failed)))
+    }
 }
 
 /// Why an identity that a proxy wants is not supplied.
@@ -57,6 +129,12 @@ pub struct Unsupplied {
     pub identity: String,
     /// Why it is not.
     pub why: Lack,
+}
+
+impl Unsupplied {
+    fn source_failed(&self) -> bool {
+        matches!(self.why, Lack::NoCredentials(Some(_)))
+    }
 }
 
 /// Why there is nothing in the proxy yet.
@@ -74,19 +152,30 @@ pub enum Lack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// `--allow-role` does not cover one of its roles.
-    NotAllowed,
-    /// The proxy's filter is newer: it wants something of the session that this version knows nothing of.
+    RoleNotAllowed,
+    /// `--allow-role` is given, and `--allow-default` is not.
+    DefaultNotAllowed,
+    /// A pattern does not cover what it wants of the session: that, and the option.
+    SessionNotAllowed(&'static str, &'static str),
+    /// The signer's filter is newer: it wants something of the session that this version knows nothing of.
     NotUnderstood,
+    /// The intake's filter is older than the signer's, and lists less than that one wants.
+    OlderIntake,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAllowed => "no --allow-role covers every role of it",
+        match self {
+            Self::RoleNotAllowed => f.write_str("no --allow-role covers every role of it"),
+            Self::DefaultNotAllowed => f.write_str("--allow-role is given, so the base identity needs --allow-default"),
+            Self::SessionNotAllowed(what, option) => write!(f, "no {option} covers its {what}"),
             Self::NotUnderstood => {
-                "the proxy wants more of it than this version knows of: upgrade credential-refresher"
+                f.write_str("the proxy wants more of it than this version knows of: upgrade credential-refresher")
             }
-        })
+            Self::OlderIntake => f.write_str(
+                "the intake's filter is older than the signer's and does not know all that it wants: use one .wasm for both",
+            ),
+        }
     }
 }
 
@@ -104,20 +193,23 @@ impl fmt::Display for Unsupplied {
 
 impl Proxy {
     /// A proxy that nothing is known of yet.
-    pub fn new(client: ProxyClient, allowed_roles: AllowedRoles, status: Arc<Status>) -> Self {
+    pub fn new(client: ProxyClient, allowed: Allowed, status: Arc<Status>) -> Self {
         Self {
             client,
-            allowed_roles,
+            allowed,
             status,
+            generation: None,
+            requires_nothing: None,
             wanted: Vec::new(),
             refused: HashMap::new(),
             pushed: HashMap::new(),
+            corrected: HashSet::new(),
             last_problem: None,
         }
     }
 
-    /// Supplies the proxy for ever: looks at it every `interval`, as soon as there are new credentials, and at once when
-    /// it has ended, so that it is supplied as soon as it is back.
+    /// Supplies the proxy until the program ends: looks at it every `interval`, when there are new credentials, and
+    /// immediately when it says that something changed or when it has ended, so that it is supplied when it is back.
     pub async fn keep_supplied(mut self, keeper: Arc<Keeper>, interval: Duration) {
         let mut renewals = keeper.renewals();
         let soon = interval.min(UNSETTLED_INTERVAL);
@@ -125,12 +217,15 @@ impl Proxy {
             renewals.mark_unchanged();
             let last_look = Instant::now();
             // What goes wrong has been logged, and is tried again at the next look.
-            let settled = self.reconcile(&keeper).await.is_ok() && !self.wants_nothing();
+            let settled = self.reconcile(&keeper).await.is_ok_and(|supply| supply.requires);
             tokio::select! {
                 () = sleep_until(last_look + if settled { interval } else { soon }) => {}
                 // The keeper, and with it the sender, lives as long as this task.
                 _ = renewals.changed() => {}
-                () = self.client.disconnected() => sleep_until(last_look + soon).await,
+                () = self.client.changed(self.generation) => {
+                    let pause = if self.generation.is_some() { SHORTEST_INTERVAL } else { soon };
+                    sleep_until(last_look + pause).await;
+                }
             }
         }
     }
@@ -150,8 +245,8 @@ impl Proxy {
             renewals.mark_unchanged();
             let outcome = self.reconcile(&keeper).await;
             let may_change = match &outcome {
-                Ok(_) if self.wants_nothing() => true,
-                Ok(unsupplied) => unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::Refused(_))),
+                Ok(supply) if !supply.requires => true,
+                Ok(supply) => supply.unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::Refused(_))),
                 Err(_) => true,
             };
             if !may_change || Instant::now() >= deadline {
@@ -162,76 +257,132 @@ impl Proxy {
         }
     }
 
-    fn verdict(&self, outcome: Result<Vec<Unsupplied>, ProxyError>) -> Result<(), Vec<String>> {
+    fn verdict(&self, outcome: Result<Supply, ProxyError>) -> Result<(), Vec<String>> {
         let proxy = self.client.address();
         match outcome {
-            Ok(_) if self.wants_nothing() => Err(vec![format!("{proxy}: wants no credentials: is its policy loaded?")]),
-            Ok(unsupplied) if unsupplied.is_empty() => Ok(()),
-            Ok(unsupplied) => Err(unsupplied.iter().map(|unsupplied| format!("{proxy}: {unsupplied}")).collect()),
+            Ok(supply) if !supply.requires => {
+                Err(vec![format!("{proxy}: wants no credentials: is its policy loaded? {NO_POLICY}")])
+            }
+            Ok(Supply { unsupplied, .. }) if unsupplied.is_empty() => Ok(()),
+            Ok(supply) => Err(supply.unsupplied.iter().map(|unsupplied| format!("{proxy}: {unsupplied}")).collect()),
             Err(error) => Err(vec![format!("{proxy}: {error}")]),
         }
-    }
-
-    /// A proxy that has just started may be asked before its policy is loaded.
-    fn wants_nothing(&self) -> bool {
-        self.wanted.is_empty() && self.refused.is_empty()
     }
 
     /// Asks the proxy what it wants and holds, and pushes what it lacks.
     ///
     /// # Errors
     /// A [`ProxyError`] where the proxy could not even be asked.
-    async fn reconcile(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
-        let outcome = self.supply(keeper).await;
+    async fn reconcile(&mut self, keeper: &Keeper) -> Result<Supply, ProxyError> {
+        self.generation = None;
+        let listing = self.client.identities().await;
+        self.note_whether_reached(listing.as_ref().err());
+        let outcome = match listing {
+            Ok(listing) => self.supply(keeper, listing).await,
+            Err(error) => Err(error),
+        };
         self.status.reconciled(self.client.address(), &outcome);
         outcome
     }
 
-    async fn supply(&mut self, keeper: &Keeper) -> Result<Vec<Unsupplied>, ProxyError> {
-        let listing = self.client.identities().await;
-        self.note_whether_reached(listing.as_ref().err());
+    async fn supply(&mut self, keeper: &Keeper, listing: Identities) -> Result<Supply, ProxyError> {
+        let has_versions = listing.version >= PROTOCOL;
+        self.generation = has_versions.then_some(listing.generation);
+        self.note_whether_required(!listing.identities.is_empty());
+        let mut supply = summary(&listing);
         let (mut allowed, mut refused) = (Vec::new(), HashMap::new());
-        for status in listing?.identities {
-            match self.refusal_of(&status.identity) {
-                None => allowed.push(status),
-                Some(refusal) => drop(refused.insert(status.identity, refusal)),
+        for status in listing.identities {
+            match self.check(&status.identity, has_versions) {
+                Ok(()) => allowed.push(status),
+                Err(refusal) => drop(refused.insert(status.identity, refusal)),
             }
         }
-        let mut unsupplied = self.note_refused(refused);
+        supply.unsupplied = self.note_refused(refused);
         self.wanted = allowed.iter().map(|status| keeper.keep(&status.identity)).collect();
+        let proxy = self.client.address().to_string();
         for (kept, status) in self.wanted.iter().zip(&allowed) {
-            kept.revoke(&status.revoked);
+            kept.note_revoked(proxy.clone(), &status.revoked);
         }
         keeper.forget_unwanted();
         self.pushed.retain(|identity, _| allowed.iter().any(|status| status.identity == *identity));
+        self.corrected.retain(|(identity, _)| allowed.iter().any(|status| status.identity == *identity));
 
         for (kept, status) in self.wanted.clone().iter().zip(&allowed) {
-            let why = match kept.credentials() {
-                None => Lack::NoCredentials(kept.failure()),
-                Some(credentials) if self.is_supplied(status, &credentials) => continue,
-                Some(credentials) => match self.push(kept.identity(), &credentials).await {
-                    Ok(()) => {
-                        self.pushed.insert(kept.identity().clone(), HeldCredentials::from(&*credentials));
-                        continue;
-                    }
-                    Err(error @ ProxyError::Refused { .. }) => Lack::PushFailed(error),
-                    // Not about these credentials: the next push would fare no better, and may take as long to fail.
-                    Err(error) => return Err(error),
-                },
+            let Some(why) = self.supply_identity(kept, status, has_versions).await? else {
+                supply.holds = true;
+                continue;
             };
-            unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
+            supply.unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
         }
-        Ok(unsupplied)
+        Ok(supply)
     }
 
-    /// Whether the proxy may go on with what it holds. New credentials are always pushed, once; where somebody else has
-    /// pushed since, theirs stay as long as they outlive ours. Two refreshers for one proxy thus don't take turns.
-    fn is_supplied(&self, status: &IdentityStatus, credentials: &Credentials) -> bool {
-        let Some(held) = &status.held else {
-            return false;
+    /// Pushes an identity's credentials if the proxy lacks them. Returns why the proxy still lacks them.
+    async fn supply_identity(
+        &mut self,
+        kept: &KeptIdentity,
+        status: &IdentityStatus,
+        has_versions: bool,
+    ) -> Result<Option<Lack>, ProxyError> {
+        let Some(credentials) = kept.credentials() else {
+            return Ok(Some(Lack::NoCredentials(kept.failure())));
         };
-        let pushed_before = self.pushed.get(&status.identity).is_some_and(|pushed| pushed.are(credentials));
-        held.are(credentials) || (pushed_before && outlives(held, credentials))
+        let access_key_id = credentials.access_key_id();
+        if status.revoked.iter().any(|revoked| revoked == access_key_id) {
+            // Another's may be there, and serve.
+            let lacks = !status.held.as_ref().is_some_and(|held| is_unexpired(held, SystemTime::now()));
+            let revoked = SourceError::Revoked { access_key_id: access_key_id.to_owned() };
+            return Ok(lacks.then(|| Lack::NoCredentials(Some(revoked.to_string()))));
+        }
+        if self.must_push(status, &credentials, has_versions) {
+            match self.push(kept.identity(), &credentials).await {
+                Ok(()) => {}
+                Err(error @ ProxyError::Refused { .. }) => return Ok(Some(Lack::PushFailed(error))),
+                // Not about these credentials: the next push would fare no better, and may take as long to fail.
+                Err(error) => return Err(error),
+            }
+        }
+        self.pushed.insert(kept.identity().clone(), HeldCredentials::from(&*credentials));
+        Ok(None)
+    }
+
+    /// Whether the proxy is to be given `credentials`: if it holds none, if our source has changed since we last
+    /// supplied it, if what somebody else pushed is about to expire, and if it holds another secret under our own access
+    /// key. Another's access key is left alone otherwise, so two refreshers for one proxy don't take turns.
+    fn must_push(&mut self, status: &IdentityStatus, credentials: &Credentials, has_versions: bool) -> bool {
+        let Some(held) = &status.held else {
+            return true;
+        };
+        let ours = HeldCredentials::from(credentials);
+        let is_new = self.pushed.get(&status.identity).is_none_or(|pushed| *pushed != ours);
+        if held.access_key_id != ours.access_key_id {
+            return is_new || outlasts(credentials, held, SystemTime::now());
+        }
+        if !has_versions {
+            return held.expiration != ours.expiration && (is_new || outlasts(credentials, held, SystemTime::now()));
+        }
+        !held.matches(credentials) && self.may_correct(&status.identity, held)
+    }
+
+    /// Once for each fingerprint: one of two refreshers that give different secrets for one access key is wrong, and
+    /// there is no telling which. What was pushed by hand has none, and is always corrected.
+    fn may_correct(&mut self, identity: &Identity, held: &HeldCredentials) -> bool {
+        let access_key_id = &held.access_key_id;
+        if let Some(fingerprint) = &held.fingerprint {
+            if self.corrected.len() >= CORRECTED_MAX {
+                self.corrected.clear();
+            }
+            if !self.corrected.insert((identity.clone(), fingerprint.clone())) {
+                return false;
+            }
+        }
+        warn!(
+            proxy = %self.client.address(),
+            identity = identity.id(),
+            access_key_id,
+            "the proxy holds another secret, token or expiry under this access key; replacing it"
+        );
+        true
     }
 
     async fn push(&mut self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
@@ -277,13 +428,24 @@ impl Proxy {
         self.last_problem = problem;
     }
 
-    fn refusal_of(&self, identity: &Identity) -> Option<Refusal> {
-        if !identity.is_understood() {
-            Some(Refusal::NotUnderstood)
-        } else if !self.allowed_roles.allow(identity) {
-            Some(Refusal::NotAllowed)
-        } else {
-            None
+    fn check(&self, identity: &Identity, has_versions: bool) -> Result<(), Refusal> {
+        match identity.is_understood() {
+            false if has_versions => Err(Refusal::NotUnderstood),
+            false => Err(Refusal::OlderIntake),
+            true => self.allowed.check(identity),
+        }
+    }
+
+    /// Requests get 503 while everything else looks well.
+    fn note_whether_required(&mut self, requires: bool) {
+        if requires {
+            self.requires_nothing = None;
+            return;
+        }
+        let (since, logged) = self.requires_nothing.get_or_insert_with(|| (Instant::now(), false));
+        if !*logged && since.elapsed() >= LOADING_TIME {
+            *logged = true;
+            warn!(proxy = %self.client.address(), reason = NO_POLICY, "the proxy requires no credentials");
         }
     }
 
@@ -308,13 +470,27 @@ impl Proxy {
     }
 }
 
-/// Whether what is held lasts longer than `credentials`. Long-lived ones of somebody else count for nothing: there is
-/// no telling whether they still hold.
-fn outlives(held: &HeldCredentials, credentials: &Credentials) -> bool {
-    match (held.expires_at(), credentials.expiration()) {
-        (Some(held), Some(ours)) => held >= ours && held > SystemTime::now(),
-        _ => false,
+/// What a listing says, before anything is pushed.
+fn summary(listing: &Identities) -> Supply {
+    let now = SystemTime::now();
+    let all = &listing.identities;
+    let held = |status: &IdentityStatus| status.held.as_ref().is_some_and(|held| is_unexpired(held, now));
+    Supply {
+        unsupplied: Vec::new(),
+        requires: !all.is_empty(),
+        holds: all.iter().any(held),
+        was_supplied: all.iter().any(|status| status.held.is_some() || !status.revoked.is_empty()),
     }
+}
+
+fn is_unexpired(held: &HeldCredentials, now: SystemTime) -> bool {
+    held.expires_at().is_none_or(|at| at > now)
+}
+
+/// Whether what somebody else pushed is about to expire, and `ours` last longer.
+fn outlasts(ours: &Credentials, held: &HeldCredentials, now: SystemTime) -> bool {
+    let lasts_longer = |at| ours.expiration().is_none_or(|ours| ours > at);
+    held.expires_at().is_some_and(|at| at < now + EXPIRES_SOON && lasts_longer(at))
 }
 
 #[cfg(test)]
@@ -323,18 +499,67 @@ mod tests {
 
     use super::*;
 
+    fn allowed(roles: &[&str], default: bool) -> Allowed {
+        let roles: Vec<_> = roles.iter().map(|&role| role.to_owned()).collect();
+        Allowed::new(&roles, default, &[], &[], &[])
+    }
+
     #[test]
-    fn a_pattern_covers_roles_and_never_stands_in_the_way_of_the_default_identity() {
+    fn a_pattern_covers_every_role_of_a_chain() {
         let role = |arn: &str| Identity::assumed(Role::new(arn, "s"));
-        let allowed = AllowedRoles::new(&["arn:aws:iam::123456789012:role/*".to_owned()]);
-        assert!(allowed.allow(&role("arn:aws:iam::123456789012:role/team/orders")));
-        assert!(!allowed.allow(&role("arn:aws:iam::999999999999:role/orders")));
-        assert!(!allowed.allow(&role("x:arn:aws:iam::123456789012:role/orders")));
-        assert!(allowed.allow(&Identity::default_chain()));
+        let check = |identity: &Identity| allowed(&["arn:aws:iam::123456789012:role/*"], false).check(identity);
+        let refused = Err(Refusal::RoleNotAllowed);
+        assert_eq!(check(&role("arn:aws:iam::123456789012:role/team/orders")), Ok(()));
+        assert_eq!(check(&role("arn:aws:iam::999999999999:role/orders")), refused);
+        assert_eq!(check(&role("x:arn:aws:iam::123456789012:role/orders")), refused);
         let spoke = "arn:aws:iam::123456789012:role/spoke";
         let behind = |hub: &str| Identity::assumed(Role { chain: vec![hub.to_owned()], ..Role::new(spoke, "s") });
-        assert!(allowed.allow(&behind("arn:aws:iam::123456789012:role/hub")));
-        assert!(!allowed.allow(&behind("arn:aws:iam::999999999999:role/hub")));
-        assert!(AllowedRoles::new(&[]).allow(&role("arn:aws:iam::999999999999:role/orders")));
+        assert_eq!(check(&behind("arn:aws:iam::123456789012:role/hub")), Ok(()));
+        assert_eq!(check(&behind("arn:aws:iam::999999999999:role/hub")), refused);
+        assert_eq!(allowed(&[], false).check(&role("arn:aws:iam::999999999999:role/orders")), Ok(()));
+    }
+
+    #[test]
+    fn the_base_identity_needs_a_permission_of_its_own_once_roles_are_bounded() {
+        let default = Identity::default_chain();
+        assert_eq!(allowed(&[], false).check(&default), Ok(()));
+        assert_eq!(allowed(&["arn:*"], false).check(&default), Err(Refusal::DefaultNotAllowed));
+        assert_eq!(allowed(&["arn:*"], true).check(&default), Ok(()));
+    }
+
+    #[test]
+    fn session_names_external_ids_and_tags_can_be_bounded() {
+        let bounds = |text: &str| vec![text.to_owned()];
+        let allowed = Allowed::new(&[], false, &bounds("app-*"), &bounds("x-?"), &bounds("team=*"));
+        let role = || Role {
+            external_id: Some("x-1".to_owned()),
+            tags: vec![("team".to_owned(), "orders".to_owned())],
+            ..Role::new("arn:aws:iam::123456789012:role/r", "app-1")
+        };
+        let check = |role: Role| allowed.check(&Identity::assumed(role));
+        assert_eq!(check(role()), Ok(()));
+        assert_eq!(check(Role { external_id: None, tags: Vec::new(), ..role() }), Ok(()));
+        let told = |role: Role| check(role).unwrap_err().to_string();
+        assert!(told(Role { session_name: "other".to_owned(), ..role() }).contains("--allow-session-name"));
+        assert!(told(Role { external_id: Some("y-1".to_owned()), ..role() }).contains("--allow-external-id"));
+        let tags = vec![("team".to_owned(), "a".to_owned()), ("admin".to_owned(), "yes".to_owned())];
+        assert!(told(Role { tags, ..role() }).contains("--allow-tag"));
+    }
+
+    #[test]
+    fn a_proxy_is_ready_that_can_sign_for_somebody_or_could_until_a_source_failed() {
+        let lacking = |why| vec![Unsupplied { identity: "x".to_owned(), why }];
+        let failed = || lacking(Lack::NoCredentials(Some("no".to_owned())));
+        let pending = || lacking(Lack::NoCredentials(None));
+        for (requires, holds, was_supplied, unsupplied, ready) in [
+            (false, false, false, Vec::new(), false),
+            (true, true, true, failed(), true),
+            (true, false, false, failed(), false),
+            (true, false, true, failed(), true),
+            (true, false, true, pending(), false),
+        ] {
+            let supply = Supply { unsupplied, requires, holds, was_supplied };
+            assert_eq!(supply.is_ready(), ready, "{supply:?}");
+        }
     }
 }

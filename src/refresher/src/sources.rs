@@ -20,7 +20,7 @@ use aws_sdk_sts::operation::assume_role::builders::AssumeRoleInputBuilder;
 use aws_sdk_sts::types::Tag;
 use secrecy::SecretString;
 use sigv4_core::credentials::{Credentials, Identity, Role};
-use tokio::sync::{Mutex, Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -49,6 +49,9 @@ const LONGEST_PROBLEM: usize = 2000;
 
 /// Where STS is called when nothing says where: its global endpoint, which signs for this region.
 const FALLBACK_REGION: &str = "us-east-1";
+
+/// So long is a region not looked for again that could not be found.
+const FALLBACK_KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// Why there are no credentials, in words for an operator. Never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,8 +136,8 @@ const STS: &str = "STS";
 #[derive(Debug)]
 pub struct AwsSource {
     http_client: SharedHttpClient,
-    /// Found once: off EC2, looking for it in the instance metadata takes seconds.
-    region: OnceCell<Region>,
+    /// Looked for once, as off EC2 the instance metadata takes seconds to say nothing; again after a while if there was none.
+    region: Mutex<Option<(Region, Option<Instant>)>>,
     last_look: Mutex<Option<Look>>,
     last_base: std::sync::Mutex<Option<Base>>,
     sts_calls: StsCalls,
@@ -163,7 +166,7 @@ impl AwsSource {
     pub fn new() -> Self {
         Self {
             http_client: http_client::bounded(),
-            region: OnceCell::new(),
+            region: Mutex::new(None),
             last_look: Mutex::new(None),
             last_base: std::sync::Mutex::default(),
             sts_calls: StsCalls::new(),
@@ -245,8 +248,33 @@ impl AwsSource {
         found
     }
 
+    /// The region of STS. A fallback is not kept: what could not be read once may be there later.
+    async fn region(&self) -> Region {
+        let mut known = self.region.lock().await;
+        if let Some((region, until)) = &*known
+            && until.is_none_or(|until| Instant::now() < until)
+        {
+            return region.clone();
+        }
+        let (found, until) = match configured_region(self.http_client.clone()).await {
+            Some(region) => (region, None),
+            None => (Region::from_static(FALLBACK_REGION), Some(Instant::now() + FALLBACK_KEPT_FOR)),
+        };
+        if known.as_ref().is_none_or(|(before, _)| *before != found) {
+            match until {
+                None => info!(region = %found, "STS is called in this region"),
+                Some(_) => info!(
+                    region = %found,
+                    "no region is set (AWS_REGION, or region in the shared config): STS is called here"
+                ),
+            }
+        }
+        *known = Some((found.clone(), until));
+        found
+    }
+
     async fn look(&self) -> Result<Base, SourceError> {
-        let region = self.region.get_or_init(|| region(self.http_client.clone())).await.clone();
+        let region = self.region().await;
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http_client.clone())
             .profile_files(bounded_profiles().await)
@@ -257,23 +285,26 @@ impl AwsSource {
             return Err(SourceError::Chain("it is switched off".to_owned()));
         };
         let credentials = provider.provide_credentials().await.map_err(|error| SourceError::Chain(in_words(&error)))?;
+        let checked = from_chain(&credentials)?;
+        // What roles are assumed with is to be what is pushed, without the white space that a file may have around it.
+        let credentials = aws_credential_types::Credentials::new(
+            checked.access_key_id(),
+            checked.secret_access_key(),
+            checked.session_token().map(str::to_owned),
+            credentials.expiry(),
+            CHAIN,
+        );
         Ok(Base { config, credentials })
     }
 }
 
-async fn region(http_client: SharedHttpClient) -> Region {
+/// Returns the region that is set, if any.
+async fn configured_region(http_client: SharedHttpClient) -> Option<Region> {
     let config = ProviderConfig::without_region().with_http_client(http_client);
     let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::builder().configure(&config).build())
         .or_else(ImdsRegionProvider::builder().configure(&config).build());
-    if let Some(region) = chain.region().await {
-        return region;
-    }
-    info!(
-        region = FALLBACK_REGION,
-        "no region is set (AWS_REGION, or region in the shared config): STS is called here"
-    );
-    Region::from_static(FALLBACK_REGION)
+    chain.region().await
 }
 
 /// Assumes the roles of a chain one by one, and then the role itself.

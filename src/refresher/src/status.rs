@@ -15,9 +15,10 @@ use sigv4_core::credentials::{Credentials, Identity};
 
 use crate::locked;
 use crate::proxy_client::{ProxyAddress, ProxyError};
-use crate::reconcile::Unsupplied;
+use crate::reconcile::Supply;
 use crate::sources::SourceError;
 use crate::telemetry::DroppedLines;
+use sigv4_core::intake::NO_POLICY;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByIdentity {
@@ -52,14 +53,24 @@ pub struct Status {
     pushes: Family<ByProxy, Counter>,
     push_failures: Family<ByProxy, Counter>,
     last_push: Instants<ByProxy>,
-    /// What each proxy lacks, in words; nothing of it once it has all that it wants.
-    lacking: Mutex<BTreeMap<String, Vec<String>>>,
+    ready: Family<ByProxy, Gauge>,
+    readiness: Mutex<BTreeMap<String, Readiness>>,
+}
+
+/// Whether one proxy can sign, and what it lacks, in words.
+#[derive(Debug)]
+struct Readiness {
+    ready: bool,
+    lacking: Vec<String>,
 }
 
 impl Status {
     /// Nothing has been seen of these proxies yet.
     pub fn new<'a>(proxies: impl IntoIterator<Item = &'a ProxyAddress>, dropped_lines: DroppedLines) -> Self {
-        let not_asked = |proxy: &ProxyAddress| (proxy.to_string(), vec![format!("{proxy}: not asked yet")]);
+        let not_asked = |proxy: &ProxyAddress| {
+            let lacking = vec![format!("{proxy}: not asked yet")];
+            (proxy.to_string(), Readiness { ready: false, lacking })
+        };
         let mut status = Self {
             registry: Registry::with_prefix("credential_refresher"),
             obtained: Family::default(),
@@ -72,7 +83,8 @@ impl Status {
             pushes: Family::default(),
             push_failures: Family::default(),
             last_push: Family::default(),
-            lacking: Mutex::new(proxies.into_iter().map(not_asked).collect()),
+            ready: Family::default(),
+            readiness: Mutex::new(proxies.into_iter().map(not_asked).collect()),
         };
         status.register();
         status.registry.register_collector(Box::new(dropped_lines));
@@ -90,6 +102,8 @@ impl Status {
         let failures = "Times that the source gave none: chain, sts, timeout, unusable, revoked";
         all.register("source_failures", failures, self.failures.clone());
         all.register("proxy_reachable", "Whether the proxy answered when last asked", self.reachable.clone());
+        let ready = "Whether the proxy can sign for at least one identity, or could until a source failed";
+        all.register("proxy_ready", ready, self.ready.clone());
         let reconciled = "When the proxy last said what it wants";
         all.register_with_unit("proxy_last_answer", reconciled, seconds(), self.reconciled.clone());
         let unsupplied = "Identities that the proxy wants and was not given";
@@ -132,18 +146,22 @@ impl Status {
     }
 
     /// A proxy was asked, and supplied as far as possible.
-    pub fn reconciled(&self, proxy: &ProxyAddress, outcome: &Result<Vec<Unsupplied>, ProxyError>) {
+    pub fn reconciled(&self, proxy: &ProxyAddress, outcome: &Result<Supply, ProxyError>) {
         let label = by_proxy(proxy);
         self.reachable.get_or_create(&label).set(outcome.is_ok().into());
+        let ready = outcome.as_ref().is_ok_and(Supply::is_ready);
+        self.ready.get_or_create(&label).set(ready.into());
         let lacking = match outcome {
-            Ok(unsupplied) => {
+            Ok(supply) => {
+                let unsupplied = &supply.unsupplied;
                 self.reconciled.get_or_create(&label).set(unix_seconds(SystemTime::now()));
                 self.unsupplied.get_or_create(&label).set(i64::try_from(unsupplied.len()).unwrap_or(i64::MAX));
-                unsupplied.iter().map(|unsupplied| format!("{proxy}: {unsupplied}")).collect()
+                let nothing = (!supply.requires).then(|| format!("{proxy}: {NO_POLICY}"));
+                nothing.into_iter().chain(unsupplied.iter().map(|lack| format!("{proxy}: {lack}"))).collect()
             }
             Err(error) => vec![format!("{proxy}: {error}")],
         };
-        locked(&self.lacking).insert(label.proxy, lacking);
+        locked(&self.readiness).insert(label.proxy, Readiness { ready, lacking });
     }
 
     /// A proxy took credentials, or did not.
@@ -157,12 +175,14 @@ impl Status {
         }
     }
 
-    /// What the proxies lack, one line each; empty once every one has all that it wants.
-    pub fn lacking(&self) -> String {
-        locked(&self.lacking).values().flatten().fold(String::new(), |mut lines, line| {
+    /// Whether every proxy is ready, and what they lack, one line each. A ready one may lack identities.
+    pub fn readiness(&self) -> (bool, String) {
+        let all = locked(&self.readiness);
+        let lines = all.values().flat_map(|proxy| &proxy.lacking).fold(String::new(), |mut lines, line| {
             let _ = writeln!(lines, "{line}");
             lines
-        })
+        });
+        (all.values().all(|proxy| proxy.ready), lines)
     }
 
     /// The metrics in OpenMetrics text.

@@ -143,12 +143,10 @@ impl Pages {
         match path {
             "/healthz" => response(StatusCode::OK, PLAIN, "ok\n"),
             "/readyz" => {
-                let lacking = self.status.lacking();
-                if lacking.is_empty() {
-                    response(StatusCode::OK, PLAIN, "ok\n")
-                } else {
-                    response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, first_lines(&lacking, MOST_REASONS))
-                }
+                let (ready, lacking) = self.status.readiness();
+                let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let body = if lacking.is_empty() { "ok\n".to_owned() } else { first_lines(&lacking, MOST_REASONS) };
+                response(code, PLAIN, body)
             }
             "/metrics" => response(StatusCode::OK, OPENMETRICS, self.metrics()),
             _ => response(StatusCode::NOT_FOUND, PLAIN, "/healthz, /readyz or /metrics\n"),

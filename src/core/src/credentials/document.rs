@@ -9,8 +9,10 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
+use sha2::{Digest, Sha256};
 
 use crate::instant::{self, InstantError};
+use crate::signing::lower_hex;
 
 /// AWS credentials, whole and checked. The secret parts never show in `Debug` and are wiped on drop.
 #[derive(Clone)]
@@ -19,6 +21,7 @@ pub struct Credentials {
     secret_access_key: SecretString,
     session_token: Option<SecretString>,
     expiration: Option<SystemTime>,
+    fingerprint_salt: Option<String>,
 }
 
 /// Why a credential document is refused. Never holds a value of the document.
@@ -59,10 +62,11 @@ impl PartialEq for Credentials {
 }
 
 impl Credentials {
-    /// Checks and keeps credentials.
+    /// Checks and keeps credentials. White space around a part, as `echo` leaves it in a file, is not part of it, and an
+    /// empty session token is none.
     ///
     /// # Errors
-    /// [`CredentialDocumentError::Value`] where a part is empty or has characters that a header can't carry, or where the
+    /// [`CredentialDocumentError::Value`] if a part is empty or has characters that no credential has, or if the
     /// expiration can't be written.
     pub fn new(
         access_key_id: impl Into<String>,
@@ -70,25 +74,52 @@ impl Credentials {
         session_token: Option<SecretString>,
         expiration: Option<SystemTime>,
     ) -> Result<Self, CredentialDocumentError> {
-        let access_key_id = access_key_id.into();
-        let secret_access_key = secret_access_key.into();
+        let access_key_id = access_key_id.into().trim_ascii().to_owned();
+        let secret_access_key = trimmed(secret_access_key.into());
+        let session_token = session_token.map(trimmed).filter(|token| !token.expose_secret().is_empty());
         let refuse = |member, problem| Err(CredentialDocumentError::Value { member, problem });
         // IAM API Reference, AccessKey: pattern [\w]+. A slash here would shift the credential scope.
         if access_key_id.is_empty() || !access_key_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return refuse("AccessKeyId", "must be letters and digits");
         }
-        if secret_access_key.expose_secret().is_empty() {
-            return refuse("SecretAccessKey", "must not be empty");
+        let secret = secret_access_key.expose_secret();
+        if secret.is_empty() || secret.bytes().any(|b| b <= b' ' || b == 0x7f) {
+            return refuse("SecretAccessKey", "must not be empty, or have blanks in it");
         }
         if let Some(token) = &session_token
-            && (token.expose_secret().is_empty() || !token.expose_secret().bytes().all(|b| b.is_ascii_graphic()))
+            && !token.expose_secret().bytes().all(|b| b.is_ascii_graphic())
         {
-            return refuse("SessionToken", "must be printable ASCII without blanks; leave it out where there is none");
+            return refuse("SessionToken", "must be printable ASCII without blanks");
         }
         if expiration.is_some_and(|at| !instant::can_be_written(at)) {
             return Err(EXPIRATION_OUT_OF_RANGE);
         }
-        Ok(Self { access_key_id, secret_access_key, session_token, expiration })
+        Ok(Self { access_key_id, secret_access_key, session_token, expiration, fingerprint_salt: None })
+    }
+
+    /// Has a proxy list them with a [fingerprint](Self::fingerprint) under this salt; one that is longer than 64 bytes
+    /// is ignored.
+    #[must_use]
+    pub fn with_fingerprint_salt(mut self, salt: Option<String>) -> Self {
+        self.fingerprint_salt = salt.filter(|salt| salt.len() <= LONGEST_SALT);
+        self
+    }
+
+    /// The salt that whoever pushed them chose.
+    pub fn fingerprint_salt(&self) -> Option<&str> {
+        self.fingerprint_salt.as_deref()
+    }
+
+    /// Returns what tells whether two holders of one access key have the same secret, token and expiry, and nothing of
+    /// the secret: 16 hexadecimal digits of a salted SHA-256.
+    pub fn fingerprint(&self, salt: &str) -> String {
+        let mut digest = Sha256::new();
+        let expiration = self.expiration.map(format_expiration).unwrap_or_default();
+        for part in [salt, self.secret_access_key(), self.session_token().unwrap_or_default(), &expiration] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part.as_bytes());
+        }
+        lower_hex(&digest.finalize()[..8])
     }
 
     /// Reads a `credential_process` document; members that the format does not name are passed over.
@@ -103,7 +134,9 @@ impl Credentials {
             return Err(CredentialDocumentError::Version);
         }
         let expiration = document.expiration.as_deref().map(parse_expiration).transpose()?;
+        let salt = document.fingerprint_salt;
         Self::new(document.access_key_id, document.secret_access_key, document.session_token, expiration)
+            .map(|credentials| credentials.with_fingerprint_salt(salt))
     }
 
     /// The document that [`Credentials::from_document`] reads. It holds the secret: for the proxy alone.
@@ -119,9 +152,10 @@ impl Credentials {
 
     /// No document of these credentials is longer: JSON takes six bytes at most for one of a string.
     fn document_bound(&self) -> usize {
-        const MEMBERS: usize = 160;
+        const MEMBERS: usize = 190;
         let token = self.session_token().unwrap_or_default();
-        MEMBERS + self.access_key_id.len() + 6 * self.secret_access_key().len() + 2 * token.len()
+        let salt = self.fingerprint_salt().unwrap_or_default();
+        MEMBERS + self.access_key_id.len() + 6 * (self.secret_access_key().len() + salt.len()) + 2 * token.len()
     }
 
     /// The access key's id, which is no secret.
@@ -172,13 +206,14 @@ struct Document {
     secret_access_key: SecretString,
     session_token: Option<SecretString>,
     expiration: Option<String>,
+    fingerprint_salt: Option<String>,
 }
 
 struct ExposedDocument<'a>(&'a Credentials);
 
 impl Serialize for ExposedDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut document = serializer.serialize_struct("Credentials", 5)?;
+        let mut document = serializer.serialize_struct("Credentials", 6)?;
         document.serialize_field("Version", &1)?;
         document.serialize_field("AccessKeyId", self.0.access_key_id())?;
         document.serialize_field("SecretAccessKey", self.0.secret_access_key())?;
@@ -188,8 +223,20 @@ impl Serialize for ExposedDocument<'_> {
         if let Some(expiration) = self.0.expiration() {
             document.serialize_field("Expiration", &format_expiration(expiration))?;
         }
+        if let Some(salt) = self.0.fingerprint_salt() {
+            document.serialize_field("FingerprintSalt", salt)?;
+        }
         document.end()
     }
+}
+
+/// No pusher needs a longer salt, and what is stored has a bound.
+const LONGEST_SALT: usize = 64;
+
+fn trimmed(secret: SecretString) -> SecretString {
+    let whole = secret.expose_secret();
+    let part = whole.trim_ascii();
+    if part.len() == whole.len() { secret } else { part.into() }
 }
 
 /// An instant in the form that AWS documents carry, `2026-01-02T03:04:05Z`, cut to the second.
@@ -202,7 +249,14 @@ const EXPIRATION_OUT_OF_RANGE: CredentialDocumentError =
     CredentialDocumentError::Value { member: "Expiration", problem: "must lie between the years 1970 and 9999" };
 
 fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
-    instant::parse_rfc3339(text).map_err(|error| match error {
+    let mut text = text.trim_ascii().to_owned();
+    // The zone as Python's %z and Go's -0700 write it, `+0000`.
+    if text.is_ascii()
+        && let [.., b'+' | b'-', _, _, _, _] = text.as_bytes()
+    {
+        text.insert(text.len() - 2, ':');
+    }
+    instant::parse_rfc3339(&text).map_err(|error| match error {
         InstantError::OutOfRange => EXPIRATION_OUT_OF_RANGE,
         InstantError::Malformed => CredentialDocumentError::Value {
             member: "Expiration",
@@ -251,8 +305,9 @@ mod tests {
     #[test]
     fn a_document_never_outgrows_its_buffer() {
         let expiration = Some(SystemTime::UNIX_EPOCH);
-        for (secret, token) in [("\u{1}".repeat(40), "\"\\".repeat(500)), ("s".to_owned(), "t".to_owned())] {
+        for (secret, token) in [("\"\\".repeat(40), "\"\\".repeat(500)), ("s".to_owned(), "t".to_owned())] {
             let credentials = Credentials::new("A".repeat(128), secret, Some(token.into()), expiration).unwrap();
+            let credentials = credentials.with_fingerprint_salt(Some("\u{1}".repeat(LONGEST_SALT)));
             let document = credentials.to_document();
             assert!(document.len() <= credentials.document_bound(), "{}", document.len());
             assert_eq!(document.capacity(), credentials.document_bound());
@@ -297,8 +352,17 @@ mod tests {
             (br#"{"Version": 1, "AccessKeyId": "hush/b", "SecretAccessKey": "hush"}"#, "AccessKeyId: must be letters"),
             (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": ""}"#, "SecretAccessKey: must not be empty"),
             (
-                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "SessionToken": "hush\n"}"#,
+                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "SessionToken": "hu\nsh"}"#,
                 "SessionToken: ",
+            ),
+            (
+                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hu\tsh"}"#,
+                "SecretAccessKey: must not be empty, or have blanks",
+            ),
+            (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": " \n"}"#, "SecretAccessKey: must not be empty"),
+            (
+                br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": 1767323045}"#,
+                "Expiration: missing, or not of the type",
             ),
             (
                 br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "hush"}"#,
@@ -319,6 +383,66 @@ mod tests {
             assert!(error.starts_with(message), "{error:?} for {:?}", String::from_utf8_lossy(json));
             assert!(!error.contains("hush"), "{error:?} shows a value");
         }
+    }
+
+    #[test]
+    fn white_space_around_a_part_is_no_part_of_it() {
+        let json = br#"{"Version": 1, "AccessKeyId": " AKIDEXAMPLE\n", "SecretAccessKey": "\tsecret\r\n",
+            "SessionToken": " token \n", "Expiration": "2026-01-02T03:04:05Z\n"}"#;
+        let credentials = Credentials::from_document(json).unwrap();
+        assert_eq!(credentials.access_key_id(), "AKIDEXAMPLE");
+        assert_eq!((credentials.secret_access_key(), credentials.session_token()), ("secret", Some("token")));
+        for empty in ["", " \n"] {
+            let credentials = Credentials::new("AKIDEXAMPLE", "secret", Some(empty.into()), None).unwrap();
+            assert_eq!(credentials.session_token(), None);
+        }
+    }
+
+    #[test]
+    fn an_expiration_is_read_in_each_form_in_which_its_zone_is_written() {
+        let expiration = |text: &str| {
+            let json = document(&format!(r#", "Expiration": "{text}""#));
+            Credentials::from_document(&json).map(|credentials| credentials.expiration().unwrap())
+        };
+        let expected = Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045));
+        for text in ["05Z", "05+00:00", "05-00:00", "05+0000", "05.000000+0000", "05.9+0000"] {
+            let text = format!("2026-01-02T03:04:{text}");
+            assert_eq!(
+                expiration(&text).map(|at| at
+                    - Duration::from_nanos(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into())),
+                expected,
+                "{text}"
+            );
+        }
+        assert_eq!(expiration("2026-01-02T05:34:05+0230"), expected);
+        for text in ["1767323045", "+0000", "+000", "2026-01-02T03:04:05", "2026-01-02T03:04:05+00", "\u{e9}+000\u{e9}"]
+        {
+            assert!(expiration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_differs_with_every_part_and_with_the_salt() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let credentials = |secret: &str, token: &str, expiration| {
+            Credentials::new("AKIDEXAMPLE", secret.to_owned(), Some(token.into()), expiration).unwrap()
+        };
+        let all = [
+            credentials("secret", "token", None),
+            credentials("secretto", "ken", None),
+            credentials("secret", "", None),
+            credentials("secret", "token", at(1)),
+            credentials("secret", "token", at(2)),
+        ];
+        let prints: std::collections::HashSet<_> =
+            all.iter().flat_map(|c| [c.fingerprint("a"), c.fingerprint("b")]).collect();
+        assert_eq!(prints.len(), 2 * all.len());
+        assert!(prints.iter().all(|print| print.len() == 16));
+        assert_eq!(all[0].fingerprint("a"), credentials("secret", "token", None).fingerprint("a"));
+        let pushed = all[0].clone().with_fingerprint_salt(Some("a".to_owned()));
+        let held = Credentials::from_document(&pushed.to_document()).unwrap();
+        assert_eq!(held.fingerprint_salt(), Some("a"));
+        assert_eq!(pushed.with_fingerprint_salt(Some("a".repeat(65))).fingerprint_salt(), None);
     }
 
     #[test]

@@ -59,10 +59,13 @@ impl Role {
     /// well in a log. What is not set leaves no trace in it: a new member changes no id that exists.
     fn id(&self) -> String {
         let mut digest = Sha256::new();
-        let mut add = |part: &str| {
+        // Inlined at each call, it would be several KiB of the filter.
+        #[inline(never)]
+        fn update(digest: &mut Sha256, part: &str) {
             digest.update(part.as_bytes());
             digest.update([0]);
-        };
+        }
+        let mut add = |part: &str| update(&mut digest, part);
         add(&self.arn);
         add(&self.session_name);
         add(self.external_id.as_deref().unwrap_or_default());
@@ -162,9 +165,18 @@ impl Identity {
     }
 }
 
+/// The version of the listing. A change that a reader of this version would misunderstand raises it.
+pub const PROTOCOL: u32 = 1;
+
 /// The answer of `GET /v1/identities`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identities {
+    /// [`PROTOCOL`] of the intake; 0 before there were versions, without generation and fingerprints.
+    #[serde(default)]
+    pub version: u32,
+    /// Changes with each change of what is listed, and with a restart of the proxy.
+    #[serde(default)]
+    pub generation: u64,
     /// All identities that the loaded policies want.
     pub identities: Vec<IdentityStatus>,
 }
@@ -191,11 +203,17 @@ pub struct HeldCredentials {
     /// When they cease to hold, RFC 3339; left out for long-lived ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
+    /// The salt that their pusher chose, a colon and the fingerprint under it; left out if the pusher chose none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
 }
 
 impl From<&Credentials> for HeldCredentials {
     fn from(credentials: &Credentials) -> Self {
+        let fingerprint =
+            credentials.fingerprint_salt().map(|salt| [salt, ":", &credentials.fingerprint(salt)].concat());
         Self {
+            fingerprint,
             access_key_id: credentials.access_key_id().to_owned(),
             expiration: credentials.expiration().map(format_expiration),
         }
@@ -203,9 +221,14 @@ impl From<&Credentials> for HeldCredentials {
 }
 
 impl HeldCredentials {
-    /// Whether these are the very credentials held: same key, same expiry to the second.
-    pub fn are(&self, credentials: &Credentials) -> bool {
-        *self == Self::from(credentials)
+    /// Returns whether the fingerprint is that of `credentials`; false if there is none.
+    pub fn matches(&self, credentials: &Credentials) -> bool {
+        let (Some((salt, print)), id) =
+            (self.fingerprint.as_deref().and_then(|print| print.rsplit_once(':')), &self.access_key_id)
+        else {
+            return false;
+        };
+        id == credentials.access_key_id() && print == credentials.fingerprint(salt)
     }
 
     /// The expiry as an instant; `None` for long-lived credentials or a text that is no instant.
@@ -279,12 +302,15 @@ mod tests {
             ..Role::new(READER, "orders")
         });
         let listing = Identities {
+            version: PROTOCOL,
+            generation: 7,
             identities: vec![
                 IdentityStatus {
                     identity: Identity::default_chain(),
                     held: Some(HeldCredentials {
                         access_key_id: "AKIDEXAMPLE".to_owned(),
                         expiration: Some("2026-01-02T03:04:05Z".to_owned()),
+                        fingerprint: Some("salt:0a1b".to_owned()),
                     }),
                     revoked: Vec::new(),
                 },
@@ -296,8 +322,9 @@ mod tests {
         let id = reader(Some("x")).id().to_owned();
         assert_eq!(
             json,
-            serde_json::json!({"identities": [
-                {"id": "default", "held": {"accessKeyId": "AKIDEXAMPLE", "expiration": "2026-01-02T03:04:05Z"}},
+            serde_json::json!({"version": 1, "generation": 7, "identities": [
+                {"id": "default", "held": {"accessKeyId": "AKIDEXAMPLE", "expiration": "2026-01-02T03:04:05Z",
+                                           "fingerprint": "salt:0a1b"}},
                 {"id": id, "roleArn": READER,
                  "roleSessionName": "tempAssumeRoleSession", "externalId": "x", "held": null,
                  "revoked": ["ASIAOLD"]},
@@ -307,5 +334,27 @@ mod tests {
             ]})
         );
         assert_eq!(serde_json::from_value::<Identities>(json).unwrap(), listing);
+    }
+
+    #[test]
+    fn a_listing_of_an_earlier_version_is_read() {
+        let json = r#"{"identities": [{"id": "default", "held": {"accessKeyId": "AKIDEXAMPLE"}}]}"#;
+        let listing: Identities = serde_json::from_str(json).unwrap();
+        assert_eq!((listing.version, listing.generation), (0, 0));
+        assert_eq!(listing.identities[0].held.as_ref().unwrap().fingerprint, None);
+    }
+
+    #[test]
+    fn held_credentials_match_those_with_the_same_secret_and_expiry() {
+        let key = |secret: &str, salt: Option<&str>| {
+            let credentials = Credentials::new("AKIDEXAMPLE", secret.to_owned(), None, None).unwrap();
+            credentials.with_fingerprint_salt(salt.map(str::to_owned))
+        };
+        let held = HeldCredentials::from(&key("secret", Some("a:b")));
+        assert!(held.matches(&key("secret", Some("another"))) && held.matches(&key("secret", None)));
+        assert!(!held.matches(&key("wrong", Some("a:b"))));
+        assert!(!HeldCredentials::from(&key("secret", None)).matches(&key("secret", None)));
+        let salt = HeldCredentials { fingerprint: Some("no colon".to_owned()), ..held };
+        assert!(!salt.matches(&key("secret", None)));
     }
 }

@@ -7,5 +7,5 @@ pub(crate) mod memory;
 mod store;
 
 pub use document::{CredentialDocumentError, Credentials};
-pub use identity::{DEFAULT_SESSION_NAME, HeldCredentials, Identities, Identity, IdentityStatus, Role};
-pub use store::{CredentialStore, LEASE, SetError, SharedData};
+pub use identity::{DEFAULT_SESSION_NAME, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, Role};
+pub use store::{CredentialStore, LEASE, SetError, SharedData, Watch};

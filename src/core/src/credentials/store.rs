@@ -18,6 +18,9 @@ pub const LEASE: Duration = Duration::from_secs(30);
 /// Renewed when less than this is left, so that a worker that misses a tick or two loses nothing.
 const RENEWAL: Duration = Duration::from_secs(20);
 
+/// A virtual machine whose clock jumps by more seconds than this was paused, or had its clock set: what looks expired may be in use.
+const LONGEST_TICK: u64 = 10;
+
 /// A writer that loses this many races in a row gives up; with one try a tick and worker it can't happen by chance.
 const ATTEMPTS: usize = 64;
 
@@ -67,17 +70,21 @@ pub trait SharedData {
     /// [Updates](Self::update_bytes) a value that is JSON. `change` returns whether to write.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// If the proxy does not take the value, or if it is one that another version wrote and this one can't read: to
+    /// overwrite it would take away what that version's policies require.
     fn update<T, F>(&self, key: &str, mut change: F) -> Result<(), SetError>
     where
         T: Serialize + DeserializeOwned + Default,
         F: FnMut(&mut T) -> bool,
     {
+        let mut readable = true;
         self.update_bytes(key, &mut |bytes| {
-            let mut value = serde_json::from_slice(bytes).unwrap_or_default();
+            let value = if bytes.is_empty() { Some(T::default()) } else { serde_json::from_slice(bytes).ok() };
+            readable = value.is_some();
             // Writing into a vector does not fail.
-            change(&mut value).then(|| serde_json::to_vec(&value).unwrap_or_default())
-        })
+            value.and_then(|mut value| change(&mut value).then(|| serde_json::to_vec(&value).unwrap_or_default()))
+        })?;
+        if readable { Ok(()) } else { Err(SetError::Unreadable) }
     }
 }
 
@@ -90,6 +97,36 @@ pub enum SetError {
     /// The proxy did not take it.
     #[error("the proxy refused the value")]
     Refused,
+    /// Another version of the filter wrote the value that is there.
+    #[error("another version of the filter wrote the data of this vm_id: use one .wasm, or another vm_id")]
+    Unreadable,
+}
+
+/// Whether a virtual machine has watched time pass for long enough to know whose lease has run out.
+///
+/// After a pause of the whole process (a suspended machine, a stopped process, a clock that was set), every lease but the
+/// watching policy's own looks expired, as the others have not had their turn yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch {
+    since: u64,
+    last: u64,
+}
+
+impl Watch {
+    /// Begins at `now`.
+    pub fn new(now: SystemTime) -> Self {
+        Self { since: seconds(now), last: seconds(now) }
+    }
+
+    /// Takes note that it is `now`, and returns whether leases that have run out are to be believed.
+    pub fn tick(&mut self, now: SystemTime) -> bool {
+        let now = seconds(now);
+        if now < self.last || now - self.last > LONGEST_TICK {
+            self.since = now;
+        }
+        self.last = now;
+        now - self.since >= LEASE.as_secs()
+    }
 }
 
 /// The store over one proxy's shared data.
@@ -105,43 +142,79 @@ struct Want {
 }
 
 impl<D: SharedData> CredentialStore<D> {
-    /// Says, until the lease ends, that `policy` wants `identities`. Credentials of identities that are no longer
-    /// wanted by any policy are wiped on the way.
+    /// Says, until the lease ends, that `policy` wants `identities`; with `sweep`, [sweeps](Self::sweep) too.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
-    pub fn want(&self, policy: &str, identities: &[Identity], now: SystemTime) -> Result<(), SetError> {
+    /// If the proxy does not take the value.
+    pub fn want(&self, policy: &str, identities: &[Identity], now: SystemTime, sweep: bool) -> Result<(), SetError> {
+        self.renew(Some((policy, identities)), now, sweep)
+    }
+
+    /// Ends the leases that have run out, and wipes the credentials that no policy wants any more. Only for who has seen
+    /// the time pass in which they were not renewed: see [`Watch`].
+    ///
+    /// # Errors
+    /// If the proxy does not take the value.
+    pub fn sweep(&self, now: SystemTime) -> Result<(), SetError> {
+        self.renew(None, now, true)
+    }
+
+    fn renew(&self, own: Option<(&str, &[Identity])>, now: SystemTime, sweep: bool) -> Result<(), SetError> {
         let mut dropped = Vec::new();
+        let mut changed = false;
         self.0.update(WANTED, |wants: &mut Vec<Want>| {
-            let expired = wants.iter().any(|want| want.until <= seconds(now));
-            let fresh = wants.iter().any(|want| want.policy == policy && want.until >= seconds(now + RENEWAL));
-            if fresh && !expired {
+            let until = seconds(now + LEASE);
+            // A lease that ends later was given before the clock was set back.
+            let is_due = |want: &Want| want.until < seconds(now + RENEWAL) || want.until > until;
+            let is_over = |want: &Want| sweep && want.until <= seconds(now);
+            let renews = own.is_some_and(|(policy, identities)| {
+                let own = wants.iter().find(|want| want.policy == policy);
+                changed = own.is_none_or(|want| !same_ids(&want.identities, identities));
+                changed || own.is_some_and(is_due)
+            });
+            if !renews && !wants.iter().any(|want| is_over(want) || want.until > until) {
                 return false;
             }
             dropped.clear();
-            wants.retain(|want| {
-                let keep = want.until > seconds(now) && want.policy != policy;
+            wants.retain_mut(|want| {
+                want.until = want.until.min(until);
+                let over = is_over(want);
+                changed |= over;
+                let keep = !over && !own.is_some_and(|(policy, _)| renews && want.policy == policy);
                 if !keep {
-                    dropped.extend(want.identities.iter().cloned());
+                    dropped.append(&mut want.identities);
                 }
                 keep
             });
-            let until = seconds(now + LEASE);
-            wants.push(Want { policy: policy.to_owned(), until, identities: identities.to_vec() });
-            dropped.retain(|identity| !wants.iter().any(|want| want.identities.contains(identity)));
+            if let Some((policy, identities)) = own.filter(|_| renews) {
+                wants.push(Want { policy: policy.to_owned(), until, identities: identities.to_vec() });
+            }
+            dropped.retain(|identity| {
+                !wants.iter().flat_map(|want| &want.identities).any(|other| other.id() == identity.id())
+            });
             true
         })?;
-        dropped.iter().try_for_each(|identity| self.forget(identity.id()))
+        dropped.iter().try_for_each(|identity| self.forget(identity.id()))?;
+        if changed { self.bump(now) } else { Ok(()) }
     }
 
-    /// All identities wanted at `now`, each once, in a steady order.
-    pub fn wanted(&self, now: SystemTime) -> Vec<Identity> {
-        let wants: Vec<Want> = self.0.read(WANTED);
-        let live = wants.into_iter().filter(|want| want.until > seconds(now));
-        let mut identities: Vec<Identity> = live.flat_map(|want| want.identities).collect();
-        identities.sort_unstable();
-        identities.dedup();
-        identities
+    /// All identities that are wanted, each once, in a steady order.
+    ///
+    /// # Errors
+    /// If another version of the filter wrote what this one can't read.
+    pub fn wanted(&self) -> Result<Vec<Identity>, SetError> {
+        let wants: Vec<Want> = match self.0.get(WANTED) {
+            Some((bytes, _)) => serde_json::from_slice(&bytes).map_err(|_| SetError::Unreadable)?,
+            None => Vec::new(),
+        };
+        let mut identities: Vec<Identity> = Vec::new();
+        // Sorting all of them at the end would bring a sort of this type into the filter.
+        for identity in wants.into_iter().flat_map(|want| want.identities) {
+            if let Err(place) = identities.binary_search_by(|listed| listed.id().cmp(identity.id())) {
+                identities.insert(place, identity);
+            }
+        }
+        Ok(identities)
     }
 
     /// Holds credentials for an identity, in place of any before; a reader sees the old or the new, never a mixture.
@@ -150,7 +223,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// Where the proxy does not take the value.
     pub fn put(&self, id: &str, credentials: &Credentials) -> Result<(), SetError> {
         self.0.set(&credentials_key(id), &credentials.to_document(), 0)?;
-        self.bump()
+        self.bump(SystemTime::UNIX_EPOCH)
     }
 
     /// Takes away what is held for an identity, and remembers its access key for as long as the identity is wanted: it
@@ -194,8 +267,11 @@ impl<D: SharedData> CredentialStore<D> {
         (!is_revoked).then_some(credentials)
     }
 
-    /// Nothing is known of an identity that nobody wants any more.
-    fn forget(&self, id: &str) -> Result<(), SetError> {
+    /// Wipes all that is known of an identity that no policy wants any more.
+    ///
+    /// # Errors
+    /// If the proxy does not take the value.
+    pub fn forget(&self, id: &str) -> Result<(), SetError> {
         if !self.revoked(id).is_empty() {
             self.0.set(&revoked_key(id), b"", 0)?;
         }
@@ -204,10 +280,11 @@ impl<D: SharedData> CredentialStore<D> {
 
     fn wipe(&self, id: &str) -> Result<(), SetError> {
         self.0.set(&credentials_key(id), b"", 0)?;
-        self.bump()
+        self.bump(SystemTime::UNIX_EPOCH)
     }
 
-    /// A number that changes with every change of any credentials.
+    /// A number that changes with every change of the credentials and of what is wanted. It starts with the milliseconds
+    /// of the clock, so that it is another one after a restart of the proxy.
     pub fn generation(&self) -> u64 {
         self.0.read(GENERATION)
     }
@@ -220,7 +297,8 @@ impl<D: SharedData> CredentialStore<D> {
         let mut place = 0;
         self.0.update(WATCHERS, |watchers: &mut Vec<u64>| {
             let until = seconds(now + LEASE);
-            match watchers.iter().position(|held| *held <= seconds(now)) {
+            // Those of a paused process get a while to renew them.
+            match watchers.iter().position(|held| *held + LEASE.as_secs() <= seconds(now)) {
                 Some(free) => {
                     place = free;
                     watchers[free] = until;
@@ -235,24 +313,25 @@ impl<D: SharedData> CredentialStore<D> {
         Ok(place)
     }
 
-    /// Keeps a watcher's place for another lease. `false` where the lease had run out: somebody else may have the
-    /// place by now, so another is to be claimed.
+    /// Keeps a watcher's place for another lease, even if the lease has run out meanwhile, as in a pause of the process.
+    /// Returns `false` if there is no such place.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// If the proxy does not take the value.
     pub fn renew_watcher(&self, place: usize, now: SystemTime) -> Result<bool, SetError> {
         let mut held = true;
-        self.0.update(WATCHERS, |watchers: &mut Vec<u64>| match watchers.get_mut(place) {
-            Some(until) if *until > seconds(now) => {
-                let due = *until < seconds(now + RENEWAL);
-                if due {
-                    *until = seconds(now + LEASE);
+        self.0.update(WATCHERS, |watchers: &mut Vec<u64>| {
+            let (due, latest) = (seconds(now + RENEWAL), seconds(now + LEASE));
+            match watchers.get_mut(place) {
+                Some(until) if (due..=latest).contains(until) => false,
+                Some(until) => {
+                    *until = latest;
+                    true
                 }
-                due
-            }
-            _ => {
-                held = false;
-                false
+                None => {
+                    held = false;
+                    false
+                }
             }
         })?;
         Ok(held)
@@ -264,12 +343,18 @@ impl<D: SharedData> CredentialStore<D> {
         (0..).zip(watchers).filter(|(_, until)| *until > seconds(now)).map(|(place, _)| place).collect()
     }
 
-    fn bump(&self) -> Result<(), SetError> {
+    fn bump(&self, start: SystemTime) -> Result<(), SetError> {
+        let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         self.0.update(GENERATION, |generation: &mut u64| {
-            *generation += 1;
+            *generation = start.max(*generation + 1);
             true
         })
     }
+}
+
+/// An id is made of all that tells an identity apart.
+fn same_ids(some: &[Identity], others: &[Identity]) -> bool {
+    some.iter().map(Identity::id).eq(others.iter().map(Identity::id))
 }
 
 fn credentials_key(id: &str) -> String {
@@ -323,7 +408,7 @@ mod tests {
     fn a_revoked_key_is_not_read_again_for_as_long_as_its_identity_is_wanted() {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
-        store.want("policy", &[Identity::default_chain()], at(0)).unwrap();
+        store.want("policy", &[Identity::default_chain()], at(0), true).unwrap();
         store.revoke("default").unwrap();
         assert!(store.revoked("default").is_empty());
         for key in ["AKIDONE", "AKIDTWO"] {
@@ -338,7 +423,7 @@ mod tests {
         assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDONE");
         assert_eq!(store.revoked("default"), ["AKIDTWO"]);
 
-        store.want("other", &[role("reader")], at(31)).unwrap();
+        store.want("other", &[role("reader")], at(31), true).unwrap();
         assert!(store.revoked("default").is_empty());
     }
 
@@ -358,10 +443,11 @@ mod tests {
     fn the_wants_of_all_policies_are_listed_once() {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
-        store.want("a", &[Identity::default_chain(), role("reader")], at(0)).unwrap();
-        store.want("b", &[Identity::default_chain(), role("writer")], at(0)).unwrap();
-        store.want("b", &[Identity::default_chain(), role("writer")], at(1)).unwrap();
-        let ids: Vec<_> = store.wanted(at(2)).iter().map(|i| i.id().split('-').next().unwrap().to_owned()).collect();
+        store.want("a", &[Identity::default_chain(), role("reader")], at(0), true).unwrap();
+        store.want("b", &[Identity::default_chain(), role("writer")], at(0), true).unwrap();
+        store.want("b", &[Identity::default_chain(), role("writer")], at(1), true).unwrap();
+        let ids: Vec<_> =
+            store.wanted().unwrap().iter().map(|i| i.id().split('-').next().unwrap().to_owned()).collect();
         assert_eq!(ids, ["default", "reader", "writer"]);
     }
 
@@ -369,13 +455,15 @@ mod tests {
     fn a_policy_that_is_gone_is_no_longer_wanted_and_its_credentials_are_wiped() {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
-        store.want("old", &[role("reader"), Identity::default_chain()], at(0)).unwrap();
+        store.want("old", &[role("reader"), Identity::default_chain()], at(0), true).unwrap();
         store.put(role("reader").id(), &credentials("AKIDONE")).unwrap();
         store.put("default", &credentials("AKIDTWO")).unwrap();
-        store.want("new", &[Identity::default_chain()], at(29)).unwrap();
-        assert_eq!(store.wanted(at(29)).len(), 2);
-        assert_eq!(store.wanted(at(31)), [Identity::default_chain()]);
-        store.want("new", &[Identity::default_chain()], at(31)).unwrap();
+        store.want("new", &[Identity::default_chain()], at(29), true).unwrap();
+        assert_eq!(store.wanted().unwrap().len(), 2);
+        let generation = store.generation();
+        store.want("new", &[Identity::default_chain()], at(31), true).unwrap();
+        assert_eq!(store.wanted().unwrap(), [Identity::default_chain()]);
+        assert!(store.generation() > generation);
         assert!(store.get(role("reader").id()).is_none());
         assert!(store.get("default").is_some());
     }
@@ -385,8 +473,8 @@ mod tests {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
         for second in 0..100 {
-            store.want("a", &[Identity::default_chain()], at(second)).unwrap();
-            assert_eq!(store.wanted(at(second)).len(), 1);
+            store.want("a", &[Identity::default_chain()], at(second), true).unwrap();
+            assert_eq!(store.wanted().unwrap().len(), 1);
         }
     }
 
@@ -398,9 +486,115 @@ mod tests {
         assert_eq!(store.claim_watcher(at(0)), Ok(1));
         assert_eq!(store.renew_watcher(1, at(20)), Ok(true));
         assert_eq!(store.watchers(at(31)), [1]);
-        assert_eq!(store.renew_watcher(0, at(31)), Ok(false));
-        assert_eq!(store.claim_watcher(at(31)), Ok(0));
-        assert_eq!(store.watchers(at(32)), [0, 1]);
+        assert_eq!(store.renew_watcher(2, at(31)), Ok(false));
+        assert_eq!(store.claim_watcher(at(31)), Ok(2));
+        assert_eq!(store.claim_watcher(at(60)), Ok(0));
+        assert_eq!(store.watchers(at(60)), [0, 2]);
+    }
+
+    #[test]
+    fn a_watcher_keeps_its_place_over_a_pause_and_a_clock_that_is_set_back() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        assert_eq!(store.claim_watcher(at(1000)), Ok(0));
+        assert_eq!(store.renew_watcher(0, at(1100)), Ok(true));
+        assert_eq!(store.watchers(at(1101)), [0]);
+        assert_eq!(store.renew_watcher(0, at(0)), Ok(true));
+        assert!(store.watchers(at(31)).is_empty());
+    }
+
+    #[test]
+    fn a_watch_believes_only_what_it_has_seen() {
+        let mut watch = Watch::new(at(0));
+        assert!((1..30).all(|second| !watch.tick(at(second))));
+        assert!(watch.tick(at(30)) && watch.tick(at(40)));
+        // A pause, and a clock that is set back.
+        for jump in [200, 100] {
+            assert!((jump..jump + 30).all(|second| !watch.tick(at(second))));
+            assert!(watch.tick(at(jump + 30)));
+        }
+    }
+
+    #[test]
+    fn a_pause_takes_nothing_from_a_policy_that_has_not_had_its_turn() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        let (mine, other) = ([Identity::default_chain()], [role("other")]);
+        store.want("mine", &mine, at(0), true).unwrap();
+        store.want("other", &other, at(0), true).unwrap();
+        store.put(other[0].id(), &credentials("AKIDREVOKED")).unwrap();
+        store.revoke(other[0].id()).unwrap();
+        store.put(other[0].id(), &credentials("AKIDONE")).unwrap();
+
+        store.want("mine", &mine, at(100), false).unwrap();
+        assert_eq!(store.wanted().unwrap().len(), 2);
+        assert!(store.get(other[0].id()).is_some());
+        assert_eq!(store.revoked(other[0].id()), ["AKIDREVOKED"]);
+        store.want("other", &other, at(101), false).unwrap();
+        store.sweep(at(102)).unwrap();
+        assert_eq!(store.wanted().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_no_lease_for_long() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.want("gone", &[role("gone")], at(10_000), true).unwrap();
+        store.sweep(at(0)).unwrap();
+        assert_eq!(store.wanted().unwrap().len(), 1);
+        store.sweep(at(31)).unwrap();
+        assert!(store.wanted().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_intake_alone_sweeps_what_the_last_policy_left() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.want("last", &[Identity::default_chain()], at(0), true).unwrap();
+        store.put("default", &credentials("AKIDONE")).unwrap();
+        let generation = store.generation();
+        store.sweep(at(29)).unwrap();
+        assert_eq!(store.generation(), generation);
+        store.sweep(at(31)).unwrap();
+        assert!(store.wanted().unwrap().is_empty() && store.get("default").is_none());
+        assert!(store.generation() > generation);
+    }
+
+    #[test]
+    fn a_policy_that_wants_others_than_before_is_heard_at_once() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.want("policy", &[role("old")], at(0), true).unwrap();
+        let generation = store.generation();
+        assert_eq!(generation, (1_000_000) * 1000);
+        store.want("policy", &[role("new")], at(0), true).unwrap();
+        assert_eq!(store.wanted().unwrap(), [role("new")]);
+        assert!(store.generation() > generation);
+    }
+
+    /// What earlier versions wrote, and what they can read, word for word.
+    #[test]
+    fn versions_read_each_other() {
+        const WANTED_BEFORE: &str = r#"[{"policy":"a","until":1000030,"identities":[{"id":"default"}]}]"#;
+        let memory = Memory::default();
+        (&memory).set(WANTED, WANTED_BEFORE.as_bytes(), 0).unwrap();
+        (&memory).set(GENERATION, b"7", 0).unwrap();
+        let store = CredentialStore(&memory);
+        assert_eq!(store.wanted().unwrap(), [Identity::default_chain()]);
+        store.want("b", &[], at(0), true).unwrap();
+        let written = String::from_utf8((&memory).get(WANTED).unwrap().0).unwrap();
+        assert!(written.starts_with(WANTED_BEFORE.trim_end_matches(']')), "{written}");
+        assert!(store.generation() > 7);
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_is_not_overwritten() {
+        let memory = Memory::default();
+        (&memory).set(WANTED, br#"{"wants": []}"#, 0).unwrap();
+        let store = CredentialStore(&memory);
+        assert_eq!(store.want("mine", &[role("mine")], at(0), true), Err(SetError::Unreadable));
+        assert_eq!(store.wanted(), Err(SetError::Unreadable));
+        assert_eq!((&memory).get(WANTED).unwrap().0, br#"{"wants": []}"#);
     }
 
     /// A writer that loses its first race.
@@ -413,7 +607,7 @@ mod tests {
 
         fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError> {
             if self.1.replace(false) {
-                CredentialStore(self.0).want("other", &[role("other")], at(0)).unwrap();
+                CredentialStore(self.0).want("other", &[role("other")], at(0), true).unwrap();
             }
             (&self.0).set(key, value, cas)
         }
@@ -422,9 +616,9 @@ mod tests {
     #[test]
     fn a_lost_race_loses_no_want() {
         let memory = Memory::default();
-        CredentialStore(&memory).want("first", &[Identity::default_chain()], at(0)).unwrap();
+        CredentialStore(&memory).want("first", &[Identity::default_chain()], at(0), true).unwrap();
         let store = CredentialStore(Contended(&memory, RefCell::new(true)));
-        store.want("mine", &[role("mine")], at(0)).unwrap();
-        assert_eq!(store.wanted(at(0)).len(), 3);
+        store.want("mine", &[role("mine")], at(0), true).unwrap();
+        assert_eq!(store.wanted().unwrap().len(), 3);
     }
 }

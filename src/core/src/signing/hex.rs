@@ -26,6 +26,13 @@ pub(super) fn encode(digest: &[u8; 32]) -> HexDigest {
     text
 }
 
+/// Returns bytes as lower-case digits.
+pub fn lower(bytes: &[u8]) -> String {
+    let mut text = Vec::new();
+    write(bytes, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// Writes bytes as lower-case digits.
 pub(super) fn write(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes.iter().flat_map(|byte| PAIRS[usize::from(*byte)]));

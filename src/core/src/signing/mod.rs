@@ -22,6 +22,7 @@ mod uri;
 pub use aws_chunked::{
     AwsChunkedBody, AwsChunkedError, AwsChunkedForm, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
 };
+pub use hex::lower as lower_hex;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_owned_by_signing, may_be_signed};

@@ -1,23 +1,21 @@
-//! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket or a local port.
+//! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sigv4_core::credentials::{CredentialStore, Credentials, Identity, LEASE, SetError, SharedData};
-use sigv4_core::intake::{self, Caller, IntakePolicy, Reply};
+use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
+use sigv4_core::intake::{self, LONGEST_WAIT, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
 /// A proxy's shared data.
@@ -45,10 +43,8 @@ impl SharedData for &Memory {
 pub struct Intake {
     memory: Memory,
     wanted: Mutex<Vec<Identity>>,
-    policies: AtomicU32,
     pushes: Mutex<Vec<String>>,
     delay: Mutex<Duration>,
-    port_policy: Option<IntakePolicy>,
 }
 
 /// A running intake; it ends, and forgets all it held, when this is dropped.
@@ -77,26 +73,6 @@ impl Running {
         Self { intake, _serving: serving }
     }
 
-    /// Lets nobody in without the token whose SHA-256 is this.
-    pub async fn on_port(token_sha256: &str, wanted: &[Identity]) -> (Self, u16) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let policy = serde_json::json!({"intake": {"tokenSha256": [token_sha256]}}).to_string();
-        let port_policy = Some(IntakePolicy::from_json(policy.as_bytes()).unwrap());
-        let intake = Arc::new(Intake { wanted: Mutex::new(wanted.to_vec()), port_policy, ..Intake::default() });
-        let mut serving = JoinSet::new();
-        serving.spawn({
-            let intake = intake.clone();
-            async move {
-                let mut connections = JoinSet::new();
-                while let Ok((stream, _)) = listener.accept().await {
-                    connections.spawn(serve(stream, intake.clone()));
-                }
-            }
-        });
-        (Self { intake, _serving: serving }, port)
-    }
-
     pub fn held(&self, identity: &Identity) -> Option<Credentials> {
         CredentialStore(&self.intake.memory).get(identity.id())
     }
@@ -108,15 +84,19 @@ impl Running {
 
     /// As if another policy was loaded, and the leases of all before it had run out.
     pub fn want(&self, wanted: &[Identity]) {
-        let policy = self.intake.policies.fetch_add(1, Ordering::Relaxed) + 1;
-        let all_before_ended = SystemTime::now() + 2 * LEASE * policy;
-        CredentialStore(&self.intake.memory).want(&policy.to_string(), wanted, all_before_ended).unwrap();
         *self.intake.wanted.lock().unwrap() = wanted.to_vec();
+        CredentialStore(&self.intake.memory).want("policy", wanted, SystemTime::now(), true).unwrap();
     }
 
     /// As if somebody had called `DELETE`.
     pub fn revoke(&self, identity: &Identity) {
         CredentialStore(&self.intake.memory).revoke(identity.id()).unwrap();
+    }
+
+    /// As if somebody had pushed what was revoked, by hand.
+    pub fn reinstate(&self, identity: &Identity, credentials: Credentials) {
+        CredentialStore(&self.intake.memory).reinstate(identity.id(), credentials.access_key_id()).unwrap();
+        self.put(identity, credentials);
     }
 
     /// Answers each call so late from now on.
@@ -139,22 +119,29 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, intake: Arc<Intake>
 }
 
 impl Intake {
+    /// As the filter answers a call that waits.
+    async fn change(&self, generation: u64) -> Reply {
+        let (store, begin) = (CredentialStore(&self.memory), Instant::now());
+        while store.generation() == generation {
+            if begin.elapsed() > LONGEST_WAIT {
+                return Reply::unchanged();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        intake::answer(&store, b"GET", b"/v1/identities", b"", SystemTime::now())
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let delay = *self.delay.lock().unwrap();
         tokio::time::sleep(delay).await;
-        let caller = Caller {
-            over_unix_socket: self.port_policy.is_none(),
-            authorization: parts.headers.get(AUTHORIZATION).map(|value| value.as_bytes()),
-            ..Caller::default()
-        };
-        let reply = if self.port_policy.clone().unwrap_or_default().admits(&caller) {
-            let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
-            store.want("policy", &self.wanted.lock().unwrap(), now).unwrap();
-            intake::answer(&store, parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &body, now)
-        } else {
-            Reply::unauthenticated()
+        let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
+        store.want("policy", &self.wanted.lock().unwrap(), now, true).unwrap();
+        let (method, path) = (parts.method.as_str().as_bytes(), parts.uri.path_and_query().unwrap().as_str());
+        let reply = match intake::awaited_generation(method, path.as_bytes()) {
+            Some(generation) => self.change(generation).await,
+            None => intake::answer(&store, method, path.as_bytes(), &body, now),
         };
         if parts.method == Method::PUT && reply.changed {
             let id = parts.uri.path().split('/').nth(3).unwrap();

@@ -10,6 +10,7 @@ mod process;
 mod sources;
 mod strangers;
 mod sts;
+mod supply;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -366,7 +367,7 @@ async fn a_source_that_only_has_the_revoked_key_is_waited_for_and_told_once() {
     let default = Identity::default_chain();
     let proxy = Running::on_socket(&socket(&directory), std::slice::from_ref(&default));
     let key = |id: &str| format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = s\n");
-    let refresher = Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
+    let refresher = Refresher::new().without_keys();
     let refresher = refresher.home_file(".aws/credentials", &key("AKIDOLD")).socket(&socket(&directory)).start();
     refresher.until("the first push", || proxy.held(&default).is_some()).await;
     proxy.revoke(&default);
@@ -378,7 +379,7 @@ async fn a_source_that_only_has_the_revoked_key_is_waited_for_and_told_once() {
 
     // A new refresher knows of it from the proxy.
     drop(refresher);
-    let refresher = Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY");
+    let refresher = Refresher::new().without_keys();
     let refresher = refresher.home_file(".aws/credentials", &key("AKIDOLD")).socket(&socket(&directory)).start();
     refresher.until("that the key is revoked", || refresher.log().contains(told)).await;
     assert_eq!(proxy.pushes().len(), 1);
@@ -442,23 +443,6 @@ async fn a_role_that_no_pattern_covers_is_never_assumed() {
     assert!(proxy.held(&role(READER)).is_some());
     assert!(sts.calls().iter().all(|call| call["RoleArn"] != foreign));
     assert!(refresher.log().contains("no --allow-role covers"), "{}", refresher.log());
-}
-
-#[tokio::test]
-async fn a_port_is_supplied_under_a_token_that_is_read_anew() {
-    let t0k3n = "b81c829ac55e858ea27c2a4014d2a073a189ef391f1c85d4214f857d4d5c039a";
-    let (proxy, port) = Running::on_port(t0k3n, &[Identity::default_chain()]).await;
-    let directory = TempDir::new().unwrap();
-    let token_file = directory.path().join("token");
-    std::fs::write(&token_file, "outdated\n").unwrap();
-    let args = ["--proxy", &format!("http://127.0.0.1:{port}"), "--token-file", token_file.to_str().unwrap()];
-    let refresher = Refresher::new().args(&args).args(&["--log-level", "trace"]).start();
-    refresher
-        .until("the refusal is told", || refresher.log().contains("401 Unauthorized: call over the Unix socket"))
-        .await;
-    std::fs::write(&token_file, "t0k3n\n").unwrap();
-    refresher.until("the push", || proxy.held(&Identity::default_chain()).is_some()).await;
-    assert!(!refresher.log().contains("outdated") && !refresher.log().contains("t0k3n"), "{}", refresher.log());
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! HTTP peers on loopback whose answers a test decides.
 
 use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 
 /// An answer with a status and a body.
 pub fn answer(status: StatusCode, body: impl Into<String>) -> Response<String> {
@@ -38,26 +41,47 @@ pub async fn start_on(
     let answer = Arc::new(answer);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            let service = service_fn(move |request: Request<_>| {
-                let answer = answer.clone();
-                async move {
-                    let (parts, body) = request.into_parts();
-                    let body = BodyExt::collect(body).await.unwrap().to_bytes();
-                    match answer(Request::from_parts(parts, body)) {
-                        Some(answer) => {
-                            if let Some(Delay(delay)) = answer.extensions().get() {
-                                tokio::time::sleep(*delay).await;
-                            }
-                            Ok::<_, Infallible>(answer.map(Full::<Bytes>::from))
-                        }
-                        None => std::future::pending().await,
-                    }
-                }
-            });
-            let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(serving);
+            tokio::spawn(serve(stream, answer.clone()));
         }
     });
     port
+}
+
+/// The same on a Unix socket that is closed to others.
+pub fn start_on_socket(
+    path: &Path,
+    answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static,
+) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, answer.clone()));
+        }
+    });
+}
+
+async fn serve<S, F>(stream: S, answer: Arc<F>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(Request<Bytes>) -> Option<Response<String>>,
+{
+    let service = service_fn(move |request: Request<_>| {
+        let answer = answer.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = BodyExt::collect(body).await.unwrap().to_bytes();
+            match answer(Request::from_parts(parts, body)) {
+                Some(answer) => {
+                    if let Some(Delay(delay)) = answer.extensions().get() {
+                        tokio::time::sleep(*delay).await;
+                    }
+                    Ok::<_, Infallible>(answer.map(Full::<Bytes>::from))
+                }
+                None => std::future::pending().await,
+            }
+        }
+    });
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

@@ -46,6 +46,11 @@ impl Refresher {
         self
     }
 
+    /// Without the long-lived key in its environment, and with nothing in place of it.
+    pub fn without_keys(self) -> Self {
+        self.without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY")
+    }
+
     pub fn without_env(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self

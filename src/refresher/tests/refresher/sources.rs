@@ -37,7 +37,7 @@ async fn pushed(refresher: Refresher) -> Credentials {
 }
 
 pub fn without_keys() -> Refresher {
-    Refresher::new().without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY")
+    Refresher::new().without_keys()
 }
 
 fn in_an_hour() -> String {
@@ -146,6 +146,32 @@ async fn the_keys_of_the_environment_with_their_session_token() {
     let refresher = Refresher::new().env("AWS_SESSION_TOKEN", SESSION_TOKEN);
     let credentials = pushed(refresher).await;
     assert_eq!((credentials.access_key_id(), credentials.session_token()), ("AKIDLONGLIVED", Some(SESSION_TOKEN)));
+}
+
+/// As an editor, `echo` and a template that has nothing to put in leave them.
+#[tokio::test]
+async fn keys_with_white_space_around_them_and_an_empty_token() {
+    let sts = Sts::start().await;
+    sts.set(READER, sts::Answer::Session(HOUR));
+    let secret = format!("{SECRET}\n");
+    let spaced = Refresher::new().env("AWS_SECRET_ACCESS_KEY", &secret).env("AWS_ACCESS_KEY_ID", " AKIDLONGLIVED");
+    let credentials = pushed(spaced.env("AWS_SESSION_TOKEN", "")).await;
+    assert_eq!((credentials.secret_access_key(), credentials.session_token()), (SECRET, None));
+
+    let file = format!(
+        "[default]\naws_access_key_id = AKIDFILE  \naws_secret_access_key =  {PROFILE_SECRET}\t\naws_session_token =\n"
+    );
+    let credentials = pushed(without_keys().home_file(".aws/credentials", &file)).await;
+    assert_eq!((credentials.secret_access_key(), credentials.session_token()), (PROFILE_SECRET, None));
+
+    // STS is called with the same.
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[crate::role(READER)]);
+    let refresher = without_keys().home_file(".aws/credentials", &file).sts(sts.port).socket(&socket(&directory));
+    let mut refresher = refresher.args(&["--once"]).start();
+    assert!(refresher.end().await.0.success(), "{}", refresher.log());
+    assert!(proxy.held(&crate::role(READER)).is_some());
+    assert_eq!(sts.calls()[0]["SignedBy"], "AKIDFILE");
 }
 
 #[tokio::test]

@@ -1,0 +1,485 @@
+"""The supply of credentials where something goes wrong: each line of docs/operations.md's table that a proxy shows."""
+
+import copy
+import json
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import yaml
+from botocore.credentials import Credentials
+
+from conftest import STATIC_KEY, TEMPORARY_KEY, api_route
+from harness.certificates import Authority
+from harness.client import curl
+from harness.hop import Hop
+from harness.intake import credential_document
+from harness.process import Process, free_port, wait_until
+from harness.proxy import WASM
+from harness.refresher import Refresher
+
+PLACE = "/v1/identities/default/credentials"
+ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
+NOWHERE = "http://127.0.0.1:9"
+
+
+class StaticSource:
+    """What a refresher gets from its environment: one key, and no STS."""
+
+    url = NOWHERE
+
+    def __init__(self, user: Credentials):
+        self.user = user
+
+
+@pytest.fixture
+def start_refresher(tmp_path_factory):
+    running = []
+
+    def start(proxy, *arguments, key=STATIC_KEY, **variables) -> Refresher:
+        directory = tmp_path_factory.mktemp("refresher")
+        refresher = Refresher(directory, proxy, StaticSource(key), *arguments, **variables)
+        refresher.start()
+        running.append(refresher)
+        return refresher
+
+    yield start
+    for refresher in running:
+        refresher.stop()
+
+
+@pytest.fixture
+def proxy(start_proxy, api):
+    return start_proxy({"routes": {"/api": api_route(api)}})
+
+
+def eventually_status(proxy, status: int, path: str = "/api", timeout: float = 20) -> None:
+    wait_until(lambda: proxy.request(path).status == status, f"{path} to answer {status}", timeout)
+
+
+def pushes(refresher) -> int:
+    return refresher.log.count("pushed credentials")
+
+
+def by_hand(proxy, key: Credentials, query: str = "") -> int:
+    return proxy.intake(PLACE + query, "PUT", credential_document(key)).status
+
+
+def probe(refresher, path: str = "/readyz"):
+    wait_until(lambda: "listening for probes" in refresher.log, "the probes")
+    address = refresher.log.split("address=")[1].split()[0]
+    return curl(f"http://{address}{path}")
+
+
+# What the proxy holds, and who is right.
+
+
+def test_a_wrong_secret_under_the_right_key_is_corrected(proxy, api, start_refresher):
+    refresher = start_refresher(proxy, "--interval", "1h")
+    eventually_status(proxy, 200)
+    for wrong in ["not-the-secret", "not-the-secret", "nor-this-one"]:
+        assert by_hand(proxy, Credentials(STATIC_KEY.access_key, wrong)) == 204
+        eventually_status(proxy, 200, timeout=3)
+        held = proxy.identities()["default"]["held"]
+        assert held["fingerprint"]
+        assert wrong not in refresher.log
+
+    assert "holds another secret" in refresher.log
+    assert STATIC_KEY.secret_key not in json.dumps(proxy.identities()) + refresher.log
+
+
+def test_a_revocation_that_is_taken_back_by_hand_is_taken_back_for_the_refresher(proxy, api, start_refresher):
+    refresher = start_refresher(proxy, "--listen", "127.0.0.1:0")
+    eventually_status(proxy, 200)
+    proxy.revoke()
+    eventually_status(proxy, 503)
+    wait_until(lambda: "which was revoked" in probe(refresher).text, "the refresher to see the revocation")
+    assert by_hand(proxy, STATIC_KEY, "?unless-revoked") == 409
+
+    assert by_hand(proxy, STATIC_KEY) == 204
+    eventually_status(proxy, 200)
+    wait_until(lambda: probe(refresher).text == "ok\n", "the refresher to be content")
+    proxy.envoy.restart()
+    eventually_status(proxy, 200)
+
+
+def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
+    first = start_refresher(proxy, "--interval", "200ms")
+    eventually_status(proxy, 200)
+    second = start_refresher(proxy, "--interval", "200ms", key=TEMPORARY_KEY)
+    wait_until(lambda: pushes(second) == 1, "the second push")
+    time.sleep(2)
+    assert (pushes(first), pushes(second)) == (1, 1)
+
+    # One of the two keys is revoked: the other's refresher steps in, once.
+    proxy.revoke()
+    wait_until(lambda: pushes(first) == 2, "the first one's push")
+    eventually_status(proxy, 200)
+    time.sleep(2)
+    assert (pushes(first), pushes(second)) == (2, 1)
+    assert proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
+
+
+# The policy goes, or was never there.
+
+
+LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+
+
+class ListenerFile:
+    """The traffic listener of a stock configuration, served to Envoy through a file (LDS)."""
+
+    def __init__(self, configuration, directory):
+        self.path = directory / "listeners.json"
+        self.listener = configuration.listener("traffic")
+        self.listener["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+        configuration.document["node"] = {"id": "test", "cluster": "test"}
+        source = {"path_config_source": {"path": str(self.path)}}
+        configuration.document["dynamic_resources"] = {"lds_config": source}
+
+    def take_out(self, configuration) -> None:
+        """To be called when the configuration is complete."""
+        configuration.document["static_resources"]["listeners"].remove(self.listener)
+        self.write([self.listener])
+
+    def write(self, listeners: list[dict]) -> None:
+        partial = self.path.with_suffix(".partial")
+        resources = [{"@type": LISTENER, **listener} for listener in listeners]
+        partial.write_text(json.dumps({"version_info": str(time.time()), "resources": resources}))
+        partial.rename(self.path)
+
+
+@pytest.fixture
+def dynamic(start_proxy, configuration, api, tmp_path):
+    """A proxy whose traffic listener can be taken away, moved and brought back, and its file."""
+    configuration.envoy_arguments = ["--drain-time-s", "1"]
+    listeners = ListenerFile(configuration, tmp_path)
+    configuration.configure(configuration.signer, {"routes": {"/api": api_route(api)}})
+    configuration.use_wasm(WASM)
+    listeners.take_out(configuration)
+    return start_proxy(None, configuration), listeners
+
+
+def test_credentials_of_a_policy_that_is_gone_can_be_deleted_immediately(dynamic):
+    proxy, listeners = dynamic
+    proxy.push(STATIC_KEY)
+    listeners.write([])
+    wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
+    proxy.revoke()
+    assert proxy.identities()["default"]["held"] is None
+
+
+def test_credentials_go_when_the_last_policy_goes(dynamic, api):
+    proxy, listeners = dynamic
+    proxy.push(STATIC_KEY)
+    eventually_status(proxy, 200)
+    listeners.write([])
+    wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
+    # Its lease of 30 seconds has to run out, after it has drained.
+    wait_until(lambda: not proxy.identities(), "the intake to forget the policy", timeout=60)
+    assert proxy.intake(PLACE, "DELETE").status == 404
+    assert "no policy is loaded" in proxy.intake("/v1/status").json["problem"]
+
+    listeners.write([listeners.listener])
+    wait_until(lambda: "default" in proxy.identities(), "the policy to be back")
+    assert proxy.identities()["default"]["held"] is None
+    assert proxy.request("/api").status == 503
+
+
+def test_a_listener_that_moved_is_supplied_within_a_second(dynamic, api, start_refresher):
+    proxy, listeners = dynamic
+    start_refresher(proxy, "--interval", "1h")
+    eventually_status(proxy, 200)
+    routes = {"/api": api_route(api), "/moved": api_route(api)}
+    moved = copy.deepcopy(listeners.listener)
+    moved["name"] = "moved"
+    moved["address"]["socket_address"]["port_value"] = free_port()
+    plugin = next(
+        f for f in moved["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"] if f["name"] == "sigv4"
+    )
+    plugin["typed_config"]["config"]["configuration"]["value"] = json.dumps({"routes": routes})
+    listeners.write([moved])
+    wait_until(lambda: "moved" in proxy.envoy.admin("/listeners"), "the new listener")
+    began = time.monotonic()
+    port = proxy.envoy.port("moved")
+    wait_until(lambda: curl(f"http://127.0.0.1:{port}/moved").status == 200, "the new listener to sign", timeout=5)
+    assert time.monotonic() - began < 1
+
+
+def test_what_a_new_policy_requires_is_supplied_at_once(dynamic, api, start_refresher):
+    proxy, listeners = dynamic
+    listeners.write([])
+    wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
+    start_refresher(proxy, "--interval", "1h")
+    time.sleep(2)
+    listeners.write([listeners.listener])
+    wait_until(lambda: "traffic" in proxy.envoy.admin("/listeners"), "the listener")
+    began = time.monotonic()
+    eventually_status(proxy, 200, timeout=5)
+    assert time.monotonic() - began < 1
+
+
+def test_an_intake_that_shares_no_vm_id_is_not_ready(start_proxy, configuration, api, start_refresher):
+    configuration.intake["vm_config"]["vm_id"] = "another"
+    proxy = start_proxy({"routes": {"/api": api_route(api)}}, configuration)
+    status = proxy.intake("/v1/status")
+    assert status.status == 503
+    assert "no policy is loaded under the intake's vm_id" in status.json["problem"]
+
+    refresher = start_refresher(proxy, "--listen", "127.0.0.1:0")
+    wait_until(lambda: "the proxy requires no credentials" in refresher.log, "the warning")
+    assert probe(refresher).status == 503
+    assert "no policy is loaded" in probe(refresher).text
+    assert proxy.request("/api").status == 503
+
+
+def test_three_hundred_roles_with_fifty_tags_keep_nobody_from_being_supplied(start_proxy, api, start_refresher):
+    """As long as AWS allows tags: a listing of 6 MiB."""
+    tags = {f"{n:0>128}": "v" * 256 for n in range(50)}
+    role = {"roleArn": ROLE_ARN, "roleTags": tags}
+    routes = {f"/{n}": api_route(api, **role, roleSessionName=f"session-{n}") for n in range(300)}
+    proxy = start_proxy({"routes": {"/api": api_route(api), **routes}})
+    refresher = start_refresher(proxy, AWS_ENDPOINT_URL_STS="http://127.0.0.1:9")
+    eventually_status(proxy, 200, timeout=60)
+    assert len(proxy.identities()) == 301
+    assert "can't ask the proxy" not in refresher.log
+
+
+# Readiness.
+
+
+class FadingSource:
+    """A credential_process whose credentials hold for a few seconds, until it is `down`."""
+
+    def __init__(self, directory):
+        self._up = directory / "up"
+        self._up.touch()
+        script, self.config = directory / "source", directory / "config"
+        document = {
+            "Version": 1,
+            "AccessKeyId": TEMPORARY_KEY.access_key,
+            "SecretAccessKey": TEMPORARY_KEY.secret_key,
+            "SessionToken": TEMPORARY_KEY.token,
+            "Expiration": "AT",
+        }
+        at = "$(date -u -d '+6 seconds' +%Y-%m-%dT%H:%M:%SZ)"
+        script.write_text(
+            f"""#!/bin/sh\ntest -e {self._up} && echo '{json.dumps(document)}' | sed "s/AT\\"/{at}\\"/"\n"""
+        )
+        script.chmod(0o700)
+        self.config.write_text(f"[default]\ncredential_process = {script}\n")
+
+    def down(self) -> None:
+        self._up.unlink()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": str(self.config)}
+
+
+def test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed(start_proxy, api, start_refresher, tmp_path):
+    """One role of two identities can't be assumed, then the source fails, then Envoy starts anew without a source."""
+    proxy = start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
+    source = FadingSource(tmp_path)
+    refresher = start_refresher(proxy, "--listen", "127.0.0.1:0", **source.environment)
+    eventually_status(proxy, 200)
+    wait_until(lambda: ROLE_ARN in probe(refresher).text, "the role to be reported")
+    assert probe(refresher).status == 200
+    assert proxy.intake("/v1/status").status == 503
+    assert 'proxy_unsupplied_identities{proxy="' in probe(refresher, "/metrics").text
+
+    source.down()
+    eventually_status(proxy, 503)
+    wait_until(lambda: "default: " in probe(refresher).text, "the failure to be reported")
+    assert probe(refresher).status == 200
+
+    proxy.envoy.restart()
+    wait_until(lambda: probe(refresher).status == 503, "the new Envoy to be unready")
+    time.sleep(1)
+    assert probe(refresher).status == 503
+
+
+# Pauses and restarts.
+
+
+def test_a_pause_of_the_process_takes_nothing_away(start_proxy, configuration, api):
+    """Two policies, and the pause outlasts both leases: whoever wakes up first must not end the other's."""
+    configuration.add_traffic_listener("second", {"routes": {"/role": api_route(api, roleArn=ROLE_ARN)}})
+    proxy = start_proxy({"routes": {"/api": api_route(api)}}, configuration)
+    wait_until(lambda: len(proxy.identities()) == 2, "both policies")
+    [role] = set(proxy.identities()) - {"default"}
+    proxy.push(STATIC_KEY)
+    proxy.push(TEMPORARY_KEY, role)
+    proxy.revoke(role)
+    proxy.push(STATIC_KEY, role)
+    before = proxy.identities()
+    # Long enough that a lease's age is believed.
+    time.sleep(32)
+    proxy.envoy.process.send_signal(signal.SIGSTOP)
+    time.sleep(33)
+    proxy.envoy.process.send_signal(signal.SIGCONT)
+    for _ in range(30):
+        assert proxy.identities() == before
+        assert proxy.request("/api").status == 200
+        time.sleep(0.1)
+    assert before[role]["revoked"] == [TEMPORARY_KEY.access_key]
+
+
+def test_a_hot_restart_is_noticed_within_a_second(start_proxy, configuration, api, start_refresher, tmp_path):
+    """The old Envoy answers on, and drains, while the new one holds nothing yet."""
+    proxy = start_proxy({"routes": {"/api": api_route(api)}}, configuration)
+    proxy.envoy.stop()
+    command = [argument for argument in proxy.envoy.process.command if argument != "--disable-hot-restart"]
+    command += ["--base-id", str(free_port()), "--drain-time-s", "3", "--parent-shutdown-time-s", "5"]
+    admin = command.index("--admin-address-path") + 1
+    fixed = tmp_path / "envoy.yaml"
+    document = yaml.safe_load((proxy.envoy.process.log_path.parent / "envoy.yaml").read_text())
+    traffic = next(each for each in document["static_resources"]["listeners"] if each["name"] == "traffic")
+    port = free_port()
+    traffic["address"]["socket_address"]["port_value"] = port
+    fixed.write_text(yaml.safe_dump(document))
+    command[command.index("--config-path") + 1] = str(fixed)
+
+    def generation(epoch: int) -> Process:
+        address = tmp_path / f"admin-{epoch}"
+        command[admin] = str(address)
+        envoy = Process(f"envoy {epoch}", [*command, "--restart-epoch", str(epoch)], tmp_path / f"envoy-{epoch}.log")
+        envoy.start()
+        envoy.wait_ready(lambda: address.exists() and curl(f"http://{address.read_text()}/ready").text == "LIVE\n")
+        return envoy
+
+    def status() -> int:
+        return curl(f"http://127.0.0.1:{port}/api").status
+
+    envoys = [generation(0)]
+    try:
+        start_refresher(proxy, "--interval", "1h")
+        wait_until(lambda: status() == 200, "the first one to sign", 5)
+        time.sleep(1)
+        envoys.append(generation(1))
+        ready = time.monotonic()
+        refused = [time.monotonic() for _ in range(100) if status() == 503 or time.sleep(0.05)]
+        print(f"last 503 {max(refused, default=ready) - ready:.2f} s after the new one was ready, of {len(refused)}")
+        assert max(refused, default=ready) - ready < 1
+        assert status() == 200
+    finally:
+        for envoy in envoys:
+            envoy.stop()
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_restarted_envoy_is_supplied_within_a_second(start_proxy, api, start_refresher, how):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}})
+    start_refresher(proxy, "--interval", "1h")
+    eventually_status(proxy, 200)
+    time.sleep(1)
+    if how == "killed":
+        proxy.envoy.process.stop(signal.SIGKILL)
+    else:
+        proxy.envoy.stop()
+    proxy.envoy.start()
+    began = time.monotonic()
+    eventually_status(proxy, 200, timeout=5)
+    took = time.monotonic() - began
+    print(f"signs {took:.2f} s after its new start, at an interval of an hour")
+    assert took < 1
+
+
+def test_no_request_fails_over_a_restart_that_waits_for_credentials(start_proxy, api, start_refresher):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}, "credentialsWaitMs": 2000})
+    start_refresher(proxy, "--interval", "1h")
+    eventually_status(proxy, 200)
+    time.sleep(1)
+    proxy.envoy.process.stop(signal.SIGKILL)
+    proxy.envoy.start()
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: proxy.request("/api").status, range(40)))
+    assert statuses == [200] * 40
+
+
+# Over a port, both sides show certificates.
+
+
+@pytest.fixture
+def tls_proxy(start_proxy, configuration, api, authority):
+    """A proxy whose intake is a port that asks for certificates of the authority."""
+    configuration.listener("intake")["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    configuration.serve_tls("intake", *authority.issue("localhost", "127.0.0.1"), authority.certificate)
+    return start_proxy({"routes": {"/api": api_route(api)}}, configuration)
+
+
+class TlsRefresher(Refresher):
+    """A refresher that knows its proxy by certificates; `files` are those of authority, client and key."""
+
+    def __init__(self, directory, port: int, files):
+        options = ["--proxy-ca", "--client-cert", "--client-key"]
+        arguments = [str(part) for pair in zip(options, files, strict=True) for part in pair]
+        super().__init__(directory, None, StaticSource(STATIC_KEY), *arguments)
+        self.command[1:3] = ["--proxy", f"https://127.0.0.1:{port}"]
+
+
+def test_a_port_is_supplied_with_certificates_that_are_read_again(tls_proxy, api, authority, tmp_path):
+    (tmp_path / "other").mkdir()
+    stranger = Authority(tmp_path / "other")
+    files = [tmp_path / "ca.pem", tmp_path / "tls.crt", tmp_path / "tls.key"]
+
+    def rotate(trusted: Authority, client: Authority) -> None:
+        certificate, key = client.issue("refresher")
+        for target, source in zip(files, [trusted.certificate, certificate, key], strict=True):
+            target.write_bytes(source.read_bytes())
+
+    rotate(authority, stranger)
+    with TlsRefresher(tmp_path, tls_proxy.envoy.port("intake"), files) as refresher:
+        wait_until(lambda: "can't ask the proxy" in refresher.log, "the proxy to refuse the certificate")
+        assert tls_proxy.request("/api").status == 503
+        rotate(stranger, authority)
+        wait_until(lambda: "no TLS with the proxy" in refresher.log, "the refresher to refuse the proxy's certificate")
+        assert tls_proxy.request("/api").status == 503
+        rotate(authority, authority)
+        eventually_status(tls_proxy, 200)
+        assert "PRIVATE KEY" not in refresher.log
+
+
+def test_who_has_bound_the_port_of_a_proxy_that_is_down_is_told_nothing(authority, tmp_path):
+    (tmp_path / "other").mkdir()
+    impostor = Authority(tmp_path / "other").server_context("127.0.0.1")
+    certificate, key = authority.issue("refresher")
+    with Hop(free_port(), impostor) as hop:
+        with TlsRefresher(tmp_path, hop.port, [authority.certificate, certificate, key]) as refresher:
+            wait_until(lambda: "no TLS with the proxy" in refresher.log, "the impostor to be noticed")
+        assert not hop.sent
+    assert "invalid peer certificate" in refresher.log
+
+
+def test_plain_http_is_refused_with_the_cure(tmp_path):
+    refresher = Refresher(tmp_path, None, StaticSource(STATIC_KEY))
+    refresher.command[1:3] = ["--proxy", "http://127.0.0.1:9902"]
+    with refresher:
+        assert refresher.wait(10) == 2
+    assert "use https:// with --proxy-ca, --client-cert" in refresher.log
+
+
+# Signals.
+
+
+def test_sighup_looks_again_and_sigterm_ends_it(proxy, api, start_refresher, tmp_path):
+    profile = tmp_path / "credentials"
+
+    def write(key: Credentials) -> None:
+        profile.write_text(
+            f"[default]\naws_access_key_id = {key.access_key}\naws_secret_access_key = {key.secret_key}\n"
+        )
+
+    write(Credentials(STATIC_KEY.access_key, "outdated"))
+    empty = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    refresher = start_refresher(proxy, "--interval", "1h", AWS_SHARED_CREDENTIALS_FILE=str(profile), **empty)
+    eventually_status(proxy, 403)
+    write(STATIC_KEY)
+    time.sleep(1.2)
+    refresher.send_signal(signal.SIGHUP)
+    eventually_status(proxy, 200, timeout=5)
+    assert refresher.running
+    began = time.monotonic()
+    refresher.stop(signal.SIGTERM)
+    assert (refresher.exit_code, time.monotonic() - began < 1) == (0, True)

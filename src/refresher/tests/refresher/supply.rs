@@ -1,0 +1,294 @@
+//! The protocol between refresher and intake where more than one of either, or of their versions, meet.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use rustix::process::Signal;
+use sigv4_core::credentials::{Credentials, Identity};
+use tempfile::TempDir;
+
+use crate::intake::Running;
+use crate::peer;
+use crate::process::{Process, Refresher, SECRET, get};
+use crate::sts::{Answer, Sts};
+use crate::{HOUR, READER, WRITER, role, socket};
+
+const KEY: &str = "AKIDLONGLIVED";
+
+fn default() -> Identity {
+    Identity::default_chain()
+}
+
+/// As somebody pushes with curl: without a salt.
+fn by_hand(key: &str, secret: &str) -> Credentials {
+    Credentials::new(key, secret.to_owned(), None, None).unwrap()
+}
+
+fn wants_default(path: &Path) -> Running {
+    Running::on_socket(path, &[default()])
+}
+
+fn with_key(path: &Path, key: &str, secret: &str) -> Process {
+    Refresher::new().env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret).socket(path).start()
+}
+
+fn holds(proxy: &Running, key: &str, secret: &str) -> bool {
+    proxy.held(&default()).is_some_and(|held| (held.access_key_id(), held.secret_access_key()) == (key, secret))
+}
+
+#[tokio::test]
+async fn a_revocation_is_the_proxys_own_and_can_be_taken_back() {
+    let directory = TempDir::new().unwrap();
+    let paths = ["a.sock", "b.sock"].map(|name| directory.path().join(name));
+    let (first, second) = (wants_default(&paths[0]), wants_default(&paths[1]));
+    let listen = ["--listen", "127.0.0.1:0"];
+    let refresher = Refresher::new().socket(&paths[0]).socket(&paths[1]).args(&listen).start();
+    let address = refresher.status_address().await;
+    refresher.until("both pushes", || holds(&first, KEY, SECRET) && holds(&second, KEY, SECRET)).await;
+    first.revoke(&default());
+    refresher.until("that it is told", || refresher.log().contains("which was revoked: rotate it there")).await;
+
+    // The other proxy goes on, even when it has to be supplied anew.
+    drop(second);
+    let second = wants_default(&paths[1]);
+    refresher.until("the other proxy's push", || holds(&second, KEY, SECRET)).await;
+    assert!(first.held(&default()).is_none());
+    assert!(get(&address, "/readyz").1.contains("which was revoked"));
+
+    first.reinstate(&default(), by_hand(KEY, SECRET));
+    refresher.until("that all is well", || get(&address, "/readyz").1 == "ok\n").await;
+    first.put(&default(), by_hand(KEY, "wrong"));
+    refresher.until("the correction", || holds(&first, KEY, SECRET)).await;
+}
+
+#[tokio::test]
+async fn a_wrong_secret_under_the_right_key_is_corrected_each_time_it_is_pushed_by_hand() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let refresher = with_key(&socket(&directory), KEY, SECRET);
+    refresher.until("the first push", || holds(&proxy, KEY, SECRET)).await;
+    for wrong in ["wrong", "wrong", "wrong-again"] {
+        proxy.put(&default(), by_hand(KEY, wrong));
+        let took = refresher.until("the correction", || holds(&proxy, KEY, SECRET)).await;
+        println!("a wrong secret was corrected within {took:?}");
+    }
+    assert!(refresher.log().contains("holds another secret, token or expiry under this access key"));
+    assert!(!refresher.log().contains(SECRET));
+}
+
+#[tokio::test]
+async fn two_refreshers_do_not_take_turns_whatever_their_keys() {
+    let sts = Sts::start().await;
+    sts.set(READER, Answer::Session(HOUR));
+    let profile = format!(
+        "[profile app]\nrole_arn = {READER}\nsource_profile = base\n\
+         [profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = s\n"
+    );
+    let static_key = |key: &'static str, secret: &'static str| {
+        Refresher::new().env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret)
+    };
+    let temporary =
+        || Refresher::new().without_keys().sts(sts.port).env("AWS_PROFILE", "app").home_file(".aws/config", &profile);
+    for (what, pair, at_most) in [
+        ("two static keys", [static_key("AKIDONE", "s"), static_key("AKIDTWO", "s")], 2),
+        ("the same key", [static_key("AKIDONE", "s"), static_key("AKIDONE", "s")], 1),
+        ("one key, one secret of which is wrong", [static_key("AKIDONE", "s"), static_key("AKIDONE", "t")], 4),
+        ("with an expiry and without", [temporary(), static_key("AKIDTWO", "s")], 2),
+        ("without an expiry and with", [static_key("AKIDTWO", "s"), temporary()], 2),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let proxy = wants_default(&socket(&directory));
+        let [first, second] = pair;
+        let first = first.socket(&socket(&directory)).start();
+        first.until("the first push", || !proxy.pushes().is_empty()).await;
+        let second = second.socket(&socket(&directory)).start();
+        second.until("its credentials", || second.log().contains("got credentials")).await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let pushes = proxy.pushes().len();
+        println!("{what}: {pushes} pushes");
+        assert!(pushes <= at_most, "{what}: {pushes}\n{}\n{}", first.log(), second.log());
+    }
+}
+
+#[tokio::test]
+async fn of_two_refreshers_one_serves_on_when_the_others_key_is_revoked() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let first = with_key(&socket(&directory), "AKIDONE", "s");
+    first.until("the first push", || holds(&proxy, "AKIDONE", "s")).await;
+    let second = with_key(&socket(&directory), "AKIDTWO", "s");
+    second.until("the second push", || holds(&proxy, "AKIDTWO", "s")).await;
+    proxy.revoke(&default());
+    first.until("the other key", || holds(&proxy, "AKIDONE", "s")).await;
+    let pushes = proxy.pushes().len();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(proxy.pushes().len(), pushes);
+    assert!(holds(&proxy, "AKIDONE", "s"));
+}
+
+#[tokio::test]
+async fn what_a_new_policy_wants_is_supplied_at_once_however_long_the_interval() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let proxy = wants_default(&socket(&directory));
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).interval("1h").start();
+    refresher.until("the first push", || proxy.held(&default()).is_some()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proxy.want(&[default(), role(READER)]);
+    let took = refresher.until("the new identity's push", || proxy.held(&role(READER)).is_some()).await;
+    println!("a new policy was supplied within {took:?}, at an interval of an hour");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+/// Two proxies, of which one wants a role that can't be assumed as well.
+#[tokio::test]
+async fn one_bad_role_of_two_makes_nobody_unready_and_a_source_that_fails_later_neither() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(Duration::from_secs(4)));
+    sts.set(WRITER, Answer::Denied);
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER), role(WRITER)]);
+    let listen = ["--listen", "127.0.0.1:0"];
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&listen).start();
+    let address = refresher.status_address().await;
+    let ready = || get(&address, "/readyz");
+    refresher.until("that it is ready", || ready().0.contains("200")).await;
+    refresher.until("what is lacking", || ready().1.contains("AccessDenied")).await;
+    let unsupplied = "credential_refresher_proxy_unsupplied_identities";
+    assert!(get(&address, "/metrics").1.lines().any(|line| line.starts_with(unsupplied) && line.ends_with(" 1")));
+
+    sts.set(READER, Answer::Denied);
+    let expired = || proxy.held(&role(READER)).is_some_and(|held| !held.hold_at(std::time::SystemTime::now()));
+    refresher.until("the expiry", expired).await;
+    refresher.until("what is lacking", || ready().1.contains("orders-reader")).await;
+    assert!(ready().0.contains("200"), "{:?}", ready());
+
+    // A proxy that starts now can't sign at all, and is not to be sent requests.
+    drop(proxy);
+    let _proxy = Running::on_socket(&socket(&directory), &[role(READER), role(WRITER)]);
+    refresher.until("that the new one is not ready", || ready().0.contains("503")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(ready().0.contains("503") && ready().1.contains("AccessDenied"), "{:?}", ready());
+}
+
+#[tokio::test]
+async fn an_intake_that_no_policy_shares_is_not_ready_and_worth_a_warning() {
+    let directory = TempDir::new().unwrap();
+    let _proxy = Running::on_socket(&socket(&directory), &[]);
+    let refresher = Refresher::new().socket(&socket(&directory)).args(&["--listen", "127.0.0.1:0"]).start();
+    let address = refresher.status_address().await;
+    refresher.until("the warning", || refresher.log().contains("the proxy requires no credentials")).await;
+    let (status, lacking) = get(&address, "/readyz");
+    assert!(status.contains("503") && lacking.contains("no policy is loaded under the intake's vm_id"), "{lacking}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(refresher.log().matches("the proxy requires no credentials").count(), 1);
+}
+
+#[tokio::test]
+async fn the_base_identity_is_not_given_to_who_may_have_roles_alone() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    let allow = ["--allow-role", "arn:aws:iam::123456789012:role/*", "--once"];
+    let run = async |further: &[&str]| {
+        let proxy = Running::on_socket(&socket(&directory), &[default(), role(READER)]);
+        let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&allow).args(further);
+        let mut refresher = refresher.start();
+        let code = refresher.end().await.0.code();
+        (code, proxy.held(&default()).is_some(), proxy.held(&role(READER)).is_some(), refresher.log())
+    };
+    let (code, default_held, role_held, log) = run(&[]).await;
+    assert_eq!((code, default_held, role_held), (Some(1), false, true));
+    assert!(log.contains("the base identity needs --allow-default"), "{log}");
+    let (code, default_held, role_held, _) = run(&["--allow-default"]).await;
+    assert_eq!((code, default_held, role_held), (Some(0), true, true));
+    let (code, _, role_held, log) = run(&["--allow-default", "--allow-session-name", "app-*"]).await;
+    assert_eq!((code, role_held), (Some(1), false));
+    assert!(log.contains("no --allow-session-name covers its session name"), "{log}");
+}
+
+/// The answers of an intake of another version, word for word.
+async fn intake_of_another_version(listing: &'static str) -> (TempDir, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = socket(&directory);
+    let answer = move |request: hyper::Request<hyper::body::Bytes>| {
+        Some(match request.method().as_str() {
+            "GET" => peer::answer(StatusCode::OK, listing),
+            _ => peer::answer(StatusCode::NO_CONTENT, ""),
+        })
+    };
+    peer::start_on_socket(&path, answer);
+    (directory, path)
+}
+
+#[tokio::test]
+async fn an_intake_from_before_there_were_versions_is_supplied() {
+    let (_directory, path) = intake_of_another_version(r#"{"identities": [{"id": "default", "held": null}]}"#).await;
+    let mut refresher = Refresher::new().socket(&path).args(&["--once"]).start();
+    assert!(refresher.end().await.0.success(), "{}", refresher.log());
+
+    // It has no fingerprints, and lacks nothing for that.
+    let held = r#"{"identities": [{"id": "default", "held": {"accessKeyId": "AKIDLONGLIVED"}}]}"#;
+    let (_directory, path) = intake_of_another_version(held).await;
+    let refresher = Refresher::new().socket(&path).args(&["--log-level", "debug"]).start();
+    refresher.until("its credentials", || refresher.log().contains("got credentials")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!refresher.log().contains("pushed credentials"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn a_listing_of_a_later_version_is_not_guessed_at() {
+    let later = r#"{"version": 2, "generation": "x", "sets": [{"identities": []}]}"#;
+    let (_directory, path) = intake_of_another_version(later).await;
+    let mut refresher = Refresher::new().socket(&path).args(&["--once", "--timeout", "300ms"]).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    let told = "its listing is of version 2, and this version knows up to 1: upgrade credential-refresher";
+    assert!(refresher.log().contains(told), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn an_intake_older_than_its_signer_is_named_as_such() {
+    let stripped = r#"{"identities": [{"id": "orders-reader-00000000", "held": null,
+        "roleArn": "arn:aws:iam::123456789012:role/orders-reader", "roleSessionName": "orders"}]}"#;
+    let (_directory, path) = intake_of_another_version(stripped).await;
+    let mut refresher = Refresher::new().socket(&path).args(&["--once", "--timeout", "300ms"]).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(refresher.log().contains("the intake's filter is older than the signer's"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn sighup_has_everything_looked_at_again() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let file = |key: &str| format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n");
+    let refresher = Refresher::new().without_keys().home_file(".aws/credentials", &file("AKIDOLD"));
+    let refresher = refresher.socket(&socket(&directory)).interval("1h").start();
+    refresher.until("the first push", || holds(&proxy, "AKIDOLD", "s")).await;
+    std::fs::write(refresher.home.path().join(".aws/credentials"), file("AKIDNEW")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    refresher.signal(Signal::HUP);
+    let took = refresher.until("the changed key", || holds(&proxy, "AKIDNEW", "s")).await;
+    println!("a changed file was pushed {took:?} after SIGHUP");
+    assert!(took < Duration::from_secs(2) && refresher.log().contains("SIGHUP"));
+}
+
+/// Such as a credentials file on a dead network disk, here a pipe that nobody writes to.
+#[tokio::test]
+async fn sigterm_ends_it_within_a_second_whatever_it_waits_for() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let never = directory.path().join("never");
+    assert!(std::process::Command::new("mkfifo").arg(&never).status().unwrap().success());
+    let process = "[default]\ncredential_process = sleep 60\n";
+    for refresher in [
+        Refresher::new().without_keys().env("AWS_SHARED_CREDENTIALS_FILE", &never),
+        Refresher::new().without_keys().env("PATH", "/usr/bin:/bin").home_file(".aws/config", process),
+    ] {
+        let mut refresher = refresher.socket(&socket(&directory)).start();
+        refresher.until("its start", || refresher.log().contains("starting")).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        refresher.signal(Signal::TERM);
+        let (status, took) = refresher.end().await;
+        assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+    }
+    assert!(proxy.pushes().is_empty());
+}
