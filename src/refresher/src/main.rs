@@ -41,7 +41,7 @@ use crate::status_server::StatusServer;
 fn main() -> ExitCode {
     let settings = match Task::read() {
         Task::CheckPolicy(check) => return check.run(),
-        Task::Supply(settings) => settings,
+        Task::Supply(settings) => *settings,
     };
     telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty for the work, which is waiting. The other sees signals while the first is held up: the SDK
