@@ -155,7 +155,7 @@ pub enum Task {
     /// To say whether a policy is valid.
     CheckPolicy(CheckPolicy),
     /// To supply proxies.
-    Supply(Settings),
+    Supply(Box<Settings>),
 }
 
 /// Whom to supply, and how.
@@ -187,10 +187,10 @@ impl Task {
         if let Some(Command::CheckPolicy(check)) = line.command.take() {
             return Self::CheckPolicy(check);
         }
-        Self::Supply(Settings::resolve(line).unwrap_or_else(|message| {
+        Self::Supply(Box::new(Settings::resolve(line).unwrap_or_else(|message| {
             let mut command = CommandLine::command();
             command.error(ErrorKind::ValueValidation, message).exit()
-        }))
+        })))
     }
 }
 

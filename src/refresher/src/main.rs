@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
     let settings = match Task::read() {
         Task::CheckPolicy(check) => return check.run(),
-        Task::Supply(settings) => settings,
+        Task::Supply(settings) => *settings,
     };
     let log = telemetry::start_log(settings.log_format, settings.log_level);
     // One thread is plenty for the work, which is waiting. The other sees signals while the first is held up: the SDK
