@@ -44,8 +44,17 @@ enum Slash {
     Literal,
     /// A slash.
     Separator,
+    /// A slash, but only once raw parameters are dropped: it ends one whose mark is escaped, such as `%3B`.
+    AfterRawParameters,
     /// A slash, but only once parameters are dropped: in a parameter it goes with the parameter.
     AfterParameters,
+}
+
+/// How the mark is written that begins a parameter: once there is a raw one, what follows belongs to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Raw,
+    Escaped,
 }
 
 /// A way to split a path into segments.
@@ -59,27 +68,29 @@ pub struct Reading {
     drops_empty: bool,
 }
 
-const READINGS: [Reading; 26] = {
+const READINGS: [Reading; 40] = {
     let as_written = Reading {
         encoded_slash: Slash::Literal,
         backslash: Slash::Literal,
         drops_parameters: false,
         drops_empty: false,
     };
-    let mut readings = [as_written; 26];
-    // Without parameters to drop, a slash has one meaning less.
-    let slashes = [Slash::Literal, Slash::Separator, Slash::AfterParameters];
+    let mut readings = [as_written; 40];
+    // Without parameters to drop, a slash has two meanings.
+    let slashes = [Slash::Literal, Slash::Separator, Slash::AfterRawParameters, Slash::AfterParameters];
     let (mut count, mut number) = (0, 0);
-    while number < 36 {
+    while number < 64 {
         let reading = Reading {
-            encoded_slash: slashes[number % 3],
-            backslash: slashes[number / 3 % 3],
-            drops_parameters: number / 9 % 2 == 1,
-            drops_empty: number / 18 == 1,
+            encoded_slash: slashes[number % 4],
+            backslash: slashes[number / 4 % 4],
+            drops_parameters: number / 16 % 2 == 1,
+            drops_empty: number / 32 == 1,
         };
         let is_possible = reading.drops_parameters
-            || !(matches!(reading.encoded_slash, Slash::AfterParameters)
-                || matches!(reading.backslash, Slash::AfterParameters));
+            || matches!(
+                (reading.encoded_slash, reading.backslash),
+                (Slash::Literal | Slash::Separator, Slash::Literal | Slash::Separator)
+            );
         if is_possible {
             readings[count] = reading;
             count += 1;
@@ -106,7 +117,7 @@ impl Reading {
     /// The segment after a final slash is empty and the last one, in every reading.
     pub fn visit_segments(self, path: &[u8], visit: &mut dyn FnMut(Option<&[u8]>, bool) -> bool) {
         let mut room = [0; SEGMENT_MAX];
-        let (mut len, mut in_parameters) = (0, false);
+        let (mut len, mut parameter) = (0, None);
         for byte in Decode::new(path.strip_prefix(b"/").unwrap_or(path)) {
             let slash = match byte.value {
                 b'/' if !byte.escaped => Slash::Separator,
@@ -114,16 +125,22 @@ impl Reading {
                 b'\\' => self.backslash,
                 _ => Slash::Literal,
             };
-            let ends = slash == Slash::Separator || (slash == Slash::AfterParameters && !in_parameters);
+            let ends = match slash {
+                Slash::Literal => false,
+                Slash::Separator => true,
+                Slash::AfterRawParameters => parameter != Some(Mark::Raw),
+                Slash::AfterParameters => parameter.is_none(),
+            };
             if ends {
                 let dropped = len == 0 && self.drops_empty;
                 if !dropped && len <= SEGMENT_MAX && !visit(room.get(..len), true) {
                     return;
                 }
-                (len, in_parameters) = (0, false);
+                (len, parameter) = (0, None);
             } else if self.drops_parameters && ends_name(byte.value) {
-                in_parameters = true;
-            } else if !in_parameters {
+                let is_raw = !byte.escaped || parameter == Some(Mark::Raw);
+                parameter = Some(if is_raw { Mark::Raw } else { Mark::Escaped });
+            } else if parameter.is_none() {
                 match room.get_mut(len) {
                     Some(free) => *free = byte.value,
                     // Nobody who stops here reads on: a path of many kilobytes costs no more than a segment.
@@ -187,6 +204,9 @@ mod tests {
             ("/;x/a", &["/;x/a", "//a", "/a"]),
             // A slash in a parameter goes with it, or ends it.
             ("/a;%2Fb", &["/a;|b", "/a;/b", "/a", "/a/b"]),
+            ("/a%3B%2Fb", &["/a;|b", "/a;/b", "/a", "/a/b"]),
+            // Parameters may be dropped twice, before escapes are read and after.
+            ("/;%2Fb/%3B%2Fc", &["/;|b/;|c", "/;/b/;/c", "//", "/", "//b//c", "/b/c", "///c", "/c"]),
             ("/%2F", &["/|", "//", "/"]),
         ] {
             let expected: BTreeSet<String> = expected.iter().map(|&path| path.to_owned()).collect();

@@ -637,8 +637,8 @@ fn refuse_duplicates(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
 }
 
 fn refuse_confusable(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
-    let prefixes: Vec<&str> = routes.iter().map(|(route, _)| route.prefix.as_str()).collect();
-    let Some((one, other)) = confusable(&prefixes) else { return Ok(()) };
+    let read: Vec<_> = routes.iter().map(|(route, _)| (route.prefix.as_str(), route.hosts.as_slice())).collect();
+    let Some((one, other)) = confusable(&read) else { return Ok(()) };
     let (Some((route, place)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
     Err(place.refuse(format!(
         "an upstream may read the prefix {:?} as one whose paths {other} takes, or the other way round; write it without \

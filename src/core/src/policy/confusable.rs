@@ -4,22 +4,36 @@
 //! readings itself: to some upstreams `/a/b/key` is one of its paths, whatever route the policy gives it. So a prefix
 //! with several readings can't stand beside one that it begins with, or that begins with it, in one of them.
 
+use super::host::HostPattern;
 use crate::path::{Reading, SafePath, Spelling};
 
-/// Returns the places of two prefixes, the first one with several readings, that an upstream may not tell apart.
-pub(super) fn confusable(prefixes: &[&str]) -> Option<(usize, usize)> {
-    let spelled: Vec<usize> =
-        prefixes.iter().zip(0..).filter(|(prefix, _)| has_several_readings(prefix)).map(|(_, place)| place).collect();
+/// Returns the places of two routes, the first one with a prefix of several readings, whose prefixes an upstream may not
+/// tell apart.
+pub(super) fn confusable(routes: &[(&str, &[HostPattern])]) -> Option<(usize, usize)> {
+    let spelled: Vec<usize> = routes
+        .iter()
+        .zip(0..)
+        .filter(|((prefix, _), _)| has_several_readings(prefix))
+        .map(|(_, place)| place)
+        .collect();
     if spelled.is_empty() {
         return None;
     }
     Spelling::ANY.readings().find_map(|reading| {
-        let read: Vec<Vec<u8>> = prefixes.iter().map(|prefix| segments(prefix, reading)).collect();
+        let read: Vec<Vec<u8>> = routes.iter().map(|(prefix, _)| segments(prefix, reading)).collect();
         spelled.iter().find_map(|&one| {
-            let begins = |other: usize| read[one].starts_with(&read[other]) || read[other].starts_with(&read[one]);
-            (0..read.len()).find(|&other| prefixes[one] != prefixes[other] && begins(other)).map(|other| (one, other))
+            let meets = |other: usize| {
+                (read[one].starts_with(&read[other]) || read[other].starts_with(&read[one]))
+                    && routes[one].0 != routes[other].0
+                    && share_a_host(routes[one].1, routes[other].1)
+            };
+            (0..read.len()).find(|&other| meets(other)).map(|other| (one, other))
         })
     })
+}
+
+fn share_a_host(some: &[HostPattern], others: &[HostPattern]) -> bool {
+    some.is_empty() || others.is_empty() || some.iter().any(|host| others.iter().any(|other| host.overlaps(other)))
 }
 
 fn has_several_readings(prefix: &str) -> bool {
@@ -45,6 +59,11 @@ fn segments(prefix: &str, reading: Reading) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// Of routes that take every host.
+    fn confusable_prefixes(prefixes: &[&str]) -> Option<(usize, usize)> {
+        confusable(&prefixes.iter().map(|prefix| (*prefix, &[][..])).collect::<Vec<_>>())
+    }
+
     #[test]
     fn a_prefix_with_several_readings_stands_alone_below_and_above_them() {
         for (prefix, other) in [
@@ -59,10 +78,10 @@ mod tests {
             ("//", "/x"),
             ("/a%00", "/a/b"),
         ] {
-            assert_eq!(confusable(&[prefix, other]), Some((0, 1)), "{prefix} {other}");
-            assert_eq!(confusable(&[other, prefix]), Some((1, 0)), "{prefix} {other}");
+            assert_eq!(confusable_prefixes(&[prefix, other]), Some((0, 1)), "{prefix} {other}");
+            assert_eq!(confusable_prefixes(&[other, prefix]), Some((1, 0)), "{prefix} {other}");
         }
-        assert_eq!(confusable(&["/a%2Fb", "/a;x"]), Some((0, 1)));
+        assert_eq!(confusable_prefixes(&["/a%2Fb", "/a;x"]), Some((0, 1)));
     }
 
     #[test]
@@ -73,7 +92,30 @@ mod tests {
             &["/a%2Fb", "/a/c", "/a%2Fb"],
             &["/a//b", "/b/a"],
         ] {
-            assert_eq!(confusable(prefixes), None, "{prefixes:?}");
+            assert_eq!(confusable_prefixes(prefixes), None, "{prefixes:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_of_hosts_that_never_meet_stand_side_by_side() {
+        for (one, other, meet) in [
+            ("x.example", "y.example", false),
+            ("x.example", "x.example", true),
+            ("x.example:80", "x.example:81", false),
+            ("x.example:80", "x.example", true),
+            ("*.example", "x.example", true),
+            ("*.example", "example", false),
+            ("*.example", "x.notexample", false),
+            ("*.example", "*.b.example", true),
+            ("*.example", "*.example", true),
+            ("*.a.example", "*.b.example", false),
+        ] {
+            let host = |written| [HostPattern::parse(written).unwrap()];
+            let (one, other) = (host(one), host(other));
+            assert_eq!(one[0].overlaps(&other[0]), meet, "{one:?} {other:?}");
+            assert_eq!(other[0].overlaps(&one[0]), meet, "{one:?} {other:?}");
+            let found = confusable(&[("/a%2Fb", &one), ("/a", &other)]);
+            assert_eq!(found.is_some(), meet, "{one:?} {other:?}");
         }
     }
 }

@@ -131,7 +131,7 @@ pub(super) struct RouteDocument {
     pub(super) region: Option<String>,
 
     /// The hosts whose requests the route takes: names, or `*.` and a domain for all names below it, each with an
-    /// optional `:port`. Default: every host.
+    /// optional `:port`, which a request has to name. Default: every host.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) hosts: Option<Vec<String>>,
 

@@ -17,6 +17,15 @@ pub struct HostPattern {
 }
 
 impl HostPattern {
+    /// Returns whether some host matches both patterns.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let below = |name: &str, domain: &str| name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        let takes = |pattern: &Self, name: &str| pattern.wildcard && below(name, &pattern.name);
+        let ports = self.port.is_none() || other.port.is_none() || self.port == other.port;
+        let same = self.wildcard == other.wildcard && self.name == other.name;
+        ports && (same || takes(self, &other.name) || takes(other, &self.name))
+    }
+
     pub(super) fn parse(written: &str) -> Result<Self, String> {
         if written == "*" {
             return Err("\"*\" matches every host; leave hosts out for that, and give the route a target".to_owned());

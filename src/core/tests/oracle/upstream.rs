@@ -85,52 +85,79 @@ impl Reading {
     }
 }
 
-/// A way to split a path into segments, by rewriting it step by step: some escapes become slashes, each segment is cut at the
-/// first `;`, `?`, `#` or NUL, other escapes become slashes, and empty segments go.
+/// A way to split a path into segments, step by step. An encoded slash and a backslash each become a slash at some step or
+/// never: before anything is dropped, once raw parameters are, or once all of them are. A parameter begins at the first `;`,
+/// `?`, `#` or NUL and ends with the segment.
 #[derive(Debug, Clone, Copy)]
 pub struct Split {
-    early: &'static [u8],
-    cuts: bool,
-    late: &'static [u8],
+    encoded_slash: Option<Step>,
+    backslash: Option<Step>,
+    drops_parameters: bool,
     merges: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    First,
+    AfterRaw,
+    Last,
 }
 
 /// All ways to split a path; the first one is as written.
 #[allow(dead_code, reason = "not every program that has this model splits paths")]
 pub fn splits() -> Vec<Split> {
-    const SLASHES: [&[u8]; 4] = [b"", b"/", b"\\", b"/\\"];
+    const STEPS: [Option<Step>; 4] = [None, Some(Step::First), Some(Step::AfterRaw), Some(Step::Last)];
     let mut splits = Vec::new();
-    for (merges, cuts) in [(false, false), (false, true), (true, false), (true, true)] {
-        for early in SLASHES {
-            splits.extend(SLASHES.map(|late| Split { early, cuts, late, merges }));
+    for (merges, drops_parameters) in [(false, false), (false, true), (true, false), (true, true)] {
+        for encoded_slash in STEPS {
+            splits.extend(STEPS.map(|backslash| Split { encoded_slash, backslash, drops_parameters, merges }));
         }
     }
     splits
 }
 
+/// A byte after decoding, and whether it was an escape.
+type Decoded = (u8, bool);
+
 impl Split {
     /// The decoded segments after the first slash; the last one is empty where the path ends in a slash.
     #[allow(dead_code, reason = "not every program that has this model splits paths")]
     pub fn segments(&self, path: &[u8]) -> Vec<Vec<u8>> {
-        let raw: Vec<&[u8]> = path.split(|byte| *byte == b'/').skip(1).collect();
-        let decoded = raw.into_iter().map(decode_once);
-        let early = decoded.flat_map(|segment| divide(&segment, self.early));
-        let cut = early.map(|segment| match self.cuts {
-            true => segment.split(|byte| b";?#\0".contains(byte)).next().unwrap_or_default().to_vec(),
-            false => segment,
-        });
-        let mut segments: Vec<Vec<u8>> = cut.flat_map(|segment| divide(&segment, self.late)).collect();
+        let mut segments: Vec<Vec<Decoded>> =
+            path.split(|byte| *byte == b'/').skip(1).map(decode_and_remember).collect();
+        for step in [Step::First, Step::AfterRaw, Step::Last] {
+            let divides = |(byte, _): &Decoded| match byte {
+                b'/' => self.encoded_slash == Some(step),
+                b'\\' => self.backslash == Some(step),
+                _ => false,
+            };
+            segments = segments.iter().flat_map(|segment| segment.split(divides).map(<[Decoded]>::to_vec)).collect();
+            if self.drops_parameters && step != Step::Last {
+                for segment in &mut segments {
+                    let begins =
+                        |(byte, escaped): &Decoded| b";?#\0".contains(byte) && (step != Step::First || !escaped);
+                    segment.truncate(segment.iter().position(begins).unwrap_or(segment.len()));
+                }
+            }
+        }
         if self.merges {
             let last = segments.pop();
             segments.retain(|segment| !segment.is_empty());
             segments.extend(last);
         }
-        segments
+        segments.into_iter().map(|segment| segment.into_iter().map(|(byte, _)| byte).collect()).collect()
     }
 }
 
-fn divide(segment: &[u8], at: &[u8]) -> Vec<Vec<u8>> {
-    segment.split(|byte| at.contains(byte)).map(<[u8]>::to_vec).collect()
+fn decode_and_remember(text: &[u8]) -> Vec<Decoded> {
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let escape = text.get(at..at + 3).map(decode_once).filter(|decoded| decoded.len() == 1);
+        decoded.push(escape.as_ref().map_or((text[at], false), |byte| (byte[0], true)));
+        at += if escape.is_some() { 3 } else { 1 };
+    }
+    decoded
 }
 
 /// The model sees what it is there to see.
