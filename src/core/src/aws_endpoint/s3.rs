@@ -1,9 +1,9 @@
-//! What an S3 host name says of the object that a request names: the bucket may be in it, or in the path.
+//! Reads the bucket from an S3 host name: it may be there, or in the path.
 
 use super::table::SUFFIXES;
 use super::{before, is_region, split_last};
 
-/// What stands in the host name of an S3 endpoint.
+/// The resource in the host name of an S3 endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum S3Host<'a> {
     /// The endpoint alone: the bucket is the path's first segment.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::policy::{HostPattern, Policy};
 
-/// What the gauges of one policy's hosts show, in seconds: those of targets by their authority, and those of the `hosts`
+/// The values of the gauges of one policy's hosts, in seconds: those of targets by their authority, and those of the `hosts`
 /// of routes without a target by how the policy writes them.
 #[derive(Debug)]
 pub struct SkewGauges(HashMap<String, i64>);

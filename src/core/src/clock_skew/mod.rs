@@ -1,4 +1,4 @@
-//! How far each upstream's clock is from the proxy's, learned from AWS's refusals and shared among the workers.
+//! Keeps the difference between each upstream's clock and the proxy's, learned from AWS's refusals and shared among the workers.
 //!
 //! AWS accepts a signature that is a few minutes off (S3: 15, others: 5) and refuses others with `RequestTimeTooSkewed`,
 //! `InvalidSignatureException` or the like. The proxy does not read bodies, so it goes by what is in the headers of each

@@ -1,4 +1,4 @@
-//! What the headers of a response prove about the clock of who sent it.
+//! Reads from the headers of a response what they prove about its sender's clock.
 
 use time::{Date, Month};
 

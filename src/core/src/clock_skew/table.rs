@@ -11,13 +11,13 @@ const TOLERANCE: i64 = 4 * 60;
 /// A larger difference is not believed: an upstream could have requests signed for times far away.
 const BOUND: i64 = 24 * 60 * 60;
 
-/// How many hosts are kept, those learned last; in a mesh, requests name them.
+/// The most hosts that are kept, those learned last; in a mesh, requests name them.
 const MAX_HOSTS: usize = 1024;
 
 /// With more hosts than this, a worker writes the table at most once a second: clients can make it learn with each request.
 const FEW_HOSTS: usize = 32;
 
-/// How many hosts a worker may learn before it has shared them, which it does within a second.
+/// The most hosts that a worker may learn before it has shared them, which it does within a second.
 const MAX_UNSHARED: usize = 64;
 
 /// A longer authority is none: a name of the DNS has 253 bytes at most, and a port five.
@@ -30,7 +30,7 @@ const KEY: &str = "sigv4.clock_skew";
 #[derive(Debug, Default)]
 pub struct ClockSkew {
     by_host: HashMap<String, i64>,
-    /// What this worker has learned and not shared yet. 0 takes a host off.
+    /// Differences that this worker has learned and not shared yet. 0 removes a host.
     unshared: Vec<(String, i64)>,
     /// When this worker shared last, in seconds since 1970.
     last_shared: Option<u64>,

@@ -19,7 +19,7 @@ pub use reading::{Reading, SEGMENT_MAX, Spelling};
 
 use percent::{Decode, DecodedByte};
 
-/// Why a request's path is refused.
+/// The reason for refusing a request's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// A `.` or `..` segment, in any spelling.
@@ -103,7 +103,7 @@ pub fn join(target_path: &[u8], prefix: &[u8], path: &SafePath<'_>, joined: &mut
     }
 }
 
-/// What a path segment has been so far.
+/// The part of a path segment that has been read.
 #[derive(Clone, Copy, PartialEq)]
 enum Segment {
     Empty,

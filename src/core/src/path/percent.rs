@@ -5,7 +5,7 @@
 pub struct DecodedByte {
     /// The byte that is meant.
     pub value: u8,
-    /// Whether it was written as an escape.
+    /// `true` if it was written as an escape.
     pub escaped: bool,
 }
 

@@ -1,4 +1,4 @@
-//! How upstreams split a path into segments.
+//! The ways in which upstreams split a path into segments.
 //!
 //! RFC 3986 splits at `/` alone, and servers do not agree on the rest: some read `%2F`, `%5C` or `\` as a slash, some drop
 //! empty segments, some drop path parameters, and some do several of these, in either order. A [`Reading`] is one such way.
@@ -9,14 +9,14 @@ use super::percent::Decode;
 /// The longest segment that a reading yields, in bytes after decoding. No prefix of a policy has a longer one.
 pub const SEGMENT_MAX: usize = 1024;
 
-/// What a path has that upstreams read in different ways.
+/// The parts of a path that upstreams read in different ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Spelling {
     /// `%2F`.
     pub encoded_slash: bool,
     /// `\` or `%5C`, which go out alike.
     pub backslash: bool,
-    /// What may end a segment's name: `;`, `?`, `#` or NUL, raw or encoded.
+    /// A mark that may end a segment's name: `;`, `?`, `#` or NUL, raw or encoded.
     pub parameters: bool,
     /// A segment that is empty in one reading at least, other than the last one.
     pub empty_segment: bool,
@@ -37,7 +37,7 @@ impl Spelling {
     }
 }
 
-/// What a reader takes another spelling of a slash for.
+/// The meaning of another spelling of a slash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slash {
     /// A byte of the segment.
@@ -50,7 +50,7 @@ enum Slash {
     AfterParameters,
 }
 
-/// How the mark is written that begins a parameter: once there is a raw one, what follows belongs to it.
+/// The spelling of the mark that begins a parameter. After a raw one, everything up to the slash belongs to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Raw,

@@ -25,7 +25,7 @@ pub fn copy_source_header(name: &[u8]) -> Option<&'static str> {
     HEADERS.into_iter().find(|header| header.as_bytes() == name)
 }
 
-/// Why a request that names another object is refused.
+/// The reason for refusing a request that names another object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CopySourceError {
     /// The value is not one that S3 takes.

@@ -169,7 +169,7 @@ fn is_protected(name: &[u8]) -> bool {
 /// The scheme by which Envoy chooses a route. Without it Envoy finds none.
 const ENVOYS_SCHEME: &[u8] = b"x-forwarded-proto";
 
-/// Whether the signature is carried in it, or it is the [`UPSTREAM_SCHEME_HEADER`].
+/// Returns whether a header is part of the signature, or the [`UPSTREAM_SCHEME_HEADER`].
 fn belongs_to_signing(name: &[u8]) -> bool {
     is_owned_by_signing(name) || name == UPSTREAM_SCHEME_HEADER.as_bytes()
 }

@@ -1,4 +1,4 @@
-//! Which route takes a request.
+//! Finds the route that takes a request.
 //!
 //! The prefixes form a trie of path segments, so that the work depends on the request's path and not on the number of
 //! routes. Under each prefix, hosts are looked up by name, from the most exact to none.
@@ -26,7 +26,7 @@ type RouteIndex = usize;
 #[derive(Debug, Default)]
 pub(super) struct Matcher {
     root: Node,
-    /// Whether any route restricts hosts; if none does, the authority is not parsed.
+    /// `true` if any route restricts hosts; if none does, the authority is not parsed.
     by_host: bool,
 }
 
@@ -200,7 +200,7 @@ impl Matcher {
 #[derive(Clone, Copy)]
 struct Found {
     route: RouteIndex,
-    /// How long its prefix is: two for each segment, and one for a slash at its end.
+    /// The length of its prefix: two for each segment, and one for a slash at its end.
     rank: usize,
 }
 
@@ -270,7 +270,7 @@ impl Hosts {
 pub(super) struct PrefixSegments {
     /// Decoded.
     segments: Vec<Box<[u8]>>,
-    /// Whether a slash stands behind the last segment, as it does in `/`.
+    /// `true` if a slash follows the last segment, as it does in `/`.
     slash: bool,
 }
 

@@ -120,7 +120,7 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Where requests go; `None` keeps the request's own authority and path.
     pub target: Option<Target>,
-    /// Whether its upstream has TLS: by the target's scheme, or by what the policy says of a route without one.
+    /// `true` if its upstream has TLS: by the target's scheme, or by what the policy says of a route without one.
     pub upstream_tls: bool,
     /// The domain before which a host names a bucket, for S3 outside of AWS; `None` if that is not known.
     pub s3_domain: Option<String>,
