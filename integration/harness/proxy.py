@@ -58,7 +58,7 @@ class StockConfiguration:
     @property
     def _origins(self) -> dict:
         web_pages = _named(self.http_connection_manager("traffic")["http_filters"], "web_pages")["typed_config"]
-        [_, origin] = web_pages["rules"]["policies"]["page-of-another-site"]["principals"]
+        [*_, origin] = web_pages["rules"]["policies"]["page-of-another-site"]["principals"]
         return origin["header"]["string_match"]["safe_regex"]
 
     @property
