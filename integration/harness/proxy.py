@@ -117,7 +117,13 @@ class StockConfiguration:
 class Proxy(Intake):
     """A running Envoy that signs by `policy`, or else as `configuration` says; credentials go in over its socket."""
 
-    def __init__(self, directory: Path, policy: dict | None, configuration: StockConfiguration | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        policy: dict | None,
+        configuration: StockConfiguration | None = None,
+        concurrency: int = 2,
+    ):
         if not WASM.exists():
             raise FileNotFoundError(f"{WASM} is not there: run make build")
         configuration = configuration or StockConfiguration()
@@ -128,7 +134,7 @@ class Proxy(Intake):
         self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
         self.socket = self._socket_directory / "credentials.sock"
         configuration.use_socket(self.socket)
-        self.envoy = Envoy(configuration.document, directory)
+        self.envoy = Envoy(configuration.document, directory, concurrency)
 
     def __enter__(self):
         try:

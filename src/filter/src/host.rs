@@ -144,8 +144,8 @@ impl HeaderMap {
     }
 
     /// How long all names and values are together, as the proxy counts headers.
-    pub(crate) fn byte_size(&self) -> u64 {
-        self.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+    pub(crate) fn byte_size(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
     /// Names, in lower case as Envoy keeps them, and values, in the order of arrival.

@@ -12,6 +12,7 @@ use crate::intake::has_client_certificate;
 use crate::signer::{Signed, Signer};
 use sigv4_core::authentication;
 use sigv4_core::clock_skew;
+use sigv4_core::held::{HeldShare, Overloaded};
 use sigv4_core::path::SafePath;
 use sigv4_core::payload::{BodyFacts, PayloadPlan, is_event_stream};
 use sigv4_core::policy::{self, CopySourceError, HeaderRules, Policy, Route, UPSTREAM_SCHEME_HEADER, Unmatched};
@@ -41,7 +42,7 @@ enum State {
     /// Signed, or not to be signed.
     Passes,
     /// Signed, and the chunks of its body are signed anew as they pass.
-    Rechunks(Box<AwsChunkedBody>),
+    Rechunks(Rechunked),
     /// Shared with the signer, whose clock may sign or refuse it.
     Held(Rc<RefCell<Held>>),
     /// The client has its answer.
@@ -124,18 +125,21 @@ enum Begun {
         payload: HeldPayload,
         since: SystemTime,
         credentials_by: Option<SystemTime>,
+        share: HeldShare,
     },
 }
 
-/// A request that is held back at its headers.
+/// A request that is held back at its headers. They stay as they are with the proxy, and are read again to sign them.
 pub(crate) struct Held {
     route: usize,
     payload: HeldPayload,
+    /// What it takes of what the worker may hold; `None` once it goes on.
+    share: Option<HeldShare>,
+    /// The size of its headers.
+    header_size: usize,
     since: SystemTime,
     /// Until when the request may wait for credentials; `None` where they are there already.
     credentials_by: Option<SystemTime>,
-    /// Its headers, which stay as they are while it is held.
-    headers: HeaderMap,
     /// The whole request has come.
     ended: bool,
     /// The length of a body that was hashed, once it is whole.
@@ -144,7 +148,13 @@ pub(crate) struct Held {
     has_trailers: bool,
     progress: Progress,
     /// Once signed: what signs the chunks of its body anew.
-    rechunks: Option<Box<AwsChunkedBody>>,
+    rechunks: Option<Rechunked>,
+}
+
+/// An `aws-chunked` body whose chunks are signed anew, and what it takes of what the worker may hold.
+pub(crate) struct Rechunked {
+    pub(crate) body: Box<AwsChunkedBody>,
+    pub(crate) share: HeldShare,
 }
 
 enum HeldPayload {
@@ -168,8 +178,16 @@ impl Held {
         self.credentials_by.is_some()
     }
 
+    /// When its wait for credentials ends.
+    pub(crate) fn credentials_by(&self) -> Option<SystemTime> {
+        self.credentials_by
+    }
+
     /// Takes the part of the body that has come.
-    fn hash(&mut self, available: usize) -> Result<(), Refusal> {
+    fn take_body(&mut self, available: usize) -> Result<(), Refusal> {
+        if let Some(share) = &mut self.share {
+            share.set_bytes(self.header_size.saturating_add(available)).map_err(|Overloaded| Refusal::Overloaded)?;
+        }
         if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
             let part = host::buffer(Buffer::RequestBody, *seen, available.saturating_sub(*seen)).map_err(failed)?;
             hasher.update(&part);
@@ -197,6 +215,10 @@ impl Held {
                 Ok(Progress::Waits) | Err(_) => {}
             }
             self.progress = tried.unwrap_or_else(|refusal| self.refuse(signer, &refusal));
+            // What the client still owes to a refused request stays with the proxy until the stream ends.
+            if self.progress == Progress::Signed {
+                self.share = None;
+            }
         }
         self.progress
     }
@@ -213,10 +235,11 @@ impl Held {
             }
         }
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waits) };
-        let head = RequestHead::of(&self.headers)?;
-        Ok(match signer.sign(route, &self.headers, &head, payload, now)? {
-            Signed::Here(rechunks) => {
-                self.rechunks = rechunks;
+        let headers = HeaderMap::read(Map::Request).map_err(failed)?;
+        let head = RequestHead::of(&headers)?;
+        Ok(match signer.sign(route, &headers, &head, payload, now)? {
+            Signed::Here(body) => {
+                self.rechunks = body.map(|body| signer.rechunked(body));
                 self.set_content_length(&head)?;
                 Progress::Signed
             }
@@ -238,7 +261,7 @@ impl Held {
     /// Takes what has come of the body, in a callback of its stream.
     fn on_body(&mut self, signer: &Signer, size: usize, ends: bool) -> Progress {
         if self.progress == Progress::Waits {
-            if let Err(refusal) = self.hash(size) {
+            if let Err(refusal) = self.take_body(size) {
                 self.progress = self.refuse(signer, &refusal);
             }
             if ends {
@@ -259,7 +282,7 @@ impl Held {
         Progress::Answered
     }
 
-    /// The clock's look at it, outside a callback of its stream. Whether it is still to be looked after.
+    /// Goes on outside a callback of its stream if it can, or ends if it has waited too long. Returns whether it still waits.
     pub(crate) fn look_after(&mut self, signer: &Signer, now: SystemTime) -> bool {
         if self.progress != Progress::Waits {
             return false;
@@ -280,7 +303,7 @@ impl Held {
     /// Lets the signed request go on with what the proxy has kept of its body.
     fn go_on(&mut self, signer: &Signer) {
         if let Some(body) = &mut self.rechunks
-            && let Err(refusal) = rechunk(body, usize::MAX, self.ended)
+            && let Err(refusal) = body.pass(usize::MAX, self.ended)
         {
             self.progress = self.refuse(signer, &refusal);
             return;
@@ -293,9 +316,30 @@ impl Held {
     /// Whether parts of the body have come to the proxy and none to the filter. So it is where a pause at the headers
     /// stops the body too.
     fn body_is_withheld(&self, now: SystemTime) -> bool {
+        self.is_body_unseen() && self.is_body_late(now) && request_size() > self.header_size as u64
+    }
+
+    pub(crate) fn is_body_unseen(&self) -> bool {
         matches!(self.payload, HeldPayload::Hashing { seen: 0, .. })
-            && now.duration_since(self.since).is_ok_and(|held| held >= BODY_CHECK)
-            && request_size() > self.headers.byte_size()
+    }
+
+    /// Whether its body could be here, if the proxy showed it.
+    pub(crate) fn is_body_late(&self, now: SystemTime) -> bool {
+        now.duration_since(self.since).is_ok_and(|held| held >= BODY_CHECK)
+    }
+}
+
+impl Rechunked {
+    /// Signs the first `size` bytes that the proxy holds of the body anew, in their place.
+    fn pass(&mut self, size: usize, ends: bool) -> Result<(), Refusal> {
+        let part = host::buffer(Buffer::RequestBody, 0, size).map_err(failed)?;
+        if !part.is_empty() {
+            let mut signed = Vec::new();
+            self.body.push(&part, &mut signed).map_err(Refusal::InvalidBody)?;
+            host::replace_buffer(Buffer::RequestBody, part.len(), &signed).map_err(failed)?;
+            self.share.set_bytes(self.body.held_bytes()).map_err(|Overloaded| Refusal::Overloaded)?;
+        }
+        if ends { self.body.finish().map_err(Refusal::InvalidBody) } else { Ok(()) }
     }
 }
 
@@ -318,13 +362,14 @@ impl SignedRequest {
         }
         match self.begin_on(&signer, route, &headers, &head, ends)? {
             Begun::Decided(state) => Ok(state),
-            Begun::Waits { payload, since, credentials_by } => {
+            Begun::Waits { payload, since, credentials_by, share } => {
                 // Envoy itself answers should the body outgrow its buffer, and that answer can name the route.
                 signer.describe(b"sigv4.route", &route.name);
                 let held = Rc::new(RefCell::new(Held {
                     route: route.index,
-                    headers,
                     payload,
+                    share: Some(share),
+                    header_size: headers.byte_size(),
                     since,
                     credentials_by,
                     ended: ends,
@@ -380,16 +425,17 @@ impl SignedRequest {
                     Signed::Here(Some(body)) if ends => {
                         body.finish().map(|()| State::Passes).map_err(Refusal::InvalidBody)?
                     }
-                    Signed::Here(Some(body)) => State::Rechunks(body),
+                    Signed::Here(Some(body)) => State::Rechunks(signer.rechunked(body)),
                     Signed::Elsewhere => State::Answered,
                 }));
             }
             PayloadPlan::Known(payload) => HeldPayload::Known(payload),
             PayloadPlan::HashBody => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
         };
+        let share = signer.hold_share(headers.byte_size())?;
         let since = signer.read_clock();
         let credentials_by = (!has_credentials).then(|| since + signer.policy.credentials_wait);
-        Ok(Begun::Waits { payload, since, credentials_by })
+        Ok(Begun::Waits { payload, since, credentials_by, share })
     }
 
     /// What became of a request at its headers, in the word that is counted; `None` where that is not decided, or there was
@@ -449,7 +495,7 @@ impl SignedRequest {
         }
         match &mut self.state {
             State::Passes => Action::Continue,
-            State::Rechunks(body) => match rechunk(body, size, ends) {
+            State::Rechunks(body) => match body.pass(size, ends) {
                 Ok(()) => Action::Continue,
                 Err(refusal) => {
                     self.signer.refuse(&refusal, self.route());
@@ -626,17 +672,6 @@ fn ask_route_metadata(policy: &Policy) -> Result<Option<RouteMetadata<'_>>, Refu
         let name = String::from_utf8_lossy(&name);
         Refusal::SigningFailed(format!("Envoy's route metadata names {name:?}, which is no route of the policy"))
     })
-}
-
-/// Signs the first `size` bytes that the proxy holds of a chunked body anew, in their place.
-fn rechunk(body: &mut AwsChunkedBody, size: usize, ends: bool) -> Result<(), Refusal> {
-    let part = host::buffer(Buffer::RequestBody, 0, size).map_err(failed)?;
-    if !part.is_empty() {
-        let mut signed = Vec::with_capacity(part.len());
-        body.push(&part, &mut signed).map_err(Refusal::InvalidBody)?;
-        host::replace_buffer(Buffer::RequestBody, part.len(), &signed).map_err(failed)?;
-    }
-    if ends { body.finish().map_err(Refusal::InvalidBody) } else { Ok(()) }
 }
 
 fn parse_number(value: &[u8]) -> Option<u64> {

@@ -17,10 +17,18 @@ use super::matcher::{Matcher, PREFIX_MAX, PrefixSegments};
 use super::{Algorithm, Location, PayloadMode, Policy, Route, Scheme, ScopeSource, Target, path_syntax};
 use crate::aws_endpoint;
 use crate::credentials::{DEFAULT_SESSION_NAME, Identity, Role};
+use crate::held::HeldLimits;
 use crate::signing::Scope;
 
 /// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
 const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
+
+/// `maxHeldRequests`: default and largest value. With the next one it fits a sidecar of 256 MiB with two workers.
+const HELD_REQUESTS: (u32, u32) = (1000, 100_000);
+
+/// `maxHeldBytes`: default and largest value. V8 ends a virtual machine whose memory reaches 1 GiB; half of it is left to
+/// what is copied.
+const HELD_BYTES: (u32, u32) = (48 * 1024 * 1024, 512 * 1024 * 1024);
 
 /// The longest life of a presigned URL, seven days. Source: AWS Signature Version 4 for API requests, `X-Amz-Expires`.
 const EXPIRES_MAX_SECONDS: u64 = 604_800;
@@ -72,6 +80,8 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
         unmatched,
         allow_unauthenticated_requests,
         credentials_wait_ms,
+        max_held_requests,
+        max_held_bytes,
         access_log,
         route_metadata,
         proxysigv4,
@@ -82,6 +92,8 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
             && unmatched.is_none()
             && allow_unauthenticated_requests.is_none()
             && credentials_wait_ms.is_none()
+            && max_held_requests.is_none()
+            && max_held_bytes.is_none()
             && access_log.is_none()
             && route_metadata.is_none()
             && backstage_routes.0.is_empty();
@@ -127,15 +139,29 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
             "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
         )));
     }
+    let held_limits = HeldLimits {
+        requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
+        bytes: bound(max_held_bytes, HELD_BYTES, &top.key("maxHeldBytes"))?,
+    };
     Ok(Policy {
         matcher: Matcher::new(&routes),
         routes,
         identities,
         unmatched: unmatched.unwrap_or_default(),
         credentials_wait: Duration::from_millis(wait_ms),
+        held_limits,
         access_log: access_log.unwrap_or(false),
         route_metadata: route_metadata.unwrap_or(true),
     })
+}
+
+/// Reads a bound, whose default and largest value are given.
+fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), place: &Place) -> Result<u32, PolicyError> {
+    match written.map(|WholeNumber(number)| u32::try_from(number).unwrap_or(u32::MAX)) {
+        None => Ok(default),
+        Some(number) if (1..=most).contains(&number) => Ok(number),
+        Some(_) => Err(place.refuse(format!("is out of range; write 1 to {most}"))),
+    }
 }
 
 /// What grows while routes are compiled.
