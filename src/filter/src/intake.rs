@@ -2,10 +2,9 @@
 
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use secrecy::zeroize::Zeroizing;
 
+use crate::exports::Flow;
 use crate::host::{self, Buffer, HeaderMap, Map, ProxySharedData};
 use crate::root::watcher_queue;
 use sigv4_core::credentials::CredentialStore;
@@ -25,7 +24,7 @@ impl IntakeCall {
         Self { policy, method: Vec::new(), path: Vec::new(), body: Zeroizing::default(), answered: false }
     }
 
-    fn answer(&mut self) -> Action {
+    fn answer(&mut self) -> Flow {
         let store = CredentialStore(ProxySharedData);
         let reply = intake::answer(&store, &self.method, &self.path, &self.body, host::now());
         if reply.changed {
@@ -34,7 +33,7 @@ impl IntakeCall {
         self.send(&reply)
     }
 
-    fn send(&mut self, reply: &Reply) -> Action {
+    fn send(&mut self, reply: &Reply) -> Flow {
         self.answered = true;
         if reply.status >= 400 {
             log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
@@ -47,14 +46,10 @@ impl IntakeCall {
         if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
             log::error!("{error}");
         }
-        Action::Pause
+        Flow::Stop
     }
-}
 
-impl Context for IntakeCall {}
-
-impl HttpContext for IntakeCall {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Flow {
         let Ok(headers) = HeaderMap::read(Map::Request) else {
             return self.send(&Reply::unauthenticated());
         };
@@ -75,12 +70,12 @@ impl HttpContext for IntakeCall {
         if !self.policy.admits(&caller) {
             return self.send(&Reply::unauthenticated());
         }
-        if end_of_stream { self.answer() } else { Action::Pause }
+        if end_of_stream { self.answer() } else { Flow::Stop }
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Flow {
         if self.answered {
-            return Action::Pause;
+            return Flow::Stop;
         }
         // While the stream is paused, Envoy keeps the body and shows all of it so far.
         if size > MAX_BODY {
@@ -90,11 +85,11 @@ impl HttpContext for IntakeCall {
             Ok(body) => self.body = Zeroizing::new(body),
             Err(error) => log::error!("{error}"),
         }
-        if end_of_stream { self.answer() } else { Action::Pause }
+        if end_of_stream { self.answer() } else { Flow::Stop }
     }
 
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        if self.answered { Action::Pause } else { self.answer() }
+    pub(crate) fn on_request_trailers(&mut self) -> Flow {
+        if self.answered { Flow::Stop } else { self.answer() }
     }
 }
 

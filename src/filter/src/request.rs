@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
-
+use crate::exports::Flow;
 use crate::host::{self, Buffer, HeaderMap, HostError, Map};
 use crate::intake::has_client_certificate;
 use crate::signer::{Signed, Signer};
@@ -23,6 +21,9 @@ use sigv4_core::signing::{
 
 /// How long a body may be late before it is checked whether it came and was not shown to the filter.
 const BODY_CHECK: Duration = Duration::from_secs(1);
+
+/// What the proxy may buffer of a body, where the filter is not shown how much: the stock listener's bound.
+const FULL_BUFFER: usize = 16 * 1024 * 1024;
 
 /// The context of one HTTP stream.
 pub(crate) struct SignedRequest {
@@ -63,7 +64,7 @@ pub(crate) struct RequestHead<'a> {
     /// Whether a header names another object, to S3.
     names_copy_source: bool,
     is_event_stream: bool,
-    has_content_length: bool,
+    content_length: Option<u64>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -71,7 +72,7 @@ impl<'a> RequestHead<'a> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
         let (mut sends_owned, mut is_upgrade) = (false, false);
-        let (mut sent_event_stream, mut has_content_length, mut names_copy_source) = (false, false, false);
+        let (mut sent_event_stream, mut content_length, mut names_copy_source) = (false, None, false);
         for (name, value) in headers.iter() {
             match name {
                 b":method" => method = value,
@@ -83,7 +84,7 @@ impl<'a> RequestHead<'a> {
                     content_sha256 = Some(value);
                 }
                 b"content-type" => sent_event_stream |= is_event_stream(value),
-                b"content-length" => has_content_length = true,
+                b"content-length" => content_length = Some(parse_number(value).unwrap_or(u64::MAX)),
                 b"x-amz-decoded-content-length" => decoded_content_length = parse_number(value),
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
                 _ => names_copy_source |= policy::copy_source_header(name).is_some(),
@@ -104,8 +105,14 @@ impl<'a> RequestHead<'a> {
             is_upgrade,
             names_copy_source,
             is_event_stream: sent_event_stream,
-            has_content_length,
+            content_length,
         })
+    }
+
+    /// How much of the body the proxy may buffer unseen.
+    fn unseen_size(&self) -> usize {
+        let length = self.content_length.and_then(|length| usize::try_from(length).ok());
+        length.map_or(FULL_BUFFER, |length| length.min(FULL_BUFFER))
     }
 
     /// The authority without its port.
@@ -140,8 +147,6 @@ pub(crate) struct Held {
     since: SystemTime,
     /// Until when the request may wait for credentials; `None` where they are there already.
     credentials_by: Option<SystemTime>,
-    /// The whole request has come.
-    ended: bool,
     /// The length of a body that was hashed, once it is whole.
     hashed_length: Option<usize>,
     /// Trailers follow the body.
@@ -173,6 +178,11 @@ enum Progress {
 }
 
 impl Held {
+    /// Whether it is signed with the hash of its body, which has to be seen for that.
+    fn is_hashed(&self) -> bool {
+        matches!(self.payload, HeldPayload::Hashing { .. })
+    }
+
     /// Whether it waits for credentials rather than for its body.
     pub(crate) fn waits_for_credentials(&self) -> bool {
         self.credentials_by.is_some()
@@ -198,7 +208,6 @@ impl Held {
 
     /// The body is whole.
     fn body_ends(&mut self) {
-        self.ended = true;
         if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
             self.hashed_length = Some(*seen);
             self.payload = HeldPayload::Known(std::mem::take(hasher).finish());
@@ -251,7 +260,7 @@ impl Held {
     /// Not with trailers, which HTTP/1.1 has behind a chunked body only.
     fn set_content_length(&self, head: &RequestHead<'_>) -> Result<(), Refusal> {
         match self.hashed_length {
-            Some(length) if !head.has_content_length && !self.has_trailers => {
+            Some(length) if head.content_length.is_none() && !self.has_trailers => {
                 host::add_header(Map::Request, b"content-length", length.to_string().as_bytes()).map_err(failed)
             }
             _ => Ok(()),
@@ -289,7 +298,10 @@ impl Held {
         }
         let progress = self.advance(signer, now);
         if progress == Progress::Signed {
-            self.go_on(signer);
+            // What the proxy has kept of a body that was not hashed comes to the filter now.
+            if let Err(error) = host::continue_request() {
+                log::error!("{error}");
+            }
         }
         if progress == Progress::Waits && self.body_is_withheld(now) {
             let why = "the proxy does not show the body to the filter: set allow_on_headers_stop_iteration: true in \
@@ -298,19 +310,6 @@ impl Held {
             self.progress = self.refuse(signer, &Refusal::SigningFailed(why.to_owned()));
         }
         self.progress == Progress::Waits
-    }
-
-    /// Lets the signed request go on with what the proxy has kept of its body.
-    fn go_on(&mut self, signer: &Signer) {
-        if let Some(body) = &mut self.rechunks
-            && let Err(refusal) = body.pass(usize::MAX, self.ended)
-        {
-            self.progress = self.refuse(signer, &refusal);
-            return;
-        }
-        if let Err(error) = host::continue_request() {
-            log::error!("{error}");
-        }
     }
 
     /// Whether parts of the body have come to the proxy and none to the filter. So it is where a pause at the headers
@@ -372,7 +371,6 @@ impl SignedRequest {
                     header_size: headers.byte_size(),
                     since,
                     credentials_by,
-                    ended: ends,
                     hashed_length: None,
                     has_trailers: false,
                     progress: Progress::Waits,
@@ -432,7 +430,11 @@ impl SignedRequest {
             PayloadPlan::Known(payload) => HeldPayload::Known(payload),
             PayloadPlan::HashBody => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
         };
-        let share = signer.hold_share(headers.byte_size())?;
+        let unseen_size = match payload {
+            HeldPayload::Known(_) if !ends => head.unseen_size(),
+            _ => 0,
+        };
+        let share = signer.hold_share(headers.byte_size().saturating_add(unseen_size))?;
         let since = signer.read_clock();
         let credentials_by = (!has_credentials).then(|| since + signer.policy.credentials_wait);
         Ok(Begun::Waits { payload, since, credentials_by, share })
@@ -482,36 +484,32 @@ impl SignedRequest {
     }
 
     /// Takes what has come of the body, and goes on if that was what the request waited for.
-    fn on_body(&mut self, size: usize, ends: bool) -> Action {
+    fn on_body(&mut self, size: usize, ends: bool) -> Flow {
         if let State::Held(held) = &self.state {
             let mut held = held.borrow_mut();
             match held.on_body(&self.signer, size, ends) {
-                Progress::Waits | Progress::Answered => return Action::Pause,
+                Progress::Waits | Progress::Answered => return Flow::Stop,
                 Progress::Signed => {}
             }
-            let Some(body) = held.rechunks.take() else { return Action::Continue };
+            let rechunks = held.rechunks.take();
             drop(held);
-            self.state = State::Rechunks(body);
+            self.state = rechunks.map_or(State::Passes, State::Rechunks);
         }
         match &mut self.state {
-            State::Passes => Action::Continue,
+            State::Passes => Flow::Continue,
             State::Rechunks(body) => match body.pass(size, ends) {
-                Ok(()) => Action::Continue,
+                Ok(()) => Flow::Continue,
                 Err(refusal) => {
                     self.signer.refuse(&refusal, self.route());
                     self.state = State::Answered;
-                    Action::Pause
+                    Flow::Stop
                 }
             },
-            State::Held(_) | State::Answered => Action::Pause,
+            State::Held(_) | State::Answered => Flow::Stop,
         }
     }
-}
 
-impl Context for SignedRequest {}
-
-impl HttpContext for SignedRequest {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Flow {
         self.is_sampled = self.signer.sampling.takes_next();
         let started = self.is_sampled.then(|| self.signer.read_clock());
         let begun = self.begin(end_of_stream);
@@ -525,34 +523,36 @@ impl HttpContext for SignedRequest {
         });
         self.publish();
         match self.state {
-            State::Passes | State::Rechunks(_) => Action::Continue,
-            State::Held(_) | State::Answered => Action::Pause,
+            State::Passes | State::Rechunks(_) => Flow::Continue,
+            // Nothing need be known of the body, which streams once there are credentials.
+            State::Held(ref held) if !held.borrow().is_hashed() => Flow::StopUnread,
+            State::Held(_) | State::Answered => Flow::Stop,
         }
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let action = self.on_body(size, end_of_stream);
+    pub(crate) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Flow {
+        let flow = self.on_body(size, end_of_stream);
         self.publish();
-        action
+        flow
     }
 
     // Trailers end the body without an end of stream on it.
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+    pub(crate) fn on_request_trailers(&mut self) -> Flow {
         if let State::Held(held) = &self.state {
             held.borrow_mut().has_trailers = true;
         }
-        self.on_http_request_body(0, true)
+        self.on_request_body(0, true)
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    pub(crate) fn on_response_headers(&self) {
         if matches!(self.state, State::Answered) {
-            return Action::Continue;
+            return;
         }
-        let Some(route) = self.route() else { return Action::Continue };
-        if let Err(error) = self.on_response(route) {
+        if let Some(route) = self.route()
+            && let Err(error) = self.on_response(route)
+        {
             log::error!("{error}; the response's headers pass as they are");
         }
-        Action::Continue
     }
 }
 
