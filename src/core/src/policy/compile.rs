@@ -28,7 +28,7 @@ const HELD_REQUESTS: (u32, u32) = (1000, 100_000);
 
 /// `maxHeldBytes`: default and largest value. V8 ends a virtual machine whose memory reaches 1 GiB; half of it is left to
 /// what is copied.
-const HELD_BYTES: (u32, u32) = (48 * 1024 * 1024, 512 * 1024 * 1024);
+const HELD_BYTES: (u32, u32) = (32 * 1024 * 1024, 512 * 1024 * 1024);
 
 /// The longest life of a presigned URL, seven days. Source: AWS Signature Version 4 for API requests, `X-Amz-Expires`.
 const EXPIRES_MAX_SECONDS: u64 = 604_800;

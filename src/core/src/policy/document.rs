@@ -51,7 +51,7 @@ pub(super) struct Settings {
 
     /// How many bytes each worker may hold of such requests, headers and what Envoy buffers of bodies included: 1 to
     /// 536870912, which is half of what a filter's memory can have. A request past that is answered with 503.
-    /// Default: 50331648 (48 MiB).
+    /// Default: 33554432 (32 MiB).
     #[serde(default, deserialize_with = "not_null")]
     pub(super) max_held_bytes: Option<WholeNumber>,
 

@@ -47,7 +47,7 @@ fn the_short_form_is_a_target_under_a_prefix() {
     assert_eq!(policy.identities(), [Identity::default_chain()]);
     assert_eq!(policy.unmatched, Unmatched::Deny);
     assert_eq!(policy.credentials_wait, Duration::ZERO);
-    assert_eq!(policy.held_limits, HeldLimits { requests: 1000, bytes: 48 << 20 });
+    assert_eq!(policy.held_limits, HeldLimits { requests: 1000, bytes: 32 << 20 });
     assert_eq!(
         (route.payload, route.location, &route.algorithm),
         (PayloadMode::Auto, Location::Header, &Algorithm::SigV4)
