@@ -358,7 +358,10 @@ impl Signer {
                 }
                 Signature::Uri(presigned) => host::replace_header(Map::Request, b":path", presigned)?,
             }
-            if route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Http) {
+            let Some(target) = &route.target else { return Ok(()) };
+            // The proxy resolves hosts of the policy apart from those that clients choose.
+            self.describe(b"sigv4.host", "policy");
+            if target.scheme == Scheme::Http {
                 host::replace_header(Map::Request, UPSTREAM_SCHEME_HEADER.as_bytes(), b"http")?;
             }
             Ok(())
