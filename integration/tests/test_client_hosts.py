@@ -1,4 +1,4 @@
-"""Names that clients choose don't crowd out the policy's targets: they are resolved apart, and have a bound of their own."""
+"""Names that clients choose don't crowd out the policy's targets: they are resolved apart, within a bound."""
 
 import pytest
 
