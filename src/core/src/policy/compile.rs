@@ -105,6 +105,36 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
     }
 
     let allow_unauthenticated = allow_unauthenticated_requests.unwrap_or(true);
+    let (routes, identities) = compile_routes(routes, backstage_routes, allow_unauthenticated, top)?;
+    let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
+    if wait_ms > CREDENTIALS_WAIT_MAX_MS {
+        return Err(top.key("credentialsWaitMs").refuse(format!(
+            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
+        )));
+    }
+    let held_limits = HeldLimits {
+        requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
+        bytes: bound(max_held_bytes, HELD_BYTES, &top.key("maxHeldBytes"))?,
+    };
+    Ok(Policy {
+        matcher: Matcher::new(&routes),
+        routes,
+        identities,
+        unmatched: unmatched.unwrap_or_default(),
+        credentials_wait: Duration::from_millis(wait_ms),
+        held_limits,
+        access_log: access_log.unwrap_or(false),
+        route_metadata: route_metadata.unwrap_or(true),
+    })
+}
+
+/// Compiles the routes of a policy in either form, and what they sign as.
+fn compile_routes(
+    routes: Option<Routes>,
+    backstage_routes: Entries<RouteEntry>,
+    allow_unauthenticated: bool,
+    top: &Place,
+) -> Result<(Vec<Route>, Vec<Identity>), PolicyError> {
     let mut compiler = Compiler { allow_unauthenticated, routes: Vec::new(), identities: Vec::new() };
     let place = top.key("routes");
     match routes {
@@ -131,28 +161,7 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
     refuse_duplicates(&routes)?;
     refuse_confusable(&routes)?;
     name_apart(&mut routes);
-    let routes: Vec<Route> = routes.into_iter().map(|(route, _)| route).collect();
-
-    let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
-    if wait_ms > CREDENTIALS_WAIT_MAX_MS {
-        return Err(top.key("credentialsWaitMs").refuse(format!(
-            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
-        )));
-    }
-    let held_limits = HeldLimits {
-        requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
-        bytes: bound(max_held_bytes, HELD_BYTES, &top.key("maxHeldBytes"))?,
-    };
-    Ok(Policy {
-        matcher: Matcher::new(&routes),
-        routes,
-        identities,
-        unmatched: unmatched.unwrap_or_default(),
-        credentials_wait: Duration::from_millis(wait_ms),
-        held_limits,
-        access_log: access_log.unwrap_or(false),
-        route_metadata: route_metadata.unwrap_or(true),
-    })
+    Ok((routes.into_iter().map(|(route, _)| route).collect(), identities))
 }
 
 /// Reads a bound, whose default and largest value are given.
