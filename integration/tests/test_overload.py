@@ -147,7 +147,7 @@ def test_many_that_wait_for_credentials_do_not_slow_down_others(start_proxy, api
     # They have no body, whose length would have to be reckoned with.
     with raw.http2_heads(proxy.port, b"/role/x", [(b"content-length", b"0")], 8000):
         wait_until(lambda: proxy.envoy.stat("http.traffic.downstream_rq_active") == 8000, "all to wait")
-        assert median() < alone + 0.01
+        assert median() < alone + 0.05
 
 
 QUICK = b"GET /api/quick HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
