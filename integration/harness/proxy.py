@@ -17,6 +17,9 @@ from .process import REPOSITORY
 WASM = REPOSITORY / "dist" / "sigv4_filter.wasm"
 STOCK_CONFIGURATION = REPOSITORY / "envoy" / "envoy.yaml"
 
+# Of the policy's targets, and of hosts that clients choose.
+HTTPS_CLUSTERS = ("https", "client_hosts")
+
 
 class StockConfiguration:
     """envoy/envoy.yaml as it stands, with the places by name that a test replaces."""
@@ -96,19 +99,21 @@ class StockConfiguration:
 
     def trust(self, certificate: Path) -> None:
         """Check https targets against this authority in place of the system's."""
-        tls = self.cluster("https")["transport_socket"]["typed_config"]["common_tls_context"]
-        tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
+        for name in HTTPS_CLUSTERS:
+            tls = self.cluster(name)["transport_socket"]["typed_config"]["common_tls_context"]
+            tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
 
     def lead_https_to(self, port: int) -> None:
         """Sends what goes to any https host to a port of this machine, without TLS: names are not resolved in tests."""
         endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
-        https = self.cluster("https")
-        https.clear()
-        https.update(
-            name="https",
-            type="STATIC",
-            load_assignment={"cluster_name": "https", "endpoints": [{"lb_endpoints": [endpoint]}]},
-        )
+        for name in HTTPS_CLUSTERS:
+            cluster = self.cluster(name)
+            cluster.clear()
+            cluster.update(
+                name=name,
+                type="STATIC",
+                load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+            )
 
     def serve_tls(self, listener: str, certificate: Path, key: Path, client_authority: Path | None = None) -> None:
         """Puts a listener behind TLS; with a client authority, it takes certificates of that one, and requires none."""
@@ -128,7 +133,13 @@ class StockConfiguration:
 class Proxy(Intake):
     """A running Envoy that signs by `policy`, or else as `configuration` says; credentials go in over its socket."""
 
-    def __init__(self, directory: Path, policy: dict | None, configuration: StockConfiguration | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        policy: dict | None,
+        configuration: StockConfiguration | None = None,
+        concurrency: int = 2,
+    ):
         if not WASM.exists():
             raise FileNotFoundError(f"{WASM} is not there: run make build")
         configuration = configuration or StockConfiguration()
@@ -139,7 +150,7 @@ class Proxy(Intake):
         self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
         self.socket = self._socket_directory / "credentials.sock"
         configuration.use_socket(self.socket)
-        self.envoy = Envoy(configuration.document, directory, 2, "info", *configuration.envoy_arguments)
+        self.envoy = Envoy(configuration.document, directory, concurrency, "info", *configuration.envoy_arguments)
 
     def __enter__(self):
         try:

@@ -56,6 +56,21 @@ def http2(
         return _status(tcp)
 
 
+@contextlib.contextmanager
+def http2_heads(port: int, path: bytes, headers: Sequence[tuple[bytes, bytes]], streams: int):
+    """Opens streams, 100 on a connection, each with the same head and no end; they stay open inside the context."""
+    head = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b":path", path), *headers]
+    with contextlib.ExitStack() as connections:
+        for first in range(0, streams, 100):
+            tcp = connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            tcp.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+            # After the first one, HPACK has an octet for each header.
+            encoder = hpack.Encoder()
+            for number in range(min(100, streams - first)):
+                tcp.sendall(_frame(_HEADERS, _END_HEADERS, 1 + 2 * number, encoder.encode(head, huffman=False)))
+        yield
+
+
 def _header_frames(block: bytes):
     parts = [block[at : at + _FRAME_SIZE] for at in range(0, len(block), _FRAME_SIZE)]
     for number, part in enumerate(parts):

@@ -84,14 +84,18 @@ def s3(_s3) -> Upstream:
 def start_shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
     """Starts proxies that stay until the module's tests are done."""
     with contextlib.ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(Proxy(tmp_path_factory.mktemp("proxy"), *arguments))
+        yield lambda *arguments, **options: stack.enter_context(
+            Proxy(tmp_path_factory.mktemp("proxy"), *arguments, **options)
+        )
 
 
 @pytest.fixture
 def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
     """Starts proxies that stay until the test is done."""
     with contextlib.ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(Proxy(tmp_path_factory.mktemp("proxy"), *arguments))
+        yield lambda *arguments, **options: stack.enter_context(
+            Proxy(tmp_path_factory.mktemp("proxy"), *arguments, **options)
+        )
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, s3_route
+from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, s3_route
+from harness import aws_chunked
 from harness.process import wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
@@ -67,6 +68,46 @@ def test_all_requests_wait_for_the_first_push_and_go_on_at_once(patient_proxy, a
     for (_, options), (response, _) in zip(REQUESTS * 3, answers, strict=True):
         assert response.json["bodyLength"] == len(options.get("body", b""))
         assert response.json["verdict"]["access_key_id"] == TEMPORARY_KEY.access_key
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"headers": {"transfer-encoding": "chunked"}}, {"http2": True}],
+    ids=["with a length", "without a length", "over HTTP/2"],
+)
+def test_a_body_that_streams_waits_for_credentials_however_large_it_is(patient_proxy, s3, options):
+    body = bytes(range(256)) * (64 << 12)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(patient_proxy.request, "/unsigned/bucket/key", method="PUT", body=body, **options)
+        wait_for_streams(patient_proxy, 1)
+        time.sleep(1)
+        assert not waiting.done()
+        assert not s3.received
+        # The stream's buffer and the connection's, of 16 MiB each; the rest has to wait with the client.
+        assert patient_proxy.envoy.stat("http.traffic.downstream_cx_rx_bytes_total") < 36 << 20
+        patient_proxy.push(TEMPORARY_KEY)
+        response = waiting.result()
+
+    assert response.status == 200, response.text
+    assert response.json["bodyLength"] == len(body)
+
+
+def test_a_chunked_upload_that_waited_for_credentials_is_signed_anew(patient_proxy, s3):
+    data = bytes(range(256)) * (4 << 12)
+    path = "/unsigned/bucket/key"
+    upload = aws_chunked.upload(
+        patient_proxy.url + path, aws_chunked.SIGNED, data, STATIC_KEY, REGION, chunk_size=1 << 20
+    )
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(patient_proxy.request, path, method="PUT", headers=upload.headers, body=upload.body)
+        wait_for_streams(patient_proxy, 1)
+        time.sleep(0.3)
+        patient_proxy.push(TEMPORARY_KEY)
+        response = waiting.result()
+
+    assert response.status == 200, response.text
+    assert s3.last.accepted
+    assert aws_chunked.ChunkedBody.read(s3.last.request.body).data == data
 
 
 def test_a_push_for_another_identity_lets_nobody_go_on(patient_proxy, api):

@@ -28,6 +28,7 @@ SIGNED_AT_ONCE = {
     "get_property": 1,  # the metadata of Envoy's route
     "replace_header_map_value": 2,  # :authority and :path
     "add_header_map_value": 3,  # authorization, x-amz-date, x-amz-security-token
+    "set_property": 1,  # that the policy chose the host
 }
 # What is known of it at once, where a worker has little to do, and for one of 32 where it has much.
 LOOKED_AT_CLOSELY = {

@@ -308,7 +308,7 @@ def test_a_large_body_to_s3_streams_without_a_target_too(start_proxy, s3):
 def through(cluster: str, upstream) -> StockConfiguration:
     """All that has no target goes through a cluster of this name."""
     configuration = leading_to(upstream)
-    configuration.cluster("https")["name"] = cluster
+    configuration.cluster("client_hosts")["name"] = cluster
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
     targets["routes"][-1]["route"]["cluster"] = cluster
     return configuration

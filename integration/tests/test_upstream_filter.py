@@ -43,6 +43,7 @@ class SigningCluster(StockConfiguration):
         manager = self.http_connection_manager("traffic")
         filters = {each["name"]: each for each in manager["http_filters"]}
         manager["http_filters"] = [filters["envoy.filters.http.router"]]
+        manager["route_config"]["virtual_hosts"][0]["routes"][-1]["route"]["cluster"] = "https"
         self._signer = filters["sigv4"]
         codec = {"@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"}
         cluster = self.cluster("https")

@@ -8,6 +8,7 @@
 //! | [`aws_endpoint`] | the signing name and region that a host name tells |
 //! | [`clock_skew`] | how far the clocks of upstreams are from the proxy's |
 //! | [`credentials`] | what is pushed into the proxy, for whom, and how long it holds |
+//! | [`held`] | requests that can't go on yet: the bounds on them, and their order |
 //! | [`instant`] | points in time from text and back, without a panic |
 //! | [`intake`] | the private API through which credentials come in |
 //! | [`log_limit`] | warnings that requests can cause, kept to one a second |
@@ -22,6 +23,7 @@ pub mod authentication;
 pub mod aws_endpoint;
 pub mod clock_skew;
 pub mod credentials;
+pub mod held;
 pub mod instant;
 pub mod intake;
 pub mod log_limit;

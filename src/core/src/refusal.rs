@@ -27,6 +27,8 @@ pub enum Refusal {
         /// The identity's id.
         identity: String,
     },
+    /// The worker holds as many requests, or as much of them, as it may.
+    Overloaded,
     /// The body is malformed.
     InvalidBody(AwsChunkedError),
     /// The request can't be signed as it was sent.
@@ -115,7 +117,7 @@ impl Refusal {
             }
             Self::Unauthenticated => 401,
             Self::NoRoute => 404,
-            Self::NoCredentials { .. } => 503,
+            Self::NoCredentials { .. } | Self::Overloaded => 503,
             Self::SigningFailed(_) => 500,
         }
     }
@@ -127,15 +129,21 @@ impl Refusal {
             Self::Unauthenticated => "Unauthenticated",
             Self::NoRoute => "NoRoute",
             Self::NoCredentials { .. } => "NoCredentials",
+            Self::Overloaded => "Overloaded",
             Self::InvalidBody(_) => "InvalidBody",
             Self::UnsupportedRequest(_) => "UnsupportedRequest",
             Self::SigningFailed(_) => "SigningFailed",
         }
     }
 
-    /// Seconds after which another try makes sense: the refresher's default interval.
+    /// Seconds after which another try makes sense: the refresher's default interval, or soon, as held requests go on at
+    /// any time.
     pub fn retry_after(&self) -> Option<&'static str> {
-        matches!(self, Self::NoCredentials { .. }).then_some("5")
+        match self {
+            Self::NoCredentials { .. } => Some("5"),
+            Self::Overloaded => Some("1"),
+            _ => None,
+        }
     }
 
     /// The reply's JSON body; `route` is the matched route's prefix.
@@ -161,6 +169,10 @@ impl fmt::Display for Refusal {
                     "the proxy holds no valid credentials for identity {identity}; is credential-refresher running?"
                 )
             }
+            Self::Overloaded => f.write_str(
+                "the proxy holds as many requests, or as much of them, as it may; try again, or raise the policy's \
+                 maxHeldRequests or maxHeldBytes",
+            ),
             Self::InvalidBody(error) => write!(f, "the body is refused: {error}"),
             Self::UnsupportedRequest(cause) => write!(f, "the request can't be signed as it was sent: {cause}"),
             Self::SigningFailed(why) => write!(f, "the request could not be signed: {why}"),
@@ -196,6 +208,8 @@ mod tests {
         assert_eq!(body["error"]["route"], "/orders");
         assert!(body["error"]["message"].as_str().unwrap().contains("identity default"));
         assert_eq!((refusal.status(), refusal.retry_after()), (503, Some("5")));
+        assert_eq!((Refusal::Overloaded.status(), Refusal::Overloaded.retry_after()), (503, Some("1")));
+        assert_eq!(Refusal::NoRoute.retry_after(), None);
     }
 
     #[test]

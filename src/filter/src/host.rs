@@ -1,9 +1,8 @@
 //! The proxy's host calls that the filter uses, each one fallible and on bytes.
 //!
-//! The SDK's own wrappers panic on a status that they don't expect and on names that are not UTF-8, copy every
+//! The wrappers of proxy-wasm's SDK panic on a status that they don't expect and on names that are not UTF-8, copy every
 //! header into a vector of its own and build a path for each property. A panic ends the virtual machine, and the
-//! copies are most of what signing would cost, so the calls that a request makes are bound here. ABI: proxy-wasm
-//! 0.2.1.
+//! copies are most of what signing would cost, so the calls are bound here. ABI: proxy-wasm 0.2.1.
 
 // The one place that talks to the host. Every call passes pointers and lengths of live slices, which the host only
 // reads while the call lasts, and takes back buffers as `owned` says.
@@ -29,6 +28,7 @@ const CAS_MISMATCH: u32 = 8;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_value(
@@ -105,8 +105,8 @@ fn owned(call: &'static str, make: impl FnOnce(*mut *mut u8, *mut usize) -> u32)
     if data.is_null() || size == 0 {
         return Ok(Vec::new());
     }
-    // SAFETY: the host fills a block that it asked of the SDK's allocation export for this call, with exactly `size`
-    // bytes, as a boxed slice of that length; nobody else holds it, and the host forgets it with the call's end.
+    // SAFETY: the host fills a block that it asked of `exports::allocate` for this call, which makes a boxed slice of
+    // exactly `size` bytes; nobody else holds it, and the host forgets it with the call's end.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
@@ -132,6 +132,17 @@ pub(crate) enum Metric {
     Histogram = 2,
 }
 
+/// A level of the proxy's log.
+#[derive(Clone, Copy)]
+pub(crate) enum LogLevel {
+    Trace = 0,
+    Debug = 1,
+    Info = 2,
+    Warn = 3,
+    Error = 4,
+    Critical = 5,
+}
+
 /// A header map as the host hands it over, in one block.
 pub(crate) struct HeaderMap(Vec<u8>);
 
@@ -144,8 +155,8 @@ impl HeaderMap {
     }
 
     /// How long all names and values are together, as the proxy counts headers.
-    pub(crate) fn byte_size(&self) -> u64 {
-        self.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+    pub(crate) fn byte_size(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
     /// Names, in lower case as Envoy keeps them, and values, in the order of arrival.
@@ -186,6 +197,12 @@ pub(crate) fn replace_header(map: Map, name: &[u8], value: &[u8]) -> Result<(), 
 pub(crate) fn remove_header(map: Map, name: &[u8]) -> Result<(), HostError> {
     // SAFETY: see the module's head.
     check("remove_header_map_value", unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+}
+
+/// Writes a line of the proxy's log. There is nobody to tell if it can't.
+pub(crate) fn log(level: LogLevel, message: &str) {
+    // SAFETY: see the module's head.
+    unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
 /// The proxy's wall clock; the epoch where it gives none, which no credentials and no verifier accept.

@@ -4,10 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use secrecy::zeroize::Zeroizing;
 
+use crate::exports::Flow;
 use crate::host::{self, Buffer, HeaderMap, Map, ProxySharedData};
 use crate::root::watcher_queue;
 use sigv4_core::credentials::{CredentialStore, Watch};
@@ -122,14 +121,14 @@ impl IntakeCall {
         Self { context, intake, alive: Rc::new(()), method, path, body, answered: false }
     }
 
-    fn answer(&mut self) -> Action {
+    fn answer(&mut self) -> Flow {
         let store = CredentialStore(ProxySharedData);
         if let Some(generation) = intake::awaited_generation(&self.method, &self.path)
             && generation == store.generation()
             && self.intake.wait(self.context, generation, &self.alive)
         {
             self.answered = true;
-            return Action::Pause;
+            return Flow::Stop;
         }
         let reply = intake::answer(&store, &self.method, &self.path, &self.body, host::now());
         if reply.changed {
@@ -138,31 +137,13 @@ impl IntakeCall {
         self.send(&reply)
     }
 
-    fn send(&mut self, reply: &Reply) -> Action {
+    fn send(&mut self, reply: &Reply) -> Flow {
         self.answered = true;
         send(reply);
-        Action::Pause
+        Flow::Stop
     }
-}
 
-fn send(reply: &Reply) {
-    if reply.status >= 400 {
-        log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
-    }
-    let mut headers = vec![("cache-control", "no-store")];
-    if !reply.body.is_empty() {
-        headers.push(("content-type", "application/json"));
-    }
-    headers.extend(reply.allow.map(|methods| ("allow", methods)));
-    if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
-        log::error!("{error}");
-    }
-}
-
-impl Context for IntakeCall {}
-
-impl HttpContext for IntakeCall {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Flow {
         let Ok(headers) = HeaderMap::read(Map::Request) else {
             return self.send(&Reply::unauthenticated());
         };
@@ -183,12 +164,12 @@ impl HttpContext for IntakeCall {
         if !self.intake.policy.admits(&caller) {
             return self.send(&Reply::unauthenticated());
         }
-        if end_of_stream { self.answer() } else { Action::Pause }
+        if end_of_stream { self.answer() } else { Flow::Stop }
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Flow {
         if self.answered {
-            return Action::Pause;
+            return Flow::Stop;
         }
         // While the stream is paused, Envoy keeps the body and shows all of it so far.
         if size > MAX_BODY {
@@ -198,11 +179,25 @@ impl HttpContext for IntakeCall {
             Ok(body) => self.body = Zeroizing::new(body),
             Err(error) => log::error!("{error}"),
         }
-        if end_of_stream { self.answer() } else { Action::Pause }
+        if end_of_stream { self.answer() } else { Flow::Stop }
     }
 
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        if self.answered { Action::Pause } else { self.answer() }
+    pub(crate) fn on_request_trailers(&mut self) -> Flow {
+        if self.answered { Flow::Stop } else { self.answer() }
+    }
+}
+
+fn send(reply: &Reply) {
+    if reply.status >= 400 {
+        log::debug!("the intake answers {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
+    }
+    let mut headers = vec![("cache-control", "no-store")];
+    if !reply.body.is_empty() {
+        headers.push(("content-type", "application/json"));
+    }
+    headers.extend(reply.allow.map(|methods| ("allow", methods)));
+    if let Err(error) = host::send_local_reply(reply.status, "intake", &headers, &reply.body) {
+        log::error!("{error}");
     }
 }
 

@@ -7,6 +7,7 @@
 //! What can be decided without a proxy is in `sigv4-core`.
 #![cfg(target_arch = "wasm32")]
 
+mod exports;
 mod host;
 mod intake;
 mod local_reply;
@@ -16,14 +17,3 @@ mod request;
 mod root;
 mod sampling;
 mod signer;
-
-// The proxy calls this export when it has loaded the module; the macro makes it.
-#[allow(unsafe_code, missing_docs, unreachable_pub)]
-mod entry {
-    use proxy_wasm::traits::RootContext;
-
-    proxy_wasm::main! {{
-        crate::logger::start();
-        proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::new(crate::root::Root::default()) });
-    }}
-}

@@ -2,11 +2,8 @@
 
 use std::cell::RefCell;
 
+use crate::host::{self, LogLevel};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::LogLevel;
-
-use crate::host;
 use sigv4_core::log_limit::{LogLimit, UNLIMITED};
 
 thread_local! {
@@ -21,12 +18,7 @@ pub(crate) fn start() {
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Debug);
     }
-    std::panic::set_hook(Box::new(|panic| write(LogLevel::Critical, &panic.to_string())));
-}
-
-fn write(level: LogLevel, message: &str) {
-    // There is nobody else to tell.
-    let _ = hostcalls::log(level, message);
+    std::panic::set_hook(Box::new(|panic| host::log(LogLevel::Critical, &panic.to_string())));
 }
 
 impl Log for Logger {
@@ -50,8 +42,8 @@ impl Log for Logger {
         };
         match left_out {
             None => {}
-            Some(0) => write(level, &record.args().to_string()),
-            Some(more) => write(level, &format!("{} ({more} more like it were left out)", record.args())),
+            Some(0) => host::log(level, &record.args().to_string()),
+            Some(more) => host::log(level, &format!("{} ({more} more like it were left out)", record.args())),
         }
     }
 

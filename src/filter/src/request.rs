@@ -4,14 +4,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
-
+use crate::exports::Flow;
 use crate::host::{self, Buffer, HeaderMap, HostError, Map};
 use crate::intake::has_client_certificate;
 use crate::signer::{Signed, Signer};
 use sigv4_core::authentication;
 use sigv4_core::clock_skew;
+use sigv4_core::held::{HeldShare, Overloaded};
 use sigv4_core::path::SafePath;
 use sigv4_core::payload::{BodyFacts, PayloadPlan, is_event_stream};
 use sigv4_core::policy::{self, CopySourceError, HeaderRules, Policy, Route, UPSTREAM_SCHEME_HEADER, Unmatched};
@@ -22,6 +21,9 @@ use sigv4_core::signing::{
 
 /// How long a body may be late before it is checked whether it came and was not shown to the filter.
 const BODY_CHECK: Duration = Duration::from_secs(1);
+
+/// What the proxy may buffer of a body, where the filter is not shown how much: the stock listener's bound.
+const FULL_BUFFER: usize = 16 * 1024 * 1024;
 
 /// The context of one HTTP stream.
 pub(crate) struct SignedRequest {
@@ -41,7 +43,7 @@ enum State {
     /// Signed, or not to be signed.
     Passes,
     /// Signed, and the chunks of its body are signed anew as they pass.
-    Rechunks(Box<AwsChunkedBody>),
+    Rechunks(Rechunked),
     /// Shared with the signer, whose clock may sign or refuse it.
     Held(Rc<RefCell<Held>>),
     /// The client has its answer.
@@ -62,7 +64,7 @@ pub(crate) struct RequestHead<'a> {
     /// Whether a header names another object, to S3.
     names_copy_source: bool,
     is_event_stream: bool,
-    has_content_length: bool,
+    content_length: Option<u64>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -70,7 +72,7 @@ impl<'a> RequestHead<'a> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
         let (mut sends_owned, mut is_upgrade) = (false, false);
-        let (mut sent_event_stream, mut has_content_length, mut names_copy_source) = (false, false, false);
+        let (mut sent_event_stream, mut content_length, mut names_copy_source) = (false, None, false);
         for (name, value) in headers.iter() {
             match name {
                 b":method" => method = value,
@@ -82,7 +84,7 @@ impl<'a> RequestHead<'a> {
                     content_sha256 = Some(value);
                 }
                 b"content-type" => sent_event_stream |= is_event_stream(value),
-                b"content-length" => has_content_length = true,
+                b"content-length" => content_length = Some(parse_number(value).unwrap_or(u64::MAX)),
                 b"x-amz-decoded-content-length" => decoded_content_length = parse_number(value),
                 b"upgrade" => is_upgrade = value.eq_ignore_ascii_case(b"websocket"),
                 _ => names_copy_source |= policy::copy_source_header(name).is_some(),
@@ -103,8 +105,14 @@ impl<'a> RequestHead<'a> {
             is_upgrade,
             names_copy_source,
             is_event_stream: sent_event_stream,
-            has_content_length,
+            content_length,
         })
+    }
+
+    /// How much of the body the proxy may buffer unseen.
+    fn unseen_size(&self) -> usize {
+        let length = self.content_length.and_then(|length| usize::try_from(length).ok());
+        length.map_or(FULL_BUFFER, |length| length.min(FULL_BUFFER))
     }
 
     /// The authority without its port.
@@ -124,27 +132,34 @@ enum Begun {
         payload: HeldPayload,
         since: SystemTime,
         credentials_by: Option<SystemTime>,
+        share: HeldShare,
     },
 }
 
-/// A request that is held back at its headers.
+/// A request that is held back at its headers. They stay as they are with the proxy, and are read again to sign them.
 pub(crate) struct Held {
     route: usize,
     payload: HeldPayload,
+    /// What it takes of what the worker may hold; `None` once it goes on.
+    share: Option<HeldShare>,
+    /// The size of its headers.
+    header_size: usize,
     since: SystemTime,
     /// Until when the request may wait for credentials; `None` where they are there already.
     credentials_by: Option<SystemTime>,
-    /// Its headers, which stay as they are while it is held.
-    headers: HeaderMap,
-    /// The whole request has come.
-    ended: bool,
     /// The length of a body that was hashed, once it is whole.
     hashed_length: Option<usize>,
     /// Trailers follow the body.
     has_trailers: bool,
     progress: Progress,
     /// Once signed: what signs the chunks of its body anew.
-    rechunks: Option<Box<AwsChunkedBody>>,
+    rechunks: Option<Rechunked>,
+}
+
+/// An `aws-chunked` body whose chunks are signed anew, and what it takes of what the worker may hold.
+pub(crate) struct Rechunked {
+    pub(crate) body: Box<AwsChunkedBody>,
+    pub(crate) share: HeldShare,
 }
 
 enum HeldPayload {
@@ -163,13 +178,26 @@ enum Progress {
 }
 
 impl Held {
+    /// Whether it is signed with the hash of its body, which has to be seen for that.
+    fn is_hashed(&self) -> bool {
+        matches!(self.payload, HeldPayload::Hashing { .. })
+    }
+
     /// Whether it waits for credentials rather than for its body.
     pub(crate) fn waits_for_credentials(&self) -> bool {
         self.credentials_by.is_some()
     }
 
+    /// When its wait for credentials ends.
+    pub(crate) fn credentials_by(&self) -> Option<SystemTime> {
+        self.credentials_by
+    }
+
     /// Takes the part of the body that has come.
-    fn hash(&mut self, available: usize) -> Result<(), Refusal> {
+    fn take_body(&mut self, available: usize) -> Result<(), Refusal> {
+        if let Some(share) = &mut self.share {
+            share.set_bytes(self.header_size.saturating_add(available)).map_err(|Overloaded| Refusal::Overloaded)?;
+        }
         if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
             let part = host::buffer(Buffer::RequestBody, *seen, available.saturating_sub(*seen)).map_err(failed)?;
             hasher.update(&part);
@@ -180,7 +208,6 @@ impl Held {
 
     /// The body is whole.
     fn body_ends(&mut self) {
-        self.ended = true;
         if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
             self.hashed_length = Some(*seen);
             self.payload = HeldPayload::Known(std::mem::take(hasher).finish());
@@ -197,6 +224,10 @@ impl Held {
                 Ok(Progress::Waits) | Err(_) => {}
             }
             self.progress = tried.unwrap_or_else(|refusal| self.refuse(signer, &refusal));
+            // What the client still owes to a refused request stays with the proxy until the stream ends.
+            if self.progress == Progress::Signed {
+                self.share = None;
+            }
         }
         self.progress
     }
@@ -213,10 +244,11 @@ impl Held {
             }
         }
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waits) };
-        let head = RequestHead::of(&self.headers)?;
-        Ok(match signer.sign(route, &self.headers, &head, payload, now)? {
-            Signed::Here(rechunks) => {
-                self.rechunks = rechunks;
+        let headers = HeaderMap::read(Map::Request).map_err(failed)?;
+        let head = RequestHead::of(&headers)?;
+        Ok(match signer.sign(route, &headers, &head, payload, now)? {
+            Signed::Here(body) => {
+                self.rechunks = body.map(|body| signer.rechunked(body));
                 self.set_content_length(&head)?;
                 Progress::Signed
             }
@@ -228,7 +260,7 @@ impl Held {
     /// Not with trailers, which HTTP/1.1 has behind a chunked body only.
     fn set_content_length(&self, head: &RequestHead<'_>) -> Result<(), Refusal> {
         match self.hashed_length {
-            Some(length) if !head.has_content_length && !self.has_trailers => {
+            Some(length) if head.content_length.is_none() && !self.has_trailers => {
                 host::add_header(Map::Request, b"content-length", length.to_string().as_bytes()).map_err(failed)
             }
             _ => Ok(()),
@@ -238,7 +270,7 @@ impl Held {
     /// Takes what has come of the body, in a callback of its stream.
     fn on_body(&mut self, signer: &Signer, size: usize, ends: bool) -> Progress {
         if self.progress == Progress::Waits {
-            if let Err(refusal) = self.hash(size) {
+            if let Err(refusal) = self.take_body(size) {
                 self.progress = self.refuse(signer, &refusal);
             }
             if ends {
@@ -259,14 +291,17 @@ impl Held {
         Progress::Answered
     }
 
-    /// The clock's look at it, outside a callback of its stream. Whether it is still to be looked after.
+    /// Goes on outside a callback of its stream if it can, or ends if it has waited too long. Returns whether it still waits.
     pub(crate) fn look_after(&mut self, signer: &Signer, now: SystemTime) -> bool {
         if self.progress != Progress::Waits {
             return false;
         }
         let progress = self.advance(signer, now);
         if progress == Progress::Signed {
-            self.go_on(signer);
+            // What the proxy has kept of a body that was not hashed comes to the filter now.
+            if let Err(error) = host::continue_request() {
+                log::error!("{error}");
+            }
         }
         if progress == Progress::Waits && self.body_is_withheld(now) {
             let why = "the proxy does not show the body to the filter: set allow_on_headers_stop_iteration: true in \
@@ -277,25 +312,33 @@ impl Held {
         self.progress == Progress::Waits
     }
 
-    /// Lets the signed request go on with what the proxy has kept of its body.
-    fn go_on(&mut self, signer: &Signer) {
-        if let Some(body) = &mut self.rechunks
-            && let Err(refusal) = rechunk(body, usize::MAX, self.ended)
-        {
-            self.progress = self.refuse(signer, &refusal);
-            return;
-        }
-        if let Err(error) = host::continue_request() {
-            log::error!("{error}");
-        }
-    }
-
     /// Whether parts of the body have come to the proxy and none to the filter. So it is where a pause at the headers
     /// stops the body too.
     fn body_is_withheld(&self, now: SystemTime) -> bool {
+        self.is_body_unseen() && self.is_body_late(now) && request_size() > self.header_size as u64
+    }
+
+    pub(crate) fn is_body_unseen(&self) -> bool {
         matches!(self.payload, HeldPayload::Hashing { seen: 0, .. })
-            && now.duration_since(self.since).is_ok_and(|held| held >= BODY_CHECK)
-            && request_size() > self.headers.byte_size()
+    }
+
+    /// Whether its body could be here, if the proxy showed it.
+    pub(crate) fn is_body_late(&self, now: SystemTime) -> bool {
+        now.duration_since(self.since).is_ok_and(|held| held >= BODY_CHECK)
+    }
+}
+
+impl Rechunked {
+    /// Signs the first `size` bytes that the proxy holds of the body anew, in their place.
+    fn pass(&mut self, size: usize, ends: bool) -> Result<(), Refusal> {
+        let part = host::buffer(Buffer::RequestBody, 0, size).map_err(failed)?;
+        if !part.is_empty() {
+            let mut signed = Vec::new();
+            self.body.push(&part, &mut signed).map_err(Refusal::InvalidBody)?;
+            host::replace_buffer(Buffer::RequestBody, part.len(), &signed).map_err(failed)?;
+            self.share.set_bytes(self.body.held_bytes()).map_err(|Overloaded| Refusal::Overloaded)?;
+        }
+        if ends { self.body.finish().map_err(Refusal::InvalidBody) } else { Ok(()) }
     }
 }
 
@@ -318,16 +361,16 @@ impl SignedRequest {
         }
         match self.begin_on(&signer, route, &headers, &head, ends)? {
             Begun::Decided(state) => Ok(state),
-            Begun::Waits { payload, since, credentials_by } => {
+            Begun::Waits { payload, since, credentials_by, share } => {
                 // Envoy itself answers should the body outgrow its buffer, and that answer can name the route.
                 signer.describe(b"sigv4.route", &route.name);
                 let held = Rc::new(RefCell::new(Held {
                     route: route.index,
-                    headers,
                     payload,
+                    share: Some(share),
+                    header_size: headers.byte_size(),
                     since,
                     credentials_by,
-                    ended: ends,
                     hashed_length: None,
                     has_trailers: false,
                     progress: Progress::Waits,
@@ -380,16 +423,21 @@ impl SignedRequest {
                     Signed::Here(Some(body)) if ends => {
                         body.finish().map(|()| State::Passes).map_err(Refusal::InvalidBody)?
                     }
-                    Signed::Here(Some(body)) => State::Rechunks(body),
+                    Signed::Here(Some(body)) => State::Rechunks(signer.rechunked(body)),
                     Signed::Elsewhere => State::Answered,
                 }));
             }
             PayloadPlan::Known(payload) => HeldPayload::Known(payload),
             PayloadPlan::HashBody => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
         };
+        let unseen_size = match payload {
+            HeldPayload::Known(_) if !ends => head.unseen_size(),
+            _ => 0,
+        };
+        let share = signer.hold_share(headers.byte_size().saturating_add(unseen_size))?;
         let since = signer.read_clock();
         let credentials_by = (!has_credentials).then(|| since + signer.policy.credentials_wait);
-        Ok(Begun::Waits { payload, since, credentials_by })
+        Ok(Begun::Waits { payload, since, credentials_by, share })
     }
 
     /// What became of a request at its headers, in the word that is counted; `None` where that is not decided, or there was
@@ -436,36 +484,32 @@ impl SignedRequest {
     }
 
     /// Takes what has come of the body, and goes on if that was what the request waited for.
-    fn on_body(&mut self, size: usize, ends: bool) -> Action {
+    fn on_body(&mut self, size: usize, ends: bool) -> Flow {
         if let State::Held(held) = &self.state {
             let mut held = held.borrow_mut();
             match held.on_body(&self.signer, size, ends) {
-                Progress::Waits | Progress::Answered => return Action::Pause,
+                Progress::Waits | Progress::Answered => return Flow::Stop,
                 Progress::Signed => {}
             }
-            let Some(body) = held.rechunks.take() else { return Action::Continue };
+            let rechunks = held.rechunks.take();
             drop(held);
-            self.state = State::Rechunks(body);
+            self.state = rechunks.map_or(State::Passes, State::Rechunks);
         }
         match &mut self.state {
-            State::Passes => Action::Continue,
-            State::Rechunks(body) => match rechunk(body, size, ends) {
-                Ok(()) => Action::Continue,
+            State::Passes => Flow::Continue,
+            State::Rechunks(body) => match body.pass(size, ends) {
+                Ok(()) => Flow::Continue,
                 Err(refusal) => {
                     self.signer.refuse(&refusal, self.route());
                     self.state = State::Answered;
-                    Action::Pause
+                    Flow::Stop
                 }
             },
-            State::Held(_) | State::Answered => Action::Pause,
+            State::Held(_) | State::Answered => Flow::Stop,
         }
     }
-}
 
-impl Context for SignedRequest {}
-
-impl HttpContext for SignedRequest {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(crate) fn on_request_headers(&mut self, end_of_stream: bool) -> Flow {
         self.is_sampled = self.signer.sampling.takes_next();
         let started = self.is_sampled.then(|| self.signer.read_clock());
         let begun = self.begin(end_of_stream);
@@ -479,34 +523,36 @@ impl HttpContext for SignedRequest {
         });
         self.publish();
         match self.state {
-            State::Passes | State::Rechunks(_) => Action::Continue,
-            State::Held(_) | State::Answered => Action::Pause,
+            State::Passes | State::Rechunks(_) => Flow::Continue,
+            // Nothing need be known of the body, which streams once there are credentials.
+            State::Held(ref held) if !held.borrow().is_hashed() => Flow::StopUnread,
+            State::Held(_) | State::Answered => Flow::Stop,
         }
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let action = self.on_body(size, end_of_stream);
+    pub(crate) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Flow {
+        let flow = self.on_body(size, end_of_stream);
         self.publish();
-        action
+        flow
     }
 
     // Trailers end the body without an end of stream on it.
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+    pub(crate) fn on_request_trailers(&mut self) -> Flow {
         if let State::Held(held) = &self.state {
             held.borrow_mut().has_trailers = true;
         }
-        self.on_http_request_body(0, true)
+        self.on_request_body(0, true)
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    pub(crate) fn on_response_headers(&self) {
         if matches!(self.state, State::Answered) {
-            return Action::Continue;
+            return;
         }
-        let Some(route) = self.route() else { return Action::Continue };
-        if let Err(error) = self.on_response(route) {
+        if let Some(route) = self.route()
+            && let Err(error) = self.on_response(route)
+        {
             log::error!("{error}; the response's headers pass as they are");
         }
-        Action::Continue
     }
 }
 
@@ -629,17 +675,6 @@ fn ask_route_metadata(policy: &Policy) -> Result<Option<RouteMetadata<'_>>, Refu
         let name = String::from_utf8_lossy(&name);
         Refusal::SigningFailed(format!("Envoy's route metadata names {name:?}, which is no route of the policy"))
     })
-}
-
-/// Signs the first `size` bytes that the proxy holds of a chunked body anew, in their place.
-fn rechunk(body: &mut AwsChunkedBody, size: usize, ends: bool) -> Result<(), Refusal> {
-    let part = host::buffer(Buffer::RequestBody, 0, size).map_err(failed)?;
-    if !part.is_empty() {
-        let mut signed = Vec::with_capacity(part.len());
-        body.push(&part, &mut signed).map_err(Refusal::InvalidBody)?;
-        host::replace_buffer(Buffer::RequestBody, part.len(), &signed).map_err(failed)?;
-    }
-    if ends { body.finish().map_err(Refusal::InvalidBody) } else { Ok(()) }
 }
 
 fn parse_number(value: &[u8]) -> Option<u64> {

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
-
+use crate::exports::{Flow, Stream};
 use crate::host::{self, Buffer};
 use crate::intake::{Intake, IntakeCall};
 use crate::request::SignedRequest;
@@ -12,6 +10,7 @@ use crate::signer::Signer;
 use sigv4_core::intake::IntakePolicy;
 use sigv4_core::log_limit::UNLIMITED;
 use sigv4_core::policy::Policy;
+use sigv4_core::refusal::Refusal;
 
 /// The root context: one for each plugin configuration and worker.
 #[derive(Default)]
@@ -43,6 +42,40 @@ impl Root {
         })
     }
 
+    /// Takes the plugin's configuration, and whether it can be used.
+    pub(crate) fn on_configure(&mut self) -> bool {
+        match self.configure() {
+            Ok(()) => true,
+            Err(error) => {
+                log::error!(target: UNLIMITED, "the configuration is refused: {error}");
+                false
+            }
+        }
+    }
+
+    pub(crate) fn on_tick(&self) {
+        match &self.role {
+            Role::Signer(signer) => signer.tick(),
+            Role::Intake(intake) => intake.tick(),
+            Role::None => {}
+        }
+    }
+
+    pub(crate) fn on_queue_ready(&self, queue: u32) {
+        if let Role::Signer(signer) = &self.role {
+            signer.woken(queue);
+        }
+    }
+
+    /// Returns the context of a stream that begins.
+    pub(crate) fn stream(&self, context: u32) -> Stream {
+        match &self.role {
+            Role::Signer(signer) => Stream::Signed(Box::new(SignedRequest::new(context, Rc::clone(signer)))),
+            Role::Intake(intake) => Stream::Intake(Box::new(IntakeCall::new(context, Rc::clone(intake)))),
+            Role::None => Stream::Unconfigured,
+        }
+    }
+
     fn take_role(&mut self, configuration: &[u8]) -> Result<(), String> {
         self.role = if IntakePolicy::is_meant(configuration) {
             let policy = IntakePolicy::from_json(configuration).map_err(|error| error.to_string())?;
@@ -56,57 +89,10 @@ impl Root {
     }
 }
 
-impl Context for Root {}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _: usize) -> bool {
-        match self.configure() {
-            Ok(()) => true,
-            Err(error) => {
-                log::error!(target: UNLIMITED, "the configuration is refused: {error}");
-                false
-            }
-        }
-    }
-
-    fn on_tick(&mut self) {
-        match &self.role {
-            Role::Signer(signer) => signer.tick(),
-            Role::Intake(intake) => intake.tick(),
-            Role::None => {}
-        }
-    }
-
-    fn on_queue_ready(&mut self, queue: u32) {
-        if let Role::Signer(signer) = &self.role {
-            signer.woken(queue);
-        }
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-
-    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
-        match &self.role {
-            Role::Signer(signer) => Some(Box::new(SignedRequest::new(context_id, Rc::clone(signer)))),
-            Role::Intake(intake) => Some(Box::new(IntakeCall::new(context_id, Rc::clone(intake)))),
-            Role::None => Some(Box::new(Unconfigured)),
-        }
-    }
-}
-
-/// Holds every request: without a configuration nothing is known of what is to be signed.
-struct Unconfigured;
-
-impl Context for Unconfigured {}
-
-impl HttpContext for Unconfigured {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> proxy_wasm::types::Action {
-        let refusal = sigv4_core::refusal::Refusal::SigningFailed("the filter has no configuration".to_owned());
-        crate::local_reply::send(&refusal, None);
-        proxy_wasm::types::Action::Pause
-    }
+/// Refuses a request: without a configuration nothing is known of what is to be signed.
+pub(crate) fn refuse_unconfigured() -> Flow {
+    crate::local_reply::send(&Refusal::SigningFailed("the filter has no configuration".to_owned()), None);
+    Flow::Stop
 }
 
 /// The name of the queue that wakes the watcher of a place.

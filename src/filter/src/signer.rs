@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -10,12 +10,13 @@ use sha2::{Digest, Sha256};
 use crate::host::{self, HeaderMap, HostError, Map, ProxySharedData};
 use crate::local_reply;
 use crate::metrics::Metrics;
-use crate::request::{Held, RequestHead};
+use crate::request::{Held, Rechunked, RequestHead};
 use crate::root::watcher_queue;
 use crate::sampling::Sampling;
 use sigv4_core::aws_endpoint;
 use sigv4_core::clock_skew::{ClockSkew, SkewGauges};
 use sigv4_core::credentials::{CredentialStore, SetError, Watch};
+use sigv4_core::held::{HeldQueue, HeldShare, HeldTotals, Overloaded};
 use sigv4_core::path;
 use sigv4_core::policy::{self, Location, Policy, Route, Scheme, ScopeSource, UPSTREAM_SCHEME_HEADER};
 use sigv4_core::refusal::{Refusal, UnsupportedRequest};
@@ -30,6 +31,14 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often while requests wait for credentials, so that none waits noticeably longer than its policy says.
 const WAITING_TICK: Duration = Duration::from_millis(20);
 
+/// How many requests whose body is late are looked at in a tick.
+const LATE_BODIES: usize = 100;
+
+thread_local! {
+    /// What this worker holds, under whichever policy. A virtual machine is one thread.
+    static HELD_TOTALS: Rc<HeldTotals> = Rc::default();
+}
+
 /// Stands for the life of credentials without an expiry: a number that no alert for short ones is above.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -41,7 +50,10 @@ pub(crate) struct Signer {
     store: CredentialStore<ProxySharedData>,
     credentials: RefCell<HeldCredentials>,
     signing: RefCell<Signing>,
-    held: RefCell<Vec<(u32, Weak<RefCell<Held>>)>>,
+    /// Requests that wait for credentials.
+    waiting: RefCell<HeldQueue<RefCell<Held>>>,
+    /// Requests whose body has not come yet; of some it has.
+    bodiless: RefCell<HeldQueue<RefCell<Held>>>,
     watcher: Cell<Option<usize>>,
     watch: Cell<Watch>,
     ticks_fast: Cell<bool>,
@@ -87,7 +99,8 @@ impl Signer {
             // No generation of the store, so that what is held already is read with the first look.
             credentials: RefCell::new(HeldCredentials { generation: u64::MAX, by_identity }),
             signing: RefCell::default(),
-            held: RefCell::default(),
+            waiting: RefCell::default(),
+            bodiless: RefCell::default(),
             watcher: Cell::new(None),
             watch: Cell::new(Watch::new(host::now())),
             ticks_fast: Cell::new(false),
@@ -105,20 +118,20 @@ impl Signer {
     /// Renews the leases, looks for changes and sees to the requests that are held.
     pub(crate) fn tick(&self) {
         let now = self.read_clock();
-        if let Err(error) = self.renew_leases(now) {
-            log::error!("{error}; will be tried again");
-        }
-        self.reload();
-        self.exchange_clock_skew(now);
-        self.advance_held(now);
-        self.metrics.publish();
+        self.reload_and_advance(now);
         // The clock ticks faster while requests wait for credentials.
-        if now.duration_since(self.last_second.get()).is_ok_and(|passed| passed < TICK) {
+        if now.duration_since(self.last_second.get()).is_ok_and(|passed| passed < TICK - WAITING_TICK) {
             return;
         }
         self.last_second.set(now);
+        if let Err(error) = self.renew_leases(now) {
+            log::error!("{error}; will be tried again");
+        }
+        self.exchange_clock_skew(now);
+        self.check_late_bodies(now);
         self.show_remaining_life(now);
         self.sampling.new_second();
+        self.metrics.publish();
     }
 
     /// Reads the proxy's clock.
@@ -138,9 +151,7 @@ impl Signer {
         if let Err(error) = host::drain_queue(queue) {
             log::error!("{error}");
         }
-        self.reload();
-        self.advance_held(self.read_clock());
-        self.metrics.publish();
+        self.reload_and_advance(self.read_clock());
     }
 
     fn renew_leases(&self, now: SystemTime) -> Result<(), SetError> {
@@ -161,11 +172,12 @@ impl Signer {
         Ok(())
     }
 
-    /// Takes over what the shared data holds, if it has changed since the last look.
-    fn reload(&self) {
+    /// Takes over what the shared data holds, if it has changed since the last look, and whether it has.
+    fn reload(&self) -> bool {
         let generation = self.store.generation();
         let mut credentials = self.credentials.borrow_mut();
-        if generation != credentials.generation {
+        let changed = generation != credentials.generation;
+        if changed {
             for (held, identity) in credentials.by_identity.iter_mut().zip(self.policy.identities()) {
                 let now_held = self.store.get(identity.id());
                 // What is the same keeps the keys that were derived from it.
@@ -175,6 +187,7 @@ impl Signer {
             }
             credentials.generation = generation;
         }
+        changed
     }
 
     fn show_remaining_life(&self, now: SystemTime) {
@@ -189,26 +202,68 @@ impl Signer {
 
     /// Takes note of a request that is held, to look after it until it goes on.
     pub(crate) fn hold(&self, context: u32, held: &Rc<RefCell<Held>>) {
-        self.held.borrow_mut().push((context, Rc::downgrade(held)));
         if held.borrow().waits_for_credentials() {
+            self.waiting.borrow_mut().push(context, held);
             self.tick_every(WAITING_TICK);
+        } else {
+            self.bodiless.borrow_mut().push(context, held);
         }
     }
 
-    /// Lets go on what can go on, and ends what has waited too long.
-    fn advance_held(&self, now: SystemTime) {
-        let mut waiting = false;
-        self.held.borrow_mut().retain(|(context, held)| {
-            let Some(held) = held.upgrade() else { return false };
-            if let Err(error) = host::act_on(*context) {
-                log::error!("{error}");
-                return false;
+    /// Returns a share for a request that is about to be held, with headers of this size.
+    pub(crate) fn hold_share(&self, header_size: usize) -> Result<HeldShare, Refusal> {
+        let limits = self.policy.held_limits;
+        HELD_TOTALS
+            .with(|totals| HeldShare::of_request(totals, limits))
+            .and_then(|mut share| share.set_bytes(header_size).map(|()| share))
+            .map_err(|Overloaded| Refusal::Overloaded)
+    }
+
+    /// Begins to sign a body's chunks anew.
+    pub(crate) fn rechunked(&self, body: Box<AwsChunkedBody>) -> Rechunked {
+        let share = HELD_TOTALS.with(|totals| HeldShare::of_parts(totals, self.policy.held_limits));
+        Rechunked { body, share }
+    }
+
+    /// Takes over credentials that changed, and looks after requests that wait for some: with a change after all of them,
+    /// else after those that have waited as long as they may.
+    fn reload_and_advance(&self, now: SystemTime) {
+        let changed = self.reload();
+        let mut waiting = self.waiting.take();
+        while let Some((context, held)) =
+            waiting.pop_due(|held| changed || held.borrow().credentials_by().is_none_or(|by| now >= by))
+        {
+            if self.look_after(context, &held, now) {
+                self.hold(context, &held);
             }
-            let still_held = held.borrow_mut().look_after(self, now);
-            waiting |= still_held && held.borrow().waits_for_credentials();
-            still_held
-        });
-        self.tick_every(if waiting { WAITING_TICK } else { TICK });
+        }
+        if !waiting.is_empty() {
+            self.waiting.replace(waiting);
+        }
+        self.tick_every(if self.waiting.borrow().is_empty() { TICK } else { WAITING_TICK });
+        self.metrics.publish();
+    }
+
+    /// Looks after the requests of which no body was seen for a while, those that came first first.
+    fn check_late_bodies(&self, now: SystemTime) {
+        let mut bodiless = self.bodiless.borrow_mut();
+        for _ in 0..bodiless.len().min(LATE_BODIES) {
+            let Some((context, held)) = bodiless.pop_due(|held| held.borrow().is_body_late(now)) else { return };
+            if self.look_after(context, &held, now) && held.borrow().is_body_unseen() {
+                bodiless.push(context, &held);
+            }
+        }
+    }
+
+    /// Returns whether the request still waits.
+    fn look_after(&self, context: u32, held: &RefCell<Held>, now: SystemTime) -> bool {
+        match host::act_on(context) {
+            Ok(()) => held.borrow_mut().look_after(self, now),
+            Err(error) => {
+                log::error!("{error}");
+                false
+            }
+        }
     }
 
     fn tick_every(&self, period: Duration) {
@@ -311,7 +366,10 @@ impl Signer {
                 }
                 Signature::Uri(presigned) => host::replace_header(Map::Request, b":path", presigned)?,
             }
-            if route.target.as_ref().is_some_and(|target| target.scheme == Scheme::Http) {
+            let Some(target) = &route.target else { return Ok(()) };
+            // The proxy resolves hosts of the policy apart from those that clients choose.
+            self.describe(b"sigv4.host", "policy");
+            if target.scheme == Scheme::Http {
                 host::replace_header(Map::Request, UPSTREAM_SCHEME_HEADER.as_bytes(), b"http")?;
             }
             Ok(())

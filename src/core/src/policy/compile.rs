@@ -17,10 +17,18 @@ use super::matcher::{Matcher, PREFIX_MAX, PrefixSegments};
 use super::{Algorithm, Location, PayloadMode, Policy, Route, Scheme, ScopeSource, Target, path_syntax};
 use crate::aws_endpoint::{self, S3Host, before, s3_host};
 use crate::credentials::{DEFAULT_SESSION_NAME, Identity, Role};
+use crate::held::HeldLimits;
 use crate::signing::Scope;
 
 /// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
 const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
+
+/// `maxHeldRequests`: default and largest value. With the next one it fits a sidecar of 256 MiB with two workers.
+const HELD_REQUESTS: (u32, u32) = (1000, 100_000);
+
+/// `maxHeldBytes`: default and largest value. V8 ends a virtual machine whose memory reaches 1 GiB; half of it is left to
+/// what is copied.
+const HELD_BYTES: (u32, u32) = (32 * 1024 * 1024, 512 * 1024 * 1024);
 
 /// The longest life of a presigned URL, seven days. Source: AWS Signature Version 4 for API requests, `X-Amz-Expires`.
 const EXPIRES_MAX_SECONDS: u64 = 604_800;
@@ -72,6 +80,8 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
         unmatched,
         allow_unauthenticated_requests,
         credentials_wait_ms,
+        max_held_requests,
+        max_held_bytes,
         access_log,
         route_metadata,
         proxysigv4,
@@ -82,6 +92,8 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
             && unmatched.is_none()
             && allow_unauthenticated_requests.is_none()
             && credentials_wait_ms.is_none()
+            && max_held_requests.is_none()
+            && max_held_bytes.is_none()
             && access_log.is_none()
             && route_metadata.is_none()
             && backstage_routes.0.is_empty();
@@ -93,6 +105,36 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
     }
 
     let allow_unauthenticated = allow_unauthenticated_requests.unwrap_or(true);
+    let (routes, identities) = compile_routes(routes, backstage_routes, allow_unauthenticated, top)?;
+    let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
+    if wait_ms > CREDENTIALS_WAIT_MAX_MS {
+        return Err(top.key("credentialsWaitMs").refuse(format!(
+            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
+        )));
+    }
+    let held_limits = HeldLimits {
+        requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
+        bytes: bound(max_held_bytes, HELD_BYTES, &top.key("maxHeldBytes"))?,
+    };
+    Ok(Policy {
+        matcher: Matcher::new(&routes),
+        routes,
+        identities,
+        unmatched: unmatched.unwrap_or_default(),
+        credentials_wait: Duration::from_millis(wait_ms),
+        held_limits,
+        access_log: access_log.unwrap_or(false),
+        route_metadata: route_metadata.unwrap_or(true),
+    })
+}
+
+/// Compiles the routes of a policy in either form, and what they sign as.
+fn compile_routes(
+    routes: Option<Routes>,
+    backstage_routes: Entries<RouteEntry>,
+    allow_unauthenticated: bool,
+    top: &Place,
+) -> Result<(Vec<Route>, Vec<Identity>), PolicyError> {
     let mut compiler = Compiler { allow_unauthenticated, routes: Vec::new(), identities: Vec::new() };
     let place = top.key("routes");
     match routes {
@@ -119,23 +161,16 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
     refuse_duplicates(&routes)?;
     refuse_confusable(&routes)?;
     name_apart(&mut routes);
-    let routes: Vec<Route> = routes.into_iter().map(|(route, _)| route).collect();
+    Ok((routes.into_iter().map(|(route, _)| route).collect(), identities))
+}
 
-    let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
-    if wait_ms > CREDENTIALS_WAIT_MAX_MS {
-        return Err(top.key("credentialsWaitMs").refuse(format!(
-            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
-        )));
+/// Reads a bound, whose default and largest value are given.
+fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), place: &Place) -> Result<u32, PolicyError> {
+    match written.map(|WholeNumber(number)| u32::try_from(number).unwrap_or(u32::MAX)) {
+        None => Ok(default),
+        Some(number) if (1..=most).contains(&number) => Ok(number),
+        Some(_) => Err(place.refuse(format!("is out of range; write 1 to {most}"))),
     }
-    Ok(Policy {
-        matcher: Matcher::new(&routes),
-        routes,
-        identities,
-        unmatched: unmatched.unwrap_or_default(),
-        credentials_wait: Duration::from_millis(wait_ms),
-        access_log: access_log.unwrap_or(false),
-        route_metadata: route_metadata.unwrap_or(true),
-    })
 }
 
 /// What grows while routes are compiled.

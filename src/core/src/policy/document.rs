@@ -44,6 +44,17 @@ pub(super) struct Settings {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) credentials_wait_ms: Option<WholeNumber>,
 
+    /// How many requests each worker may hold, until their bodies are whole or for credentials: 1 to 100000. One more is
+    /// answered with 503. Default: 1000.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) max_held_requests: Option<WholeNumber>,
+
+    /// How many bytes each worker may hold of such requests, headers and what Envoy buffers of bodies included: 1 to
+    /// 536870912, which is half of what a filter's memory can have. A request past that is answered with 503.
+    /// Default: 33554432 (32 MiB).
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) max_held_bytes: Option<WholeNumber>,
+
     /// Whether Envoy's access log can tell route, identity, signing name and outcome of a request that is signed at once,
     /// as it can of others. Default: false.
     #[serde(default, deserialize_with = "not_null")]

@@ -37,6 +37,7 @@ pub use host::HostPattern;
 pub use target::{Scheme, Target};
 
 use crate::credentials::Identity;
+use crate::held::HeldLimits;
 use crate::path::{PathError, SafePath};
 use crate::signing::Scope;
 
@@ -50,6 +51,8 @@ pub struct Policy {
     pub unmatched: Unmatched,
     /// How long a request may wait for the first credentials after a cold start.
     pub credentials_wait: Duration,
+    /// What each worker may hold of requests that can't go on yet.
+    pub held_limits: HeldLimits,
     /// Whether requests that are signed at once are described for the access log.
     pub access_log: bool,
     /// Whether Envoy's own route may say which of these routes signs, or that none does.

@@ -47,6 +47,7 @@ fn the_short_form_is_a_target_under_a_prefix() {
     assert_eq!(policy.identities(), [Identity::default_chain()]);
     assert_eq!(policy.unmatched, Unmatched::Deny);
     assert_eq!(policy.credentials_wait, Duration::ZERO);
+    assert_eq!(policy.held_limits, HeldLimits { requests: 1000, bytes: 32 << 20 });
     assert_eq!(
         (route.payload, route.location, &route.algorithm),
         (PayloadMode::Auto, Location::Header, &Algorithm::SigV4)
@@ -78,7 +79,9 @@ fn the_expanded_form_says_all() {
           },
           "unmatched": "pass",
           "allowUnauthenticatedRequests": true,
-          "credentialsWaitMs": 2000
+          "credentialsWaitMs": 2000,
+          "maxHeldRequests": 100000,
+          "maxHeldBytes": 1
         }"#,
     );
     let [route] = policy.routes() else { panic!("one route") };
@@ -93,6 +96,7 @@ fn the_expanded_form_says_all() {
     assert!(!route.allow_unauthenticated);
     assert_eq!(policy.unmatched, Unmatched::Pass);
     assert_eq!(policy.credentials_wait, Duration::from_secs(2));
+    assert_eq!(policy.held_limits, HeldLimits { requests: 100_000, bytes: 1 });
 }
 
 #[test]

@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use super::canonical_request::CanonicalHeaders;
 use super::hex::{self, HexDigest};
 use super::payload_hash::EMPTY;
+use super::signed_headers::is_token;
 use super::signing_key::SigningKey;
 
 /// How many bytes of a signed chunk are held at most. It is what Envoy itself buffers of a request by default.
@@ -240,6 +241,11 @@ impl AwsChunkedBody {
         Ok(())
     }
 
+    /// Returns how many bytes of the body are held.
+    pub fn held_bytes(&self) -> usize {
+        self.line.capacity() + self.chunk.capacity() + self.trailers.lines().len()
+    }
+
     /// To be called once the request has ended.
     ///
     /// # Errors
@@ -305,11 +311,8 @@ impl AwsChunkedBody {
         if !self.line.ends_with(b"\n") {
             return Ok(());
         }
-        let mut line = mem::take(&mut self.line);
-        let result = take(self, &line);
-        line.clear();
-        self.line = line;
-        result
+        let line = mem::take(&mut self.line);
+        take(self, &line)
     }
 
     fn begin_chunk(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), AwsChunkedError> {
@@ -341,6 +344,7 @@ impl AwsChunkedBody {
     fn take_data(&mut self, data: &[u8], left: u64, out: &mut Vec<u8>) {
         if self.form.is_signed() {
             self.chunk_hasher.update(data);
+            self.make_room(data.len(), left);
             self.chunk.extend_from_slice(data);
         } else {
             out.extend_from_slice(data);
@@ -355,6 +359,14 @@ impl AwsChunkedBody {
         self.state = State::ChunkEnd { seen: 0, is_last: false };
     }
 
+    /// Makes room for some of the `left` bytes of the chunk that is held: twice as much each time, but none past its end.
+    fn make_room(&mut self, size: usize, left: u64) {
+        if self.chunk.capacity() - self.chunk.len() < size {
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            self.chunk.reserve_exact(self.chunk.len().min(left).max(size));
+        }
+    }
+
     /// Sends on the chunk that is held, with our signature in place of the client's, which ends its first line.
     fn sign_chunk(&mut self, header_len: usize, out: &mut Vec<u8>) {
         let Some(signer) = &mut self.signer else { return };
@@ -364,7 +376,12 @@ impl AwsChunkedBody {
         if let Some(place) = self.chunk.get_mut(end.saturating_sub(signature.len())..end) {
             place.copy_from_slice(&signature);
         }
-        out.append(&mut self.chunk);
+        // Nothing is kept of it, not even its room.
+        if out.is_empty() {
+            *out = mem::take(&mut self.chunk);
+        } else {
+            out.extend(mem::take(&mut self.chunk));
+        }
     }
 
     fn take_trailer(&mut self, line: &[u8], signed: bool, out: &mut Vec<u8>) -> Result<(), AwsChunkedError> {
@@ -383,7 +400,9 @@ impl AwsChunkedBody {
             (_, _) => {
                 self.count_trailer()?;
                 let (name, value) = split_trailer(text).ok_or(AwsChunkedError::Trailer)?;
-                self.trailers.add(name, value);
+                if self.form.is_signed() {
+                    self.trailers.add(name, value);
+                }
             }
         }
         out.extend_from_slice(line);
@@ -439,10 +458,9 @@ fn begins_with_ignoring_case(text: &[u8], beginning: &[u8]) -> bool {
 
 fn split_trailer(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, value) = text.split_at_checked(text.iter().position(|&byte| byte == b':')?)?;
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let is_value = |byte: &u8| !byte.is_ascii_control() || *byte == b'\t';
     let value = value.get(1..)?;
-    (!name.is_empty() && name.iter().all(is_name) && value.iter().all(is_value)).then_some((name, value))
+    (is_token(name) && value.iter().all(is_value)).then_some((name, value))
 }
 
 impl fmt::Debug for AwsChunkedBody {

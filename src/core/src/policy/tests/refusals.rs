@@ -69,7 +69,7 @@ fn keys_and_values_of_the_policy() {
         (policy(r#"{"unmatch": "deny"}"#), r#"unmatch: unknown key; did you mean "unmatched"?"#),
         (
             policy(r#"{"intakes": {}}"#),
-            "intakes: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, routeMetadata, proxysigv4",
+            "intakes: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
         ),
         (
             policy(r#"{"unmatched": "reject", "routes": {}}"#),
@@ -95,6 +95,14 @@ fn keys_and_values_of_the_policy() {
             "credentialsWaitMs: 300001 ms is too long: Envoy's stream idle timeout ends a request before; write at most 300000",
         ),
         (
+            policy(r#"{"maxHeldRequests": 0, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
+            "maxHeldRequests: is out of range; write 1 to 100000",
+        ),
+        (
+            policy(r#"{"maxHeldBytes": 4294967297, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
+            "maxHeldBytes: is out of range; write 1 to 536870912",
+        ),
+        (
             policy(r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}, "routes": {}}"#),
             r#"policy: "routes" is written twice; keep one"#,
         ),
@@ -116,7 +124,7 @@ fn keys_and_values_of_the_policy() {
         ),
         (
             policy(r#"{"a": "https://h"}"#),
-            "a: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, accessLog, routeMetadata, proxysigv4",
+            "a: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
         ),
     ]);
 }

@@ -263,6 +263,32 @@ fn chunks_are_not_signed_with_sigv4a() {
     assert_eq!(sign(AwsChunkedForm::UnsignedTrailer), Ok(()));
 }
 
+#[test]
+fn no_more_is_held_than_has_come_of_a_chunk() {
+    const SIZE: usize = 1 << 20;
+    let (_, mut body) = sign(AwsChunkedForm::Signed, &[], 2 * SIZE as u64);
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        body.push(format!("{SIZE:x};chunk-signature={CLIENT_SIGNATURE}\r\n").as_bytes(), &mut out).unwrap();
+        for come in (4096..=SIZE).step_by(4096) {
+            body.push(&[0; 4096], &mut out).unwrap();
+            let bound = if come == SIZE { 0 } else { (2 * come).min(SIZE) + 128 };
+            assert!(body.held_bytes() <= bound, "{} after {come}", body.held_bytes());
+        }
+        body.push(b"\r\n", &mut out).unwrap();
+    }
+}
+
+#[test]
+fn of_a_body_without_signatures_nothing_is_held() {
+    let (_, mut body) = sign(AwsChunkedForm::UnsignedTrailer, &[], 7);
+    let mut out = Vec::new();
+    for part in [&b"7\r\n"[..], b"abc", b"defg\r\n0\r\n", b"x-amz-checksum-crc32:AAAAAA==\r\n"] {
+        body.push(part, &mut out).unwrap();
+        assert_eq!(body.held_bytes(), 0, "{}", String::from_utf8_lossy(part));
+    }
+}
+
 proptest! {
     /// However a body is cut, each signature is made of the one before and of what it covers.
     #[test]

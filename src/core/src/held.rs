@@ -1,0 +1,128 @@
+//! Requests that can't go on yet: how many a worker may hold, how much of them, and which have waited longest.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+
+/// The bounds of a policy on what each worker holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldLimits {
+    /// Requests.
+    pub requests: u32,
+    /// Bytes of their headers and bodies, in the proxy's buffers and in the filter's.
+    pub bytes: u32,
+}
+
+/// What one worker holds at present, under all its policies.
+#[derive(Debug, Default)]
+pub struct HeldTotals {
+    requests: Cell<u32>,
+    bytes: Cell<u32>,
+}
+
+/// A worker holds as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overloaded;
+
+/// One request's share of what its worker holds. Dropping it gives the share back.
+#[derive(Debug)]
+pub struct HeldShare {
+    totals: Rc<HeldTotals>,
+    limits: HeldLimits,
+    requests: u32,
+    bytes: u32,
+}
+
+impl HeldShare {
+    /// Counts a request that is held.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if the worker holds as many requests as it may.
+    pub fn of_request(totals: &Rc<HeldTotals>, limits: HeldLimits) -> Result<Self, Overloaded> {
+        let requests = totals.requests.get();
+        if requests >= limits.requests {
+            return Err(Overloaded);
+        }
+        totals.requests.set(requests + 1);
+        Ok(Self { totals: Rc::clone(totals), limits, requests: 1, bytes: 0 })
+    }
+
+    /// Begins to count the bytes of a request that goes on, and of which parts are held.
+    pub fn of_parts(totals: &Rc<HeldTotals>, limits: HeldLimits) -> Self {
+        Self { totals: Rc::clone(totals), limits, requests: 0, bytes: 0 }
+    }
+
+    /// Sets how many bytes of the request are held.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if these are more than before, and more than the worker may hold. The share stays as it was.
+    pub fn set_bytes(&mut self, bytes: usize) -> Result<(), Overloaded> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let total = (self.totals.bytes.get() - self.bytes).saturating_add(bytes);
+        if bytes > self.bytes && total > self.limits.bytes {
+            return Err(Overloaded);
+        }
+        self.totals.bytes.set(total);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for HeldShare {
+    fn drop(&mut self) {
+        self.totals.requests.set(self.totals.requests.get() - self.requests);
+        self.totals.bytes.set(self.totals.bytes.get() - self.bytes);
+    }
+}
+
+/// Held requests in the order of their arrival, by their context. As all may wait equally long, that is the order of
+/// their deadlines too. An entry does not keep its request: those that ended are passed over.
+#[derive(Debug)]
+pub struct HeldQueue<T>(VecDeque<(u32, Weak<T>)>);
+
+impl<T> Default for HeldQueue<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> HeldQueue<T> {
+    /// Adds the request that came last.
+    pub fn push(&mut self, context: u32, request: &Rc<T>) {
+        if self.0.len() == self.0.capacity() {
+            // Requests that ended must not pile up before the longest waiting one. Room for as many again makes that rare.
+            self.0.retain(|(_, request)| request.strong_count() > 0);
+            self.0.reserve(self.0.len() + 1);
+        }
+        self.0.push_back((context, Rc::downgrade(request)));
+    }
+
+    /// Takes the request that came first, if it is due.
+    pub fn pop_due(&mut self, is_due: impl Fn(&T) -> bool) -> Option<(u32, Rc<T>)> {
+        while let Some((context, request)) = self.0.front() {
+            match request.upgrade() {
+                Some(request) if !is_due(&request) => return None,
+                Some(request) => {
+                    let context = *context;
+                    self.0.pop_front();
+                    return Some((context, request));
+                }
+                None => self.0.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// Returns the number of entries, of which some may have ended.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
