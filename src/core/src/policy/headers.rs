@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::document::HeaderRulesDocument;
 use super::error::{Place, PolicyError};
-use crate::signing::{is_owned_by_signing, is_token, may_be_signed};
+use crate::signing::{is_owned_by_signing, may_be_signed};
 
 /// The header by which the filter tells the proxy's route configuration how to speak to the upstream (`http`; absent for
 /// TLS). Only the signer sets it: a client's is removed from every request.
@@ -109,7 +109,7 @@ impl HeaderRules {
             if headers.iter().any(|known| known.name == name) {
                 return Err(place.refuse(format!("{name:?} is set twice in different spellings; keep one")));
             }
-            if !value.bytes().all(|byte| byte == b'\t' || matches!(byte, b' '..=b'~')) {
+            if http::HeaderValue::from_str(&value).is_err() {
                 return Err(place.refuse("the value may hold visible ASCII characters, blanks and tabs only"));
             }
             headers.push(SetHeader { name, value });
@@ -131,7 +131,7 @@ fn pattern(written: &str, place: &Place) -> Result<NamePattern, PolicyError> {
     }
 }
 
-/// A header's name in lower case. (`http::HeaderName` brings a table of the usual names, which is 14 KB of the filter.)
+/// A header's name in lower case.
 pub(super) fn header_name(written: &str, place: &Place) -> Result<String, PolicyError> {
     if written.starts_with(':') {
         return Err(place.refuse(format!("{written:?} is a pseudo header, which no rule touches; leave it out")));
@@ -139,10 +139,10 @@ pub(super) fn header_name(written: &str, place: &Place) -> Result<String, Policy
     if written.contains('*') {
         return Err(place.refuse(format!("{written:?} is a pattern, which has no place here; write each name")));
     }
-    if !is_token(written.as_bytes()) {
-        return Err(place.refuse(format!("{written:?} is no header name; write letters, digits and -")));
+    match http::HeaderName::from_bytes(written.as_bytes()) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => Err(place.refuse(format!("{written:?} is no header name; write letters, digits and -"))),
     }
-    Ok(written.to_ascii_lowercase())
 }
 
 fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Place) -> Result<(), PolicyError> {

@@ -26,7 +26,6 @@ use sha2::{Digest, Sha256};
 use super::canonical_request::CanonicalHeaders;
 use super::hex::{self, HexDigest};
 use super::payload_hash::EMPTY;
-use super::signed_headers::is_token;
 use super::signing_key::SigningKey;
 
 /// How many bytes of a signed chunk are held at most. It is what Envoy itself buffers of a request by default.
@@ -458,9 +457,10 @@ fn begins_with_ignoring_case(text: &[u8], beginning: &[u8]) -> bool {
 
 fn split_trailer(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, value) = text.split_at_checked(text.iter().position(|&byte| byte == b':')?)?;
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let is_value = |byte: &u8| !byte.is_ascii_control() || *byte == b'\t';
     let value = value.get(1..)?;
-    (is_token(name) && value.iter().all(is_value)).then_some((name, value))
+    (!name.is_empty() && name.iter().all(is_name) && value.iter().all(is_value)).then_some((name, value))
 }
 
 impl fmt::Debug for AwsChunkedBody {

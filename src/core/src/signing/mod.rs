@@ -25,7 +25,6 @@ pub use aws_chunked::{
 pub use hex::lower as lower_hex;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
-pub(crate) use signed_headers::is_token;
 pub use signed_headers::{is_owned_by_signing, may_be_signed};
 pub use signer::{Algorithm, SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
 pub use signing_key::SigningCredentials;

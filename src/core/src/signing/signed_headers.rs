@@ -18,11 +18,6 @@ pub fn is_owned_by_signing(name: &[u8]) -> bool {
         && OWNED.iter().any(|owned| name.eq_ignore_ascii_case(owned))
 }
 
-/// Returns whether this can be a header's name: a token of RFC 9110, section 5.6.2.
-pub(crate) fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
 /// Whether a header may be named in a policy's `signedHeaders`: none that a hop takes off or Envoy writes later.
 pub fn may_be_signed(name: &str) -> bool {
     // RFC 9110, section 7.6.1, and what Envoy and tracers add or change on the way.
