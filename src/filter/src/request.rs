@@ -591,10 +591,17 @@ fn apply_response_rules(rules: &HeaderRules) -> Result<(), HostError> {
 
 /// Refuses a request that has the signer's own [`UPSTREAM_SCHEME_HEADER`]. Envoy has chosen its route by it, so nothing that
 /// Envoy says of the route can be relied on, and removing the header would not change what it says.
-fn refuse_upstream_scheme(headers: &HeaderMap) -> Result<(), UnsupportedRequest> {
-    match headers.iter().any(|(sent, _)| sent == UPSTREAM_SCHEME_HEADER.as_bytes()) {
-        true => Err(UnsupportedRequest::UpstreamScheme),
-        false => Ok(()),
+///
+/// As an upstream filter, the signer meets its own header again when Envoy retries a request. The upstream is chosen by
+/// then.
+fn refuse_upstream_scheme(headers: &HeaderMap) -> Result<(), Refusal> {
+    let name = UPSTREAM_SCHEME_HEADER.as_bytes();
+    if !headers.iter().any(|(sent, _)| sent == name) {
+        return Ok(());
+    }
+    match host::property(b"upstream\0address") {
+        Some(address) if !address.is_empty() => host::remove_header(Map::Request, name).map_err(failed),
+        _ => Err(UnsupportedRequest::UpstreamScheme.into()),
     }
 }
 
