@@ -1,10 +1,14 @@
 """The supply of credentials where something goes wrong: each line of docs/operations.md's table that a proxy shows."""
 
+import contextlib
 import copy
 import json
+import os
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,8 +20,9 @@ from harness.client import curl
 from harness.hop import Hop
 from harness.intake import credential_document
 from harness.process import Process, free_port, wait_until
-from harness.proxy import WASM
+from harness.proxy import WASM, StockConfiguration
 from harness.refresher import Refresher
+from harness.sts import QuickSts
 
 PLACE = "/v1/identities/default/credentials"
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
@@ -384,6 +389,93 @@ def test_a_restarted_envoy_is_supplied_within_a_second(start_proxy, api, start_r
     took = time.monotonic() - began
     print(f"signs {took:.2f} s after its new start, at an interval of an hour")
     assert took < 1
+
+
+def test_a_pod_that_is_replaced_is_noticed_within_a_second(start_proxy, configuration, api, start_refresher):
+    """Another Envoy with another socket at the same path, which takes over in the moment in which the old one goes."""
+    proxy = start_proxy({"routes": {"/api": api_route(api)}}, configuration)
+    old, path = proxy.envoy, proxy.socket
+    successor = start_proxy({"routes": {"/api": api_route(api)}}, StockConfiguration())
+    start_refresher(proxy, "--interval", "1h")
+    eventually_status(proxy, 200)
+    assert successor.request("/api").status == 503
+    time.sleep(1)
+    old.process.send_signal(signal.SIGKILL)
+    successor.socket.rename(path)
+    began = time.monotonic()
+    eventually_status(successor, 200, timeout=5)
+    took = time.monotonic() - began
+    print(f"signs {took:.2f} s after the old one was killed, at an interval of an hour")
+    assert took < 1
+
+
+@pytest.fixture(scope="module")
+def faketime() -> str:
+    """The library of Debian's package `faketime`, by which a process sees another time."""
+    if not (found := list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))):
+        for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "faketime"]):
+            as_root = command if os.geteuid() == 0 else ["sudo", "--non-interactive", *command]
+            with contextlib.suppress(FileNotFoundError):
+                subprocess.run(as_root, capture_output=True, timeout=300, check=False)
+        found = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        pytest.skip("libfaketime can't be installed here (Debian: apt-get install faketime)")
+    return str(found[0])
+
+
+class Clock:
+    """The wall clock of one process. The monotonic one goes on, as in a machine whose clock is set."""
+
+    def __init__(self, library: str, directory: Path):
+        self._file = directory / "clock"
+        self.set("+0")
+        self.environment = {
+            "LD_PRELOAD": library,
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset: str) -> None:
+        partial = self._file.with_suffix(".partial")
+        partial.write_text(f"{offset}\n")
+        partial.rename(self._file)
+
+
+def test_a_clock_that_jumps_stops_nobody_else_and_is_recovered_from(
+    start_proxy, api, start_refresher, faketime, tmp_path
+):
+    """The refresher's clock: two hours ahead, sessions look expired that the STS gives; two hours behind, they last."""
+    proxy = start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
+    clock = Clock(faketime, tmp_path)
+    with QuickSts() as sts:
+        refresher = start_refresher(proxy, "--interval", "1h", AWS_ENDPOINT_URL_STS=sts.url, **clock.environment)
+        # The upstream does not know the session's key.
+        signed = {"/api": 200, "/role": 403}
+        for path, status in signed.items():
+            eventually_status(proxy, status, path)
+
+        clock.set("+2h")
+        wait_until(lambda: "expired already" in refresher.log, "the jump to be seen")
+        proxy.envoy.restart()
+        began = time.monotonic()
+        eventually_status(proxy, 200, timeout=5)
+        assert time.monotonic() - began < 1
+        assert proxy.request("/role").status == 503
+
+        clock.set("+0")
+        began = time.monotonic()
+        eventually_status(proxy, 403, "/role", timeout=5)
+        print(f"signs {time.monotonic() - began:.2f} s after the clock was set right")
+        assert time.monotonic() - began < 1.5
+
+        for offset in ["-2h", "+0"]:
+            clock.set(offset)
+            proxy.envoy.restart()
+            began = time.monotonic()
+            for path, status in signed.items():
+                eventually_status(proxy, status, path, timeout=5)
+            assert time.monotonic() - began < 1.5, offset
 
 
 def test_no_request_fails_over_a_restart_that_waits_for_credentials(start_proxy, api, start_refresher):

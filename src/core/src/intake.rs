@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::credentials::{
-    CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, SetError, SharedData,
+    CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, SetError,
+    SharedData, WantedIds,
 };
 use crate::refusal::error_body;
 
@@ -194,10 +195,12 @@ pub fn awaited_generation(method: &[u8], path: &[u8]) -> Option<u64> {
     std::str::from_utf8(generation).ok()?.parse().ok()
 }
 
-/// Answers one call of a caller that was let in. (Inlined where it is called, it would be in the filter twice.) `path` is the request's, its query included.
+/// Answers one call of a caller that was let in. (Inlined where it is called, it would be in the filter twice.) `path` is
+/// the request's, its query included; `ids` are kept from call to call.
 #[inline(never)]
 pub fn answer<D: SharedData>(
     store: &CredentialStore<D>,
+    ids: &mut WantedIds,
     method: &[u8],
     path: &[u8],
     body: &[u8],
@@ -205,30 +208,18 @@ pub fn answer<D: SharedData>(
 ) -> Reply {
     let mut parts = path.splitn(2, |byte| *byte == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    // Before what is listed, so that a change on the way ends the next wait.
-    let generation = store.generation();
-    let wanted = match store.wanted() {
-        Ok(wanted) => wanted,
-        Err(error) => return Reply::failed(error),
-    };
     match (Resource::of(path), method) {
-        (Some(Resource::Identities), b"GET") => Reply::json(200, &identities(store, wanted, generation)),
-        (Some(Resource::Status), b"GET") => status(store, &wanted, now),
+        (Some(Resource::Identities), b"GET") => list(store),
+        (Some(Resource::Status), b"GET") => {
+            store.wanted().map_or_else(Reply::failed, |wanted| status(store, &wanted, now))
+        }
         (Some(Resource::Credentials { id }), b"PUT" | b"DELETE") => {
-            let Some(identity) = wanted.iter().find(|identity| identity.id().as_bytes() == id) else {
-                return unwanted(store, method, id);
-            };
-            if method == b"DELETE" {
-                return Reply::done(store.revoke(identity.id()));
-            }
-            match Credentials::from_document(body) {
-                Ok(credentials) if !credentials.hold_at(now) => Reply::error(
-                    400,
-                    "InvalidCredentials",
-                    "Expiration: lies in the past; push credentials that still hold",
-                ),
-                Ok(credentials) => put(store, identity, &credentials, query == b"unless-revoked"),
-                Err(error) => Reply::error(400, "InvalidCredentials", &error.to_string()),
+            let id = String::from_utf8_lossy(id);
+            match store.is_wanted(ids, &id) {
+                Err(error) => Reply::failed(error),
+                Ok(false) => unwanted(store, method, &id),
+                Ok(true) if method == b"DELETE" => Reply::done(store.revoke(&id)),
+                Ok(true) => put(store, &id, body, now, query == b"unless-revoked"),
             }
         }
         (Some(resource), _) => Reply {
@@ -244,29 +235,38 @@ pub fn answer<D: SharedData>(
 }
 
 /// What no policy wants is not taken; what is still held from the time before can be taken away.
-fn unwanted<D: SharedData>(store: &CredentialStore<D>, method: &[u8], id: &[u8]) -> Reply {
-    match std::str::from_utf8(id) {
-        Ok(id) if method == b"DELETE" && store.get(id).is_some() => Reply::done(store.forget(id)),
-        _ => Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities"),
+fn unwanted<D: SharedData>(store: &CredentialStore<D>, method: &[u8], id: &str) -> Reply {
+    if method == b"DELETE" && store.get(id).is_some() {
+        return Reply::done(store.forget(id));
     }
+    Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities")
 }
 
 /// Whoever pushes by hand means it; who pushes by a plan, as the refresher does, is not to undo a revocation.
 fn put<D: SharedData>(
     store: &CredentialStore<D>,
-    identity: &Identity,
-    credentials: &Credentials,
+    id: &str,
+    document: &[u8],
+    now: SystemTime,
     unless_revoked: bool,
 ) -> Reply {
-    let (id, key) = (identity.id(), credentials.access_key_id());
+    let credentials = match Credentials::from_document(document) {
+        Ok(credentials) if credentials.hold_at(now) => credentials,
+        Ok(_) => {
+            let why = "Expiration: lies in the past; push credentials that still hold";
+            return Reply::error(400, "InvalidCredentials", why);
+        }
+        Err(error) => return Reply::error(400, "InvalidCredentials", &error.to_string()),
+    };
+    let key = credentials.access_key_id();
     if !unless_revoked {
-        return Reply::done(store.reinstate(id, key).and_then(|()| store.put(id, credentials)));
+        return Reply::done(store.reinstate(id, key).and_then(|()| store.put(id, &credentials)));
     }
     if store.revoked(id).iter().any(|revoked| revoked == key) {
         let why = "this access key was revoked by a DELETE; push another one, as its source gives after a rotation";
         return Reply::error(409, "RevokedCredentials", why);
     }
-    Reply::done(store.put(id, credentials))
+    Reply::done(store.put(id, &credentials))
 }
 
 enum Resource<'a> {
@@ -295,13 +295,21 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn identities<D: SharedData>(store: &CredentialStore<D>, wanted: Vec<Identity>, generation: u64) -> Identities {
+fn list<D: SharedData>(store: &CredentialStore<D>) -> Reply {
+    // Before what is listed, so that a change on the way ends the next wait.
+    let generation = store.generation();
     let describe = |identity: Identity| {
         let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
         let revoked = store.revoked(identity.id());
         IdentityStatus { identity, held, revoked }
     };
-    Identities { version: PROTOCOL, generation, identities: wanted.into_iter().map(describe).collect() }
+    match store.wanted() {
+        Ok(wanted) => {
+            let identities = wanted.into_iter().map(describe).collect();
+            Reply::json(200, &Identities { version: PROTOCOL, generation, identities })
+        }
+        Err(error) => Reply::failed(error),
+    }
 }
 
 /// The answer of `GET /v1/status`.
@@ -342,6 +350,11 @@ mod tests {
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"; // of "token"
+
+    /// As an intake that has answered no call yet.
+    fn answer(store: &CredentialStore<&Memory>, method: &[u8], path: &[u8], body: &[u8], now: SystemTime) -> Reply {
+        super::answer(store, &mut WantedIds::default(), method, path, body, now)
+    }
 
     fn wanting_default(memory: &Memory) -> CredentialStore<&Memory> {
         let store = CredentialStore(memory);

@@ -9,7 +9,7 @@ use secrecy::zeroize::Zeroizing;
 use crate::exports::Flow;
 use crate::host::{self, Buffer, HeaderMap, Map, ProxySharedData};
 use crate::root::watcher_queue;
-use sigv4_core::credentials::{CredentialStore, Watch};
+use sigv4_core::credentials::{CredentialStore, WantedIds, Watch};
 use sigv4_core::intake::{self, Caller, IntakePolicy, LONGEST_WAIT, MAX_BODY, MOST_WAITING, Reply};
 
 /// How often leases are looked at, as often as the signers renew theirs.
@@ -21,6 +21,7 @@ const WAITING_TICK: Duration = Duration::from_millis(25);
 /// What all calls to one worker's intake share.
 pub(crate) struct Intake {
     policy: IntakePolicy,
+    wanted_ids: RefCell<WantedIds>,
     /// The calls that wait for another generation; a token is gone when its caller is.
     waiting: RefCell<Vec<(u32, Weak<()>)>>,
     /// The generation that they have seen, and the ticks after which they are told that it is still the same.
@@ -37,6 +38,7 @@ impl Intake {
         host::set_tick_period(TICK)?;
         Ok(Self {
             policy,
+            wanted_ids: RefCell::default(),
             waiting: RefCell::default(),
             generation: Cell::default(),
             ticks_left: Cell::default(),
@@ -52,22 +54,20 @@ impl Intake {
         if now.duration_since(self.last_sweep.get()).is_ok_and(|passed| passed >= TICK) || now < self.last_sweep.get() {
             self.last_sweep.set(now);
             let mut watch = self.watch.get();
-            if watch.tick(now)
-                && let Err(error) = store.sweep(now)
-            {
+            if let Err(error) = store.tend_leases(&mut watch, None, now) {
                 log::error!("{error}; will be tried again");
             }
             self.watch.set(watch);
         }
         if !self.waiting.borrow().is_empty() {
-            self.answer_waiting(&store, now);
+            self.answer_waiting(&store);
         }
     }
 
-    fn answer_waiting(&self, store: &CredentialStore<ProxySharedData>, now: SystemTime) {
+    fn answer_waiting(&self, store: &CredentialStore<ProxySharedData>) {
         let left = self.ticks_left.get();
         let reply = if store.generation() != self.generation.get() {
-            intake::answer(store, b"GET", b"/v1/identities", b"", now)
+            self.reply(store, b"GET", b"/v1/identities", b"")
         } else if left == 0 {
             Reply::unchanged()
         } else {
@@ -84,6 +84,10 @@ impl Intake {
         if let Err(error) = host::set_tick_period(TICK) {
             log::error!("{error}");
         }
+    }
+
+    fn reply(&self, store: &CredentialStore<ProxySharedData>, method: &[u8], path: &[u8], body: &[u8]) -> Reply {
+        intake::answer(store, &mut self.wanted_ids.borrow_mut(), method, path, body, host::now())
     }
 
     /// Has a call wait until the generation is another one. Returns whether it waits.
@@ -130,7 +134,7 @@ impl IntakeCall {
             self.answered = true;
             return Flow::Stop;
         }
-        let reply = intake::answer(&store, &self.method, &self.path, &self.body, host::now());
+        let reply = self.intake.reply(&store, &self.method, &self.path, &self.body);
         if reply.changed {
             tell_watchers(&store);
         }

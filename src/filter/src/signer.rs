@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -49,6 +50,8 @@ pub(crate) struct Signer {
     policy_id: String,
     store: CredentialStore<ProxySharedData>,
     credentials: RefCell<HeldCredentials>,
+    /// Where the identity of each id is in the policy.
+    places: HashMap<String, usize>,
     signing: RefCell<Signing>,
     /// Requests that wait for credentials.
     waiting: RefCell<HeldQueue<RefCell<Held>>>,
@@ -72,6 +75,16 @@ struct HeldCredentials {
     by_identity: Vec<Option<SigningCredentials>>,
 }
 
+impl HeldCredentials {
+    fn reload(&mut self, store: &CredentialStore<ProxySharedData>, policy: &Policy, place: usize) {
+        let (held, now_held) = (&mut self.by_identity[place], store.get(policy.identities()[place].id()));
+        // What is the same keeps the keys that were derived from it.
+        if held.as_ref().map(SigningCredentials::credentials) != now_held.as_ref() {
+            *held = now_held.map(SigningCredentials::from);
+        }
+    }
+}
+
 /// Buffers and keys that one request after another uses.
 #[derive(Default)]
 struct Signing {
@@ -90,6 +103,7 @@ impl Signer {
         policy.identities().iter().for_each(|identity| digest.update(identity.id()));
         let policy_id = signing::lower_hex(&digest.finalize()[..8]);
         let by_identity = policy.identities().iter().map(|_| None).collect();
+        let places = policy.identities().iter().map(|identity| identity.id().to_owned()).zip(0..).collect();
         let metrics = Metrics::new(policy.routes().len());
         let skew_gauges = RefCell::new(SkewGauges::new(&policy));
         let signer = Self {
@@ -98,6 +112,7 @@ impl Signer {
             store: CredentialStore(ProxySharedData),
             // No generation of the store, so that what is held already is read with the first look.
             credentials: RefCell::new(HeldCredentials { generation: u64::MAX, by_identity }),
+            places,
             signing: RefCell::default(),
             waiting: RefCell::default(),
             bodiless: RefCell::default(),
@@ -156,9 +171,9 @@ impl Signer {
 
     fn renew_leases(&self, now: SystemTime) -> Result<(), SetError> {
         let mut watch = self.watch.get();
-        let sweep = watch.tick(now);
+        let tended = self.store.tend_leases(&mut watch, Some((&self.policy_id, self.policy.identities())), now);
         self.watch.set(watch);
-        self.store.want(&self.policy_id, self.policy.identities(), now, sweep)?;
+        tended?;
         if let Some(place) = self.watcher.get()
             && self.store.renew_watcher(place, now)?
         {
@@ -176,18 +191,19 @@ impl Signer {
     fn reload(&self) -> bool {
         let generation = self.store.generation();
         let mut credentials = self.credentials.borrow_mut();
-        let changed = generation != credentials.generation;
-        if changed {
-            for (held, identity) in credentials.by_identity.iter_mut().zip(self.policy.identities()) {
-                let now_held = self.store.get(identity.id());
-                // What is the same keeps the keys that were derived from it.
-                if held.as_ref().map(SigningCredentials::credentials) != now_held.as_ref() {
-                    *held = now_held.map(SigningCredentials::from);
-                }
-            }
-            credentials.generation = generation;
+        if generation == credentials.generation {
+            return false;
         }
-        changed
+        match self.store.changes(credentials.generation, generation) {
+            Some(ids) => ids.iter().filter_map(|id| self.places.get(id)).for_each(|place| {
+                credentials.reload(&self.store, &self.policy, *place);
+            }),
+            None => (0..self.policy.identities().len()).for_each(|place| {
+                credentials.reload(&self.store, &self.policy, place);
+            }),
+        }
+        credentials.generation = generation;
+        true
     }
 
     fn show_remaining_life(&self, now: SystemTime) {

@@ -13,6 +13,8 @@ use aws_config::profile::{self, ProfileSet};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_types::os_shim_internal::{Env, Fs};
 use rustix::process::{Pid, Signal, kill_process_group};
+use secrecy::zeroize::Zeroizing;
+use sigv4_core::credentials::{CredentialDocumentError, Credentials};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
@@ -110,10 +112,20 @@ impl Outcome {
                 let code = status.code().and_then(|code| u8::try_from(code).ok());
                 return code.map_or(ExitCode::FAILURE, ExitCode::from);
             }
-            Some(_) => return io::stdout().write_all(&self.output).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+            Some(_) => match as_the_sdk_reads_it(&self.output) {
+                Ok(document) => {
+                    return io::stdout().write_all(&document).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+                }
+                Err(error) => eprintln!("what it wrote can't be used: {error}"),
+            },
         }
         ExitCode::FAILURE
     }
+}
+
+/// Writes a document again: the SDK takes a numeric `Expiration` for none at all, and refuses one with the zone `+0000`.
+fn as_the_sdk_reads_it(output: &[u8]) -> Result<Zeroizing<Vec<u8>>, CredentialDocumentError> {
+    Credentials::from_document(output).map(|credentials| credentials.to_document())
 }
 
 async fn run(command: &OsStr) -> io::Result<Outcome> {
@@ -177,6 +189,29 @@ mod tests {
     async fn profiles(config: &str) -> ProfileSet {
         let files = EnvConfigFiles::builder().with_contents(EnvConfigFileKind::Config, config).build();
         profile::load(&Fs::real(), &Env::real(), &files, None).await.unwrap()
+    }
+
+    #[test]
+    fn an_expiration_is_an_instant_or_is_refused_by_name() {
+        let read = |expiration: &str| {
+            let keys = r#""Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "hush""#;
+            as_the_sdk_reads_it(
+                format!("{{{keys}, \"SessionToken\": \"\", \"Expiration\": {expiration}}}\n").as_bytes(),
+            )
+        };
+        for zone in ["Z", "+0000", "+00:00"] {
+            let document = read(&format!("\"2100-01-02T03:04:05{zone}\"")).unwrap();
+            let text = String::from_utf8_lossy(&document);
+            assert!(
+                text.contains(r#""Expiration":"2100-01-02T03:04:05Z""#) && !text.contains("SessionToken"),
+                "{text}"
+            );
+        }
+        for refused in ["4102542245", "\"4102542245\"", "\"tomorrow\"", "true", "[]"] {
+            let error = read(refused).unwrap_err().to_string();
+            assert!(error.starts_with("Expiration: "), "{refused}: {error}");
+        }
+        assert!(!String::from_utf8_lossy(&read("null").unwrap()).contains("Expiration"));
     }
 
     #[tokio::test]

@@ -28,6 +28,10 @@ const UNWANTED_GRACE: Duration = Duration::from_secs(60);
 /// So long after the machine woke up, what fell due meanwhile is made up for.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 
+/// How often the two clocks are compared, and by how much they must differ to say that the wall clock was set.
+const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
+const CLOCK_JUMP: Duration = Duration::from_secs(5);
+
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
@@ -119,6 +123,26 @@ impl Keeper {
     pub fn renew_all(&self) {
         locked(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
         self.renewals.send_replace(());
+    }
+
+    /// Asks the failing sources again whenever the wall clock is set, and has every proxy looked at: what looked expired may
+    /// hold again.
+    pub async fn watch_clock(&self) {
+        let mut last = (SystemTime::now(), Instant::now());
+        loop {
+            tokio::time::sleep(CLOCK_INTERVAL).await;
+            let now = (SystemTime::now(), Instant::now());
+            let expected = last.0 + (now.1 - last.1);
+            let jump = now.0.duration_since(expected).unwrap_or_else(|earlier| earlier.duration());
+            if jump > CLOCK_JUMP {
+                warn!(by = %rounded(jump), back = now.0 < expected, "the clock was set");
+                let kept = locked(&self.kept);
+                let failing = kept.values().filter(|kept| kept.identity.failure().is_some());
+                failing.for_each(|kept| kept.identity.due.notify_one());
+                self.renewals.send_replace(());
+            }
+            last = now;
+        }
     }
 
     /// Changes whenever an identity has new credentials.

@@ -117,6 +117,10 @@ async fn supply(settings: Settings, log: &Log, hangup: Signal) -> ExitCode {
     }
     let keeper = Arc::new(Keeper::new(AwsSource::new(), status.clone()));
     tokio::spawn(renew_on_hangup(keeper.clone(), hangup));
+    tokio::spawn({
+        let keeper = keeper.clone();
+        async move { keeper.watch_clock().await }
+    });
     let proxies = settings.proxies.into_iter().map(|address| {
         let client = ProxyClient::new(address, settings.tls.clone());
         Proxy::new(client, settings.allowed.clone(), status.clone())

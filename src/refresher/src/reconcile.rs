@@ -304,8 +304,9 @@ impl Proxy {
             kept.note_revoked(proxy.clone(), &status.revoked);
         }
         keeper.forget_unwanted();
-        self.pushed.retain(|identity, _| allowed.iter().any(|status| status.identity == *identity));
-        self.corrected.retain(|(identity, _)| allowed.iter().any(|status| status.identity == *identity));
+        let wanted: HashSet<_> = allowed.iter().map(|status| &status.identity).collect();
+        self.pushed.retain(|identity, _| wanted.contains(identity));
+        self.corrected.retain(|(identity, _)| wanted.contains(identity));
 
         for (kept, status) in self.wanted.clone().iter().zip(&allowed) {
             let Some(why) = self.supply_identity(kept, status, has_versions).await? else {

@@ -249,14 +249,14 @@ impl AwsSource {
     }
 
     /// The region of STS. A fallback is not kept: what could not be read once may be there later.
-    async fn region(&self) -> Region {
+    async fn region(&self, configured: impl Future<Output = Option<Region>>) -> Region {
         let mut known = self.region.lock().await;
         if let Some((region, until)) = &*known
             && until.is_none_or(|until| Instant::now() < until)
         {
             return region.clone();
         }
-        let (found, until) = match configured_region(self.http_client.clone()).await {
+        let (found, until) = match configured.await {
             Some(region) => (region, None),
             None => (Region::from_static(FALLBACK_REGION), Some(Instant::now() + FALLBACK_KEPT_FOR)),
         };
@@ -274,7 +274,7 @@ impl AwsSource {
     }
 
     async fn look(&self) -> Result<Base, SourceError> {
-        let region = self.region().await;
+        let region = self.region(configured_region(self.http_client.clone())).await;
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http_client.clone())
             .profile_files(bounded_profiles().await)
@@ -433,7 +433,21 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_region_that_could_not_be_read_is_looked_for_again_and_a_found_one_is_kept() {
+        let source = AwsSource::new();
+        let (set, other) = (Region::from_static("eu-west-1"), Region::from_static("eu-west-2"));
+        assert_eq!(source.region(ready(None)).await.as_ref(), FALLBACK_REGION);
+        assert_eq!(source.region(ready(Some(set.clone()))).await.as_ref(), FALLBACK_REGION);
+        tokio::time::advance(FALLBACK_KEPT_FOR).await;
+        assert_eq!(source.region(ready(Some(set.clone()))).await, set);
+        tokio::time::advance(FALLBACK_KEPT_FOR * 10).await;
+        assert_eq!(source.region(ready(Some(other))).await, set);
+    }
 
     #[test]
     fn what_others_wrote_becomes_one_harmless_line() {

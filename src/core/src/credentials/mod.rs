@@ -8,4 +8,4 @@ mod store;
 
 pub use document::{CredentialDocumentError, Credentials};
 pub use identity::{DEFAULT_SESSION_NAME, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, Role};
-pub use store::{CredentialStore, LEASE, SetError, SharedData, Watch};
+pub use store::{CredentialStore, LEASE, SetError, SharedData, WantedIds, Watch};

@@ -30,6 +30,10 @@ const REVOKED_MAX: usize = 16;
 const WANTED: &str = "sigv4.wanted";
 const WATCHERS: &str = "sigv4.watchers";
 const GENERATION: &str = "sigv4.generation";
+const CHANGES: &str = "sigv4.changes";
+
+/// So many bytes of the latest changes are kept, a few hundred changes. A worker that missed more reads everything.
+const CHANGES_MAX: usize = 16 << 10;
 
 /// The proxy's shared data.
 pub trait SharedData {
@@ -106,28 +110,51 @@ pub enum SetError {
 ///
 /// After a pause of the whole process (a suspended machine, a stopped process, a clock that was set), every lease but the
 /// watching policy's own looks expired, as the others have not had their turn yet.
+///
+/// It also knows when the list of wants, which may be long, has to be read again.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch {
     since: u64,
     last: u64,
+    /// The generation of the list when it was last read, and the second from which a lease in it is due.
+    generation: u64,
+    due: u64,
 }
 
 impl Watch {
     /// Begins at `now`.
     pub fn new(now: SystemTime) -> Self {
-        Self { since: seconds(now), last: seconds(now) }
+        Self { since: seconds(now), last: seconds(now), generation: UNSEEN, due: 0 }
     }
 
     /// Takes note that it is `now`, and returns whether leases that have run out are to be believed.
-    pub fn tick(&mut self, now: SystemTime) -> bool {
+    fn tick(&mut self, now: SystemTime) -> bool {
         let now = seconds(now);
         if now < self.last || now - self.last > LONGEST_TICK {
             self.since = now;
+            // A lease may now end later than any that is given.
+            self.due = 0;
         }
         self.last = now;
         now - self.since >= LEASE.as_secs()
     }
 }
+
+/// The ids of all identities that are wanted, as of one generation.
+#[derive(Debug, Clone)]
+pub struct WantedIds {
+    generation: u64,
+    sorted: Vec<String>,
+}
+
+impl Default for WantedIds {
+    fn default() -> Self {
+        Self { generation: UNSEEN, sorted: Vec::new() }
+    }
+}
+
+/// Not a generation of any store.
+const UNSEEN: u64 = u64::MAX;
 
 /// The store over one proxy's shared data.
 #[derive(Debug, Clone, Copy)]
@@ -142,12 +169,32 @@ struct Want {
 }
 
 impl<D: SharedData> CredentialStore<D> {
+    /// Renews the lease of a policy, if there is one, and [sweeps](Self::sweep) once the watch has lasted long enough.
+    /// Reads the list of wants only if it may have changed or a lease in it is due.
+    ///
+    /// # Errors
+    /// If the proxy does not take the value.
+    pub fn tend_leases(
+        &self,
+        watch: &mut Watch,
+        own: Option<(&str, &[Identity])>,
+        now: SystemTime,
+    ) -> Result<(), SetError> {
+        let sweep = watch.tick(now);
+        let generation = self.generation();
+        if seconds(now) >= watch.due || self.changes(watch.generation, generation).is_none() {
+            watch.due = self.renew(own, now, sweep)?;
+        }
+        watch.generation = generation;
+        Ok(())
+    }
+
     /// Says, until the lease ends, that `policy` wants `identities`; with `sweep`, [sweeps](Self::sweep) too.
     ///
     /// # Errors
     /// If the proxy does not take the value.
     pub fn want(&self, policy: &str, identities: &[Identity], now: SystemTime, sweep: bool) -> Result<(), SetError> {
-        self.renew(Some((policy, identities)), now, sweep)
+        self.renew(Some((policy, identities)), now, sweep).map(drop)
     }
 
     /// Ends the leases that have run out, and wipes the credentials that no policy wants any more. Only for who has seen
@@ -156,46 +203,25 @@ impl<D: SharedData> CredentialStore<D> {
     /// # Errors
     /// If the proxy does not take the value.
     pub fn sweep(&self, now: SystemTime) -> Result<(), SetError> {
-        self.renew(None, now, true)
+        self.renew(None, now, true).map(drop)
     }
 
-    fn renew(&self, own: Option<(&str, &[Identity])>, now: SystemTime, sweep: bool) -> Result<(), SetError> {
-        let mut dropped = Vec::new();
-        let mut changed = false;
+    /// Returns the second from which the next lease is due.
+    fn renew(&self, own: Option<(&str, &[Identity])>, now: SystemTime, sweep: bool) -> Result<u64, SetError> {
+        let mut renewal = Renewal::default();
         self.0.update(WANTED, |wants: &mut Vec<Want>| {
-            let until = seconds(now + LEASE);
-            // A lease that ends later was given before the clock was set back.
-            let is_due = |want: &Want| want.until < seconds(now + RENEWAL) || want.until > until;
-            let is_over = |want: &Want| sweep && want.until <= seconds(now);
-            let renews = own.is_some_and(|(policy, identities)| {
-                let own = wants.iter().find(|want| want.policy == policy);
-                changed = own.is_none_or(|want| !same_ids(&want.identities, identities));
-                changed || own.is_some_and(is_due)
-            });
-            if !renews && !wants.iter().any(|want| is_over(want) || want.until > until) {
-                return false;
-            }
-            dropped.clear();
-            wants.retain_mut(|want| {
-                want.until = want.until.min(until);
-                let over = is_over(want);
-                changed |= over;
-                let keep = !over && !own.is_some_and(|(policy, _)| renews && want.policy == policy);
-                if !keep {
-                    dropped.append(&mut want.identities);
-                }
-                keep
-            });
-            if let Some((policy, identities)) = own.filter(|_| renews) {
-                wants.push(Want { policy: policy.to_owned(), until, identities: identities.to_vec() });
-            }
-            dropped.retain(|identity| {
-                !wants.iter().flat_map(|want| &want.identities).any(|other| other.id() == identity.id())
-            });
-            true
+            renewal = Renewal::of(wants, own, now, sweep);
+            renewal.writes
         })?;
-        dropped.iter().try_for_each(|identity| self.forget(identity.id()))?;
-        if changed { self.bump(now) } else { Ok(()) }
+        if renewal.changed {
+            // Before anything is wiped, so that no intake takes it for wanted and holds it again.
+            self.bump(now, None)?;
+        }
+        if !renewal.dropped.is_empty() {
+            renewal.dropped.iter().try_for_each(|identity| self.erase(identity.id()))?;
+            self.bump(now, None)?;
+        }
+        Ok(renewal.due)
     }
 
     /// All identities that are wanted, each once, in a steady order.
@@ -207,14 +233,21 @@ impl<D: SharedData> CredentialStore<D> {
             Some((bytes, _)) => serde_json::from_slice(&bytes).map_err(|_| SetError::Unreadable)?,
             None => Vec::new(),
         };
-        let mut identities: Vec<Identity> = Vec::new();
-        // Sorting all of them at the end would bring a sort of this type into the filter.
-        for identity in wants.into_iter().flat_map(|want| want.identities) {
-            if let Err(place) = identities.binary_search_by(|listed| listed.id().cmp(identity.id())) {
-                identities.insert(place, identity);
-            }
+        Ok(distinct(&wants).into_iter().cloned().collect())
+    }
+
+    /// Returns whether a policy wants the identity of this id. `ids` are read again only if the wants may have changed.
+    ///
+    /// # Errors
+    /// If another version of the filter wrote what this one can't read.
+    pub fn is_wanted(&self, ids: &mut WantedIds, id: &str) -> Result<bool, SetError> {
+        // Before what is wanted, so that a change on the way is seen with the next look.
+        let generation = self.generation();
+        if self.changes(ids.generation, generation).is_none() {
+            ids.sorted = self.wanted()?.iter().map(|identity| identity.id().to_owned()).collect();
         }
-        Ok(identities)
+        ids.generation = generation;
+        Ok(ids.sorted.binary_search_by(|wanted| wanted.as_str().cmp(id)).is_ok())
     }
 
     /// Holds credentials for an identity, in place of any before; a reader sees the old or the new, never a mixture.
@@ -223,7 +256,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// Where the proxy does not take the value.
     pub fn put(&self, id: &str, credentials: &Credentials) -> Result<(), SetError> {
         self.0.set(&credentials_key(id), &credentials.to_document(), 0)?;
-        self.bump(SystemTime::UNIX_EPOCH)
+        self.bump(SystemTime::UNIX_EPOCH, Some(id))
     }
 
     /// Takes away what is held for an identity, and remembers its access key for as long as the identity is wanted: it
@@ -239,7 +272,8 @@ impl<D: SharedData> CredentialStore<D> {
                 true
             })?;
         }
-        self.wipe(id)
+        self.0.set(&credentials_key(id), b"", 0)?;
+        self.bump(SystemTime::UNIX_EPOCH, Some(id))
     }
 
     /// Lets an access key be used again that was revoked.
@@ -272,15 +306,15 @@ impl<D: SharedData> CredentialStore<D> {
     /// # Errors
     /// If the proxy does not take the value.
     pub fn forget(&self, id: &str) -> Result<(), SetError> {
+        self.erase(id)?;
+        self.bump(SystemTime::UNIX_EPOCH, Some(id))
+    }
+
+    fn erase(&self, id: &str) -> Result<(), SetError> {
         if !self.revoked(id).is_empty() {
             self.0.set(&revoked_key(id), b"", 0)?;
         }
-        self.wipe(id)
-    }
-
-    fn wipe(&self, id: &str) -> Result<(), SetError> {
-        self.0.set(&credentials_key(id), b"", 0)?;
-        self.bump(SystemTime::UNIX_EPOCH)
+        self.0.set(&credentials_key(id), b"", 0)
     }
 
     /// A number that changes with every change of the credentials and of what is wanted. It starts with the milliseconds
@@ -343,13 +377,116 @@ impl<D: SharedData> CredentialStore<D> {
         (0..).zip(watchers).filter(|(_, until)| *until > seconds(now)).map(|(place, _)| place).collect()
     }
 
-    fn bump(&self, start: SystemTime) -> Result<(), SetError> {
+    /// The ids of the identities whose credentials changed after generation `seen` and up to `generation`. `None` if
+    /// something else changed too, if that is too long ago, or if another version of the filter changed it: then everything
+    /// is to be read again.
+    pub fn changes(&self, seen: u64, generation: u64) -> Option<Vec<String>> {
+        let missed = usize::try_from(generation.checked_sub(seen)?).ok()?;
+        if missed == 0 {
+            return Some(Vec::new());
+        }
+        let (log, _) = self.0.get(CHANGES)?;
+        let log = std::str::from_utf8(&log).ok()?;
+        let mut ids = Vec::new();
+        for (number, id) in log.lines().filter_map(|line| line.split_once(' ')) {
+            if (seen + 1..=generation).contains(&number.parse().ok()?) {
+                ids.push(id.to_owned());
+            }
+        }
+        // Each generation has one line, or none if it was not the credentials of one identity that changed.
+        (ids.len() == missed).then_some(ids)
+    }
+
+    /// Begins another generation, in which the credentials of one identity changed, or else what is wanted.
+    fn bump(&self, start: SystemTime, id: Option<&str>) -> Result<(), SetError> {
         let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let mut begun = 0;
         self.0.update(GENERATION, |generation: &mut u64| {
             *generation = start.max(*generation + 1);
+            begun = *generation;
             true
+        })?;
+        let Some(id) = id else { return Ok(()) };
+        self.0.update_bytes(CHANGES, &mut |log| {
+            let line = format!("{begun} {id}\n");
+            // Whole lines are dropped: the rest of one could be taken for another.
+            let cut = match (log.len() + line.len()).saturating_sub(CHANGES_MAX) {
+                0 => 0,
+                surplus => {
+                    let end = log.iter().skip(surplus - 1).position(|byte| *byte == b'\n');
+                    end.map_or(log.len(), |end| surplus + end)
+                }
+            };
+            Some([&log[cut..], line.as_bytes()].concat())
         })
     }
+}
+
+/// What a renewal does to the list of wants.
+#[derive(Default)]
+struct Renewal {
+    /// Whether the list is to be written.
+    writes: bool,
+    /// Whether other identities are wanted than before.
+    changed: bool,
+    /// What no policy wants any more.
+    dropped: Vec<Identity>,
+    /// The second from which the next lease is due.
+    due: u64,
+}
+
+impl Renewal {
+    fn of(wants: &mut Vec<Want>, own: Option<(&str, &[Identity])>, now: SystemTime, sweep: bool) -> Self {
+        let (until, now) = (seconds(now + LEASE), seconds(now));
+        let mut renewal = Self::default();
+        // A lease that ends later was given before the clock was set back.
+        for want in wants.iter_mut().filter(|want| want.until > until) {
+            want.until = until;
+            renewal.writes = true;
+        }
+        let renewed_from = |until: u64| until.saturating_sub(RENEWAL.as_secs() - 1);
+        if let Some((policy, identities)) = own {
+            let place = wants.iter().position(|want| want.policy == policy);
+            match place {
+                Some(place) if same_ids(&wants[place].identities, identities) => {
+                    if now >= renewed_from(wants[place].until) {
+                        wants[place].until = until;
+                        renewal.writes = true;
+                    }
+                }
+                _ => {
+                    renewal.dropped.extend(place.map(|place| wants.remove(place).identities).into_iter().flatten());
+                    wants.push(Want { policy: policy.to_owned(), until, identities: identities.to_vec() });
+                    renewal.changed = true;
+                }
+            }
+        }
+        let is_own = |want: &Want| own.is_some_and(|(policy, _)| want.policy == policy);
+        wants.retain_mut(|want| {
+            let over = sweep && want.until <= now;
+            if over {
+                renewal.dropped.append(&mut want.identities);
+                renewal.changed = true;
+            }
+            !over
+        });
+        let due = |want: &Want| if is_own(want) { renewed_from(want.until) } else { want.until };
+        renewal.due = wants.iter().map(due).min().unwrap_or(u64::MAX);
+        renewal.writes |= renewal.changed;
+        if !renewal.dropped.is_empty() {
+            let kept = distinct(wants);
+            renewal.dropped.retain(|identity| kept.binary_search_by(|kept| kept.id().cmp(identity.id())).is_err());
+        }
+        renewal
+    }
+}
+
+/// All identities that are wanted, each once, sorted by their ids.
+fn distinct(wants: &[Want]) -> Vec<&Identity> {
+    let mut identities: Vec<_> = wants.iter().flat_map(|want| &want.identities).collect();
+    identities.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+    identities.dedup_by(|a, b| a.id() == b.id());
+    identities
 }
 
 /// An id is made of all that tells an identity apart.
@@ -371,7 +508,7 @@ fn seconds(at: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     use super::*;
     use crate::credentials::{Role, memory::Memory};
@@ -533,6 +670,89 @@ mod tests {
         store.want("other", &other, at(101), false).unwrap();
         store.sweep(at(102)).unwrap();
         assert_eq!(store.wanted().unwrap().len(), 2);
+    }
+
+    /// Shared data that counts how often the list of wants is read.
+    #[derive(Default)]
+    struct Counted(Memory, Cell<usize>);
+
+    impl SharedData for &Counted {
+        fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+            self.1.set(self.1.get() + usize::from(key == WANTED));
+            (&self.0).get(key)
+        }
+
+        fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError> {
+            (&self.0).set(key, value, cas)
+        }
+    }
+
+    #[test]
+    fn the_list_of_wants_is_read_only_when_it_changed_or_a_lease_is_due() {
+        let (memory, mine) = (Counted::default(), [Identity::default_chain()]);
+        let store = CredentialStore(&memory);
+        let (mut signer, mut intake) = (Watch::new(at(0)), Watch::new(at(0)));
+        let (mut ids, own) = (WantedIds::default(), Some(("mine", &mine[..])));
+        let reads = |action: &mut dyn FnMut()| {
+            let before = memory.1.get();
+            action();
+            memory.1.get() - before
+        };
+        for second in 0..2 {
+            store.tend_leases(&mut signer, own, at(second)).unwrap();
+            store.tend_leases(&mut intake, None, at(second)).unwrap();
+        }
+        assert_eq!(store.is_wanted(&mut ids, "default"), Ok(true));
+        let pushes = reads(&mut || {
+            for second in 2..9 {
+                assert_eq!(store.is_wanted(&mut ids, "default"), Ok(true));
+                store.put("default", &credentials(&format!("AKID{second}"))).unwrap();
+                store.tend_leases(&mut signer, own, at(second)).unwrap();
+                store.tend_leases(&mut intake, None, at(second)).unwrap();
+            }
+        });
+        assert_eq!(pushes, 0);
+        assert!((1..=3).contains(&reads(&mut || {
+            (9..20).for_each(|second| store.tend_leases(&mut signer, own, at(second)).unwrap());
+        })));
+        CredentialStore(&memory.0).want("other", &[role("other")], at(20), true).unwrap();
+        assert_eq!(store.is_wanted(&mut ids, role("other").id()), Ok(true));
+        (20..60).for_each(|second| store.tend_leases(&mut intake, None, at(second)).unwrap());
+        assert!(store.wanted().unwrap().is_empty());
+        assert_eq!(store.is_wanted(&mut ids, "default"), Ok(false));
+        store.tend_leases(&mut signer, own, at(60)).unwrap();
+        assert_eq!(store.wanted().unwrap(), mine);
+    }
+
+    #[test]
+    fn a_worker_is_told_which_credentials_changed_or_to_read_everything() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.put("a", &credentials("AKIDONE")).unwrap();
+        let seen = store.generation();
+        assert_eq!(store.changes(seen, seen), Some(Vec::new()));
+        store.put("b", &credentials("AKIDONE")).unwrap();
+        store.revoke("a").unwrap();
+        let now = store.generation();
+        assert_eq!(store.changes(seen, now), Some(vec!["b".to_owned(), "a".to_owned()]));
+        assert_eq!(store.changes(seen, seen + 1), Some(vec!["b".to_owned()]));
+        assert_eq!(store.changes(UNSEEN, now), None);
+
+        // As another version of the filter does, which tells nobody which.
+        (&memory).set(GENERATION, (now + 1).to_string().as_bytes(), 0).unwrap();
+        assert_eq!(store.changes(now, store.generation()), None);
+        // What is wanted.
+        let seen = store.generation();
+        store.want("policy", &[Identity::default_chain()], at(0), true).unwrap();
+        assert_eq!(store.changes(seen, store.generation()), None);
+        // More than is remembered, which is bounded.
+        let seen = store.generation();
+        for _ in 0..1000 {
+            store.put("default", &credentials("AKIDONE")).unwrap();
+        }
+        assert_eq!(store.changes(seen, store.generation()), None);
+        assert_eq!(store.changes(store.generation() - 300, store.generation()).map(|ids| ids.len()), Some(300));
+        assert!((&memory).get(CHANGES).unwrap().0.len() <= CHANGES_MAX);
     }
 
     #[test]

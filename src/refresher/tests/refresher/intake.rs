@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
+use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData, WantedIds};
 use sigv4_core::intake::{self, LONGEST_WAIT, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
@@ -128,7 +128,7 @@ impl Intake {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        intake::answer(&store, b"GET", b"/v1/identities", b"", SystemTime::now())
+        intake::answer(&store, &mut WantedIds::default(), b"GET", b"/v1/identities", b"", SystemTime::now())
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -141,7 +141,7 @@ impl Intake {
         let (method, path) = (parts.method.as_str().as_bytes(), parts.uri.path_and_query().unwrap().as_str());
         let reply = match intake::awaited_generation(method, path.as_bytes()) {
             Some(generation) => self.change(generation).await,
-            None => intake::answer(&store, method, path.as_bytes(), &body, now),
+            None => intake::answer(&store, &mut WantedIds::default(), method, path.as_bytes(), &body, now),
         };
         if parts.method == Method::PUT && reply.changed {
             let id = parts.uri.path().split('/').nth(3).unwrap();
