@@ -28,7 +28,7 @@ from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError, EndpointVariantError, UnknownServiceError
 
-OUTPUT = pathlib.Path(__file__).resolve().parents[2] / "tests" / "data" / "botocore-endpoints.tsv"
+OUTPUT = pathlib.Path(__file__).resolve().parents[2] / "src/core/tests/data/botocore-endpoints.tsv"
 
 ACCOUNT = "123456789012"
 

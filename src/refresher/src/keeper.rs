@@ -121,6 +121,7 @@ impl Keeper {
 
     /// Asks every source again, and has every proxy looked at.
     pub fn renew_all(&self) {
+        self.source.forget_looks();
         locked(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
         self.renewals.send_replace(());
     }
@@ -215,6 +216,7 @@ impl Renewal {
     async fn keep_fresh(self) {
         let (mut failures, mut is_woken, mut probe) = (0, false, None);
         loop {
+            let asked = Instant::now();
             let answer = self.source.credentials_of(&self.identity).await;
             let answer = answer.and_then(|credentials| {
                 let wait = renewal_wait(credentials.remaining(SystemTime::now()));
@@ -242,6 +244,8 @@ impl Renewal {
                 // Only the first time: what fails then does so for a reason of its own.
                 () = self.source.recovered(), if failures > 0 && !is_woken => is_woken = true,
             }
+            // Whatever a proxy lists as revoked, and however often.
+            tokio::time::sleep_until(asked + SHORTEST_WAIT).await;
         }
     }
 

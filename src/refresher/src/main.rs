@@ -26,10 +26,14 @@ mod status_server;
 mod sts_calls;
 mod telemetry;
 
-use std::process::ExitCode;
+use std::io;
+use std::process::{self, ExitCode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
@@ -46,6 +50,10 @@ use crate::telemetry::Log;
 /// Threads for name lookups, which are fewer, and for reading files.
 const MOST_THREADS: usize = 16;
 
+/// The longest that an orderly end may take after a signal: a log that nobody reads, or a file that is never read, must not
+/// hold it up.
+const END_WITHIN: Duration = Duration::from_millis(700);
+
 fn main() -> ExitCode {
     if let Some(outcome) = credential_process::run_if_asked() {
         return outcome;
@@ -55,8 +63,15 @@ fn main() -> ExitCode {
         Task::Supply(settings) => *settings,
     };
     let log = telemetry::start_log(settings.log_format, settings.log_level);
-    // One thread is plenty for the work, which is waiting. The other sees signals while the first is held up: the SDK
-    // reads its files without a deadline, and a file may be a pipe or on a dead disk.
+    let end = match watch_signals(settings.once.is_some()) {
+        Ok(end) => end,
+        Err(error) => {
+            error!(%error, "can't watch for signals");
+            return ExitCode::FAILURE;
+        }
+    };
+    // One thread is plenty for the work, which is waiting. The other goes on while the first is held up: the SDK reads its
+    // files without a deadline, and a file may be a pipe or on a dead disk.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(2).enable_all().max_blocking_threads(MOST_THREADS).build() {
         Ok(runtime) => runtime,
@@ -65,31 +80,58 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(run(settings, &log));
+    let outcome = runtime.block_on(run(settings, &log, end));
     // A name lookup under way must not hold up the end.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(settings: Settings, log: &Log) -> ExitCode {
+async fn run(settings: Settings, log: &Log, end: oneshot::Receiver<&'static str>) -> ExitCode {
     let once = settings.once.is_some();
-    // Before anything else, so that no signal is met unprepared.
-    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    let [mut terminate, mut interrupt, hangup] = match signals {
-        [Ok(terminate), Ok(interrupt), Ok(hangup)] => [terminate, interrupt, hangup],
-        [Err(error), ..] | [_, Err(error), _] | [.., Err(error)] => {
+    let hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
             error!(%error, "can't watch for signals");
             return ExitCode::FAILURE;
         }
     };
-    let signal = tokio::select! {
-        outcome = supply(settings, log, hangup) => return outcome,
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    info!(signal, "stopping");
-    // A push that is waited for has not been seen through.
+    tokio::select! {
+        outcome = supply(settings, log, hangup) => outcome,
+        Ok(signal) = end => {
+            info!(signal, "stopping");
+            outcome_of_end(once)
+        }
+    }
+}
+
+/// A push that is waited for has not been seen through.
+fn outcome_of_end(once: bool) -> ExitCode {
     if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Watches for SIGTERM and SIGINT on a thread of its own, whatever holds the others up, and tells of the first one. Ends
+/// the process shortly after it, if it has not ended by itself.
+fn watch_signals(once: bool) -> io::Result<oneshot::Receiver<&'static str>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything else, so that no signal is met unprepared.
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let (end, ended) = oneshot::channel();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let signal = runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        });
+        // Nobody listens if the work has ended.
+        let _ = end.send(signal);
+        thread::sleep(END_WITHIN);
+        process::exit(i32::from(once));
+    })?;
+    Ok(ended)
 }
 
 async fn supply(settings: Settings, log: &Log, hangup: Signal) -> ExitCode {

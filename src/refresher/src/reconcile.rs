@@ -55,7 +55,7 @@ impl Allowed {
         let compile = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
         Self {
             roles: compile(roles),
-            default: default || roles.is_empty(),
+            default: default || [roles, session_names, external_ids, tags].iter().all(|patterns| patterns.is_empty()),
             session_names: compile(session_names),
             external_ids: compile(external_ids),
             tags: compile(tags),
@@ -362,7 +362,7 @@ impl Proxy {
         if !has_versions {
             return held.expiration != ours.expiration && (is_new || outlasts(credentials, held, SystemTime::now()));
         }
-        !held.matches(credentials) && self.may_correct(&status.identity, held)
+        !held.matches(credentials) && (is_new || self.may_correct(&status.identity, held))
     }
 
     /// Once for each fingerprint: one of two refreshers that give different secrets for one access key is wrong, and

@@ -139,6 +139,8 @@ pub struct AwsSource {
     /// Looked for once, as off EC2 the instance metadata takes seconds to say nothing; again after a while if there was none.
     region: Mutex<Option<(Region, Option<Instant>)>>,
     last_look: Mutex<Option<Look>>,
+    /// Looks that began before are not shared.
+    looks_shared_since: std::sync::Mutex<Option<Instant>>,
     last_base: std::sync::Mutex<Option<Base>>,
     sts_calls: StsCalls,
     /// For the one identity that looks for the end of an outage.
@@ -150,6 +152,7 @@ pub struct AwsSource {
 
 #[derive(Debug)]
 struct Look {
+    began: Instant,
     at: Instant,
     found: Result<Base, SourceError>,
 }
@@ -168,6 +171,7 @@ impl AwsSource {
             http_client: http_client::bounded(),
             region: Mutex::new(None),
             last_look: Mutex::new(None),
+            looks_shared_since: std::sync::Mutex::default(),
             last_base: std::sync::Mutex::default(),
             sts_calls: StsCalls::new(),
             probe: Arc::new(Semaphore::new(1)),
@@ -226,13 +230,20 @@ impl AwsSource {
         }
     }
 
+    /// Has whoever asks from now on get an answer from a look that begins after this.
+    pub fn forget_looks(&self) {
+        *locked(&self.looks_shared_since) = Some(Instant::now());
+    }
+
     async fn base(&self, failure_shared_for: Duration) -> Result<Base, SourceError> {
         let mut last_look = self.last_look.lock().await;
         if let Some(look) = &*last_look
             && look.at.elapsed() < if look.found.is_ok() { LOOK_SHARED_FOR } else { failure_shared_for }
+            && locked(&self.looks_shared_since).is_none_or(|since| look.began >= since)
         {
             return look.found.clone();
         }
+        let began = Instant::now();
         // Only while it is under way does a look take its memory.
         let found = match timeout(LOOK_TIMEOUT, Box::pin(self.look())).await {
             Ok(found) => found,
@@ -244,7 +255,7 @@ impl AwsSource {
             Err(error) if locked(&self.last_base).is_some() => warn!(%error, "the source of all credentials fails"),
             Err(_) => {}
         }
-        *last_look = Some(Look { at: Instant::now(), found: found.clone() });
+        *last_look = Some(Look { began, at: Instant::now(), found: found.clone() });
         found
     }
 

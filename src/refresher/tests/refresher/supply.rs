@@ -264,7 +264,6 @@ async fn sighup_has_everything_looked_at_again() {
     let refresher = refresher.socket(&socket(&directory)).interval("1h").start();
     refresher.until("the first push", || holds(&proxy, "AKIDOLD", "s")).await;
     std::fs::write(refresher.home.path().join(".aws/credentials"), file("AKIDNEW")).unwrap();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
     refresher.signal(Signal::HUP);
     let took = refresher.until("the changed key", || holds(&proxy, "AKIDNEW", "s")).await;
     println!("a changed file was pushed {took:?} after SIGHUP");
@@ -291,4 +290,41 @@ async fn sigterm_ends_it_within_a_second_whatever_it_waits_for() {
         assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
     }
     assert!(proxy.pushes().is_empty());
+}
+
+/// Each of the proxies has its own thread to hold up, and there are more of them than threads.
+#[tokio::test]
+async fn sigterm_ends_it_within_a_second_whatever_files_it_waits_for() {
+    let directory = TempDir::new().unwrap();
+    let never = directory.path().join("never");
+    assert!(std::process::Command::new("mkfifo").arg(&never).status().unwrap().success());
+    let never = never.to_str().unwrap();
+    let mut refresher = Refresher::new().env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+    for port in 1..=4 {
+        refresher = refresher.args(&["--proxy", &format!("https://127.0.0.1:{port}")]);
+    }
+    for option in ["--proxy-ca", "--client-cert", "--client-key"] {
+        refresher = refresher.args(&[option, never]);
+    }
+    let mut refresher = refresher.start();
+    refresher.until("its start", || refresher.log().contains("starting")).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    refresher.signal(Signal::TERM);
+    let (status, took) = refresher.end().await;
+    assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+}
+
+#[tokio::test]
+async fn a_secret_that_goes_back_and_forth_under_one_key_is_pushed_each_time() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let file = |secret: &str| format!("[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {secret}\n");
+    let refresher = Refresher::new().without_keys().home_file(".aws/credentials", &file("one"));
+    let refresher = refresher.socket(&socket(&directory)).interval("1h").start();
+    refresher.until("the first push", || holds(&proxy, KEY, "one")).await;
+    for secret in ["two", "one", "two", "one"] {
+        std::fs::write(refresher.home.path().join(".aws/credentials"), file(secret)).unwrap();
+        refresher.signal(Signal::HUP);
+        refresher.until("the changed secret", || holds(&proxy, KEY, secret)).await;
+    }
 }
