@@ -81,7 +81,7 @@ struct Options {
     #[arg(long = "allow-role", value_name = "PATTERN")]
     allow_roles: Vec<String>,
 
-    /// Supply the base identity, `default`, though --allow-role is given: it may assume what its own permissions say.
+    /// Supply the base identity, `default`, though another --allow-… is given: it may assume what its own permissions say.
     #[arg(long)]
     allow_default: bool,
 
