@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData};
+use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData, WantedIds};
 use sigv4_core::intake::{self, Caller, IntakePolicy};
 
 use memory::Memory;
@@ -39,9 +39,10 @@ fuzz_target!(|input: &[u8]| {
     let known = Credentials::new(KEY, SECRET.to_owned(), None, None).expect("they are valid");
     store.want("policy", &[Identity::default_chain()], now, true).expect("the memory takes it");
     store.put("default", &known).expect("the memory takes it");
+    let mut ids = WantedIds::default();
     let before = memory.0.borrow().clone();
 
-    let reply = intake::answer(&store, method, path, body, now);
+    let reply = intake::answer(&store, &mut ids, method, path, body, now);
     assert!([200, 204, 400, 404, 405, 409, 503].contains(&reply.status), "{}", reply.status);
     assert_eq!(reply.body.is_empty(), reply.status == 204);
     assert_eq!(reply.changed, reply.status == 204);
@@ -69,10 +70,10 @@ fuzz_target!(|input: &[u8]| {
     let place = b"/v1/identities/default/credentials?unless-revoked";
     store.put("default", &known).expect("the memory takes it");
     let held_before = store.get("default").is_some();
-    assert_eq!(intake::answer(&store, b"DELETE", place, b"", now).status, 204);
+    assert_eq!(intake::answer(&store, &mut ids, b"DELETE", place, b"", now).status, 204);
     let holds_with_key = |pushed: Credentials| pushed.access_key_id() == KEY && pushed.hold_at(now);
     if held_before && Credentials::from_document(body).is_ok_and(holds_with_key) {
-        assert_eq!(intake::answer(&store, b"PUT", place, body, now).status, 409);
+        assert_eq!(intake::answer(&store, &mut ids, b"PUT", place, body, now).status, 409);
         assert!(store.get("default").is_none());
     }
 });
