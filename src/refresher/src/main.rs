@@ -63,50 +63,34 @@ fn main() -> ExitCode {
         Task::Supply(settings) => *settings,
     };
     let log = telemetry::start_log(settings.log_format, settings.log_level);
-    let end = match watch_signals(settings.once.is_some()) {
-        Ok(end) => end,
-        Err(error) => {
-            error!(%error, "can't watch for signals");
-            return ExitCode::FAILURE;
-        }
-    };
+    run(settings, &log).unwrap_or_else(|error| {
+        error!(%error, "can't start");
+        ExitCode::FAILURE
+    })
+}
+
+/// Supplies until the work or a signal ends it.
+fn run(settings: Settings, log: &Log) -> io::Result<ExitCode> {
+    let once = settings.once.is_some();
+    let end = watch_signals(once)?;
     // One thread is plenty for the work, which is waiting. The other goes on while the first is held up: the SDK reads its
     // files without a deadline, and a file may be a pipe or on a dead disk.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.worker_threads(2).enable_all().max_blocking_threads(MOST_THREADS).build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "can't start");
-            return ExitCode::FAILURE;
+    let runtime = runtime.worker_threads(2).enable_all().max_blocking_threads(MOST_THREADS).build()?;
+    let outcome = runtime.block_on(async {
+        let hangup = signal(SignalKind::hangup())?;
+        tokio::select! {
+            outcome = supply(settings, log, hangup) => Ok(outcome),
+            Ok(signal) = end => {
+                info!(signal, "stopping");
+                // With --once, the push that is waited for did not complete.
+                Ok(ExitCode::from(u8::from(once)))
+            }
         }
-    };
-    let outcome = runtime.block_on(run(settings, &log, end));
+    });
     // A name lookup under way must not hold up the end.
     runtime.shutdown_background();
     outcome
-}
-
-async fn run(settings: Settings, log: &Log, end: oneshot::Receiver<&'static str>) -> ExitCode {
-    let once = settings.once.is_some();
-    let hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => {
-            error!(%error, "can't watch for signals");
-            return ExitCode::FAILURE;
-        }
-    };
-    tokio::select! {
-        outcome = supply(settings, log, hangup) => outcome,
-        Ok(signal) = end => {
-            info!(signal, "stopping");
-            outcome_of_end(once)
-        }
-    }
-}
-
-/// A push that is waited for has not been seen through.
-fn outcome_of_end(once: bool) -> ExitCode {
-    if once { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Watches for SIGTERM and SIGINT on a thread of its own, whatever holds the others up, and tells of the first one. Ends

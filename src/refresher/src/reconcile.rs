@@ -153,7 +153,7 @@ pub enum Lack {
 pub enum Refusal {
     /// `--allow-role` does not cover one of its roles.
     RoleNotAllowed,
-    /// `--allow-role` is given, and `--allow-default` is not.
+    /// An `--allow-…` is given, and `--allow-default` is not.
     DefaultNotAllowed,
     /// A pattern does not cover what it wants of the session: that, and the option.
     SessionNotAllowed(&'static str, &'static str),
@@ -167,7 +167,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RoleNotAllowed => f.write_str("no --allow-role covers every role of it"),
-            Self::DefaultNotAllowed => f.write_str("--allow-role is given, so the base identity needs --allow-default"),
+            Self::DefaultNotAllowed => f.write_str("what may be supplied is bounded, so the base identity needs --allow-default"),
             Self::SessionNotAllowed(what, option) => write!(f, "no {option} covers its {what}"),
             Self::NotUnderstood => {
                 f.write_str("the proxy wants more of it than this version knows of: upgrade credential-refresher")
@@ -335,27 +335,33 @@ impl Proxy {
             let revoked = SourceError::Revoked { access_key_id: access_key_id.to_owned() };
             return Ok(lacks.then(|| Lack::NoCredentials(Some(revoked.to_string()))));
         }
-        if self.must_push(status, &credentials, has_versions) {
-            match self.push(kept.identity(), &credentials).await {
+        let ours = HeldCredentials::from(&*credentials);
+        if self.must_push(status, &credentials, &ours, has_versions) {
+            match self.push(kept.identity(), &credentials, &ours).await {
                 Ok(()) => {}
                 Err(error @ ProxyError::Refused { .. }) => return Ok(Some(Lack::PushFailed(error))),
                 // Not about these credentials: the next push would fare no better, and may take as long to fail.
                 Err(error) => return Err(error),
             }
         }
-        self.pushed.insert(kept.identity().clone(), HeldCredentials::from(&*credentials));
+        self.pushed.insert(kept.identity().clone(), ours);
         Ok(None)
     }
 
     /// Whether the proxy is to be given `credentials`: if it holds none, if our source has changed since we last
     /// supplied it, if what somebody else pushed is about to expire, and if it holds another secret under our own access
     /// key. Another's access key is left alone otherwise, so two refreshers for one proxy don't take turns.
-    fn must_push(&mut self, status: &IdentityStatus, credentials: &Credentials, has_versions: bool) -> bool {
+    fn must_push(
+        &mut self,
+        status: &IdentityStatus,
+        credentials: &Credentials,
+        ours: &HeldCredentials,
+        has_versions: bool,
+    ) -> bool {
         let Some(held) = &status.held else {
             return true;
         };
-        let ours = HeldCredentials::from(credentials);
-        let is_new = self.pushed.get(&status.identity).is_none_or(|pushed| *pushed != ours);
+        let is_new = self.pushed.get(&status.identity) != Some(ours);
         if held.access_key_id != ours.access_key_id {
             return is_new || outlasts(credentials, held, SystemTime::now());
         }
@@ -386,8 +392,12 @@ impl Proxy {
         true
     }
 
-    async fn push(&mut self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
-        let told = HeldCredentials::from(credentials);
+    async fn push(
+        &mut self,
+        identity: &Identity,
+        credentials: &Credentials,
+        summary: &HeldCredentials,
+    ) -> Result<(), ProxyError> {
         let outcome = self.client.push(identity, credentials).await;
         let proxy = self.client.address();
         match outcome {
@@ -396,8 +406,8 @@ impl Proxy {
                 info!(
                     %proxy,
                     identity = identity.id(),
-                    access_key_id = told.access_key_id,
-                    expires = told.expiration,
+                    access_key_id = summary.access_key_id,
+                    expires = summary.expiration,
                     "pushed credentials"
                 );
                 Ok(())

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use crate::aws_endpoint::before;
+
 /// The longest host name of the DNS.
 pub(super) const NAME_MAX: usize = 253;
 
@@ -19,8 +21,7 @@ pub struct HostPattern {
 impl HostPattern {
     /// Returns whether some host matches both patterns.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        let below = |name: &str, domain: &str| name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-        let takes = |pattern: &Self, name: &str| pattern.wildcard && below(name, &pattern.name);
+        let takes = |pattern: &Self, name: &str| pattern.wildcard && before(name, &pattern.name).is_some();
         let ports = self.port.is_none() || other.port.is_none() || self.port == other.port;
         let same = self.wildcard == other.wildcard && self.name == other.name;
         ports && (same || takes(self, &other.name) || takes(other, &self.name))

@@ -1,5 +1,6 @@
 //! Paths as a policy writes them: the prefixes of routes and the paths of targets.
 
+use crate::path::percent::escaped_byte;
 use crate::path::{PathError, SafePath};
 
 /// Checks a path, empty or absolute, that goes on the wire as written.
@@ -9,14 +10,10 @@ use crate::path::{PathError, SafePath};
 pub(super) fn check(path: &str) -> Result<(), String> {
     for (at, c) in path.char_indices() {
         match c {
-            '%' => {
-                let digits = path.get(at + 1..at + 3).unwrap_or_default();
-                if digits.len() != 2 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-                    return Err(
-                        "a % must be followed by two hexadecimal digits; write a percent sign as %25".to_owned()
-                    );
-                }
+            '%' if escaped_byte(path.as_bytes().get(at + 1..).unwrap_or_default()).is_none() => {
+                return Err("a % must be followed by two hexadecimal digits; write a percent sign as %25".to_owned());
             }
+            '%' => {}
             '\\' => return Err("a backslash has no place in a path; write / or %5C".to_owned()),
             // RFC 3986, 3.3: what may stand in a path as it is.
             'a'..='z' | 'A'..='Z' | '0'..='9' | '/' => {}
