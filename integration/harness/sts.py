@@ -14,7 +14,7 @@ _TOKEN = "T" * 800
 
 
 class QuickSts:
-    """Answers each call after `latency` seconds; counts the calls, and how many were in flight at once."""
+    """Answers each call after `latency` seconds, and counts the calls and the most in flight together."""
 
     def __init__(self, latency: float = 0.05, tls: ssl.SSLContext | None = None):
         self._tls = tls

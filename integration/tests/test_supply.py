@@ -284,7 +284,7 @@ class FadingSource:
 
 
 def test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed(start_proxy, api, start_refresher, tmp_path):
-    """One role of two identities can't be assumed, then the source fails, then Envoy starts anew without a source."""
+    """One of two identities can't be obtained; then the source fails; then Envoy restarts while it does."""
     proxy = start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
     source = FadingSource(tmp_path)
     refresher = start_refresher(proxy, "--listen", "127.0.0.1:0", **source.environment)
@@ -445,7 +445,7 @@ class Clock:
 def test_a_clock_that_jumps_stops_nobody_else_and_is_recovered_from(
     start_proxy, api, start_refresher, faketime, tmp_path
 ):
-    """The refresher's clock: two hours ahead, sessions look expired that the STS gives; two hours behind, they last."""
+    """With the clock two hours ahead, new sessions look expired; two hours behind, valid for longer."""
     proxy = start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
     clock = Clock(faketime, tmp_path)
     with QuickSts() as sts:

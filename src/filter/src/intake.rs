@@ -24,7 +24,7 @@ pub(crate) struct Intake {
     wanted_ids: RefCell<WantedIds>,
     /// The calls that wait for another generation; a token is gone when its caller is.
     waiting: RefCell<Vec<(u32, Weak<()>)>>,
-    /// The generation that they have seen, and the ticks after which they are told that it is still the same.
+    /// The generation that they have seen, and the number of ticks until they are answered that it has not changed.
     generation: Cell<u64>,
     ticks_left: Cell<u32>,
     watch: Cell<Watch>,
@@ -216,7 +216,7 @@ pub(crate) fn has_client_certificate() -> bool {
     host::property(b"connection\0mtls").is_some_and(|mtls| mtls == [1])
 }
 
-/// Wakes the signers of all workers, so that they see a change at once and not with their next tick.
+/// Wakes the signers of all workers, so that they pick up the change immediately rather than on the next tick.
 fn tell_watchers(store: &CredentialStore<ProxySharedData>) {
     let vm_id = host::property(b"plugin_vm_id").unwrap_or_default();
     for place in store.watchers(host::now()) {

@@ -156,7 +156,7 @@ pub(crate) struct Held {
     rechunks: Option<Rechunked>,
 }
 
-/// An `aws-chunked` body whose chunks are signed anew, and what it takes of what the worker may hold.
+/// An `aws-chunked` body whose chunks are re-signed, and its share of what the worker may hold.
 pub(crate) struct Rechunked {
     pub(crate) body: Box<AwsChunkedBody>,
     pub(crate) share: HeldShare,

@@ -16,7 +16,7 @@ fn the_shipped_schema_is_that_of_the_code() {
     let shipped = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         shipped == schema,
-        "{SHIPPED} is stale; write it anew: WRITE_SCHEMA=1 cargo test --package sigv4-core --features schema schema"
+        "{SHIPPED} is stale; regenerate it: WRITE_SCHEMA=1 cargo test --package sigv4-core --features schema schema"
     );
 }
 
