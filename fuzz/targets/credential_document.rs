@@ -4,40 +4,32 @@
 use std::time::UNIX_EPOCH;
 
 use libfuzzer_sys::fuzz_target;
-use sigv4_core::credentials::Credentials;
+use sigv4_core::credentials::{CredentialDocumentError, Credentials};
 
 /// Shorter values turn up in any text by chance.
 const TELLING: usize = 8;
 
-const MEMBERS: [&str; 5] = ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"];
+/// Members that a refusal can name.
+const MEMBERS: [&str; 6] =
+    ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration", "FingerprintSalt"];
 
-/// Whether a refusal is one of a fixed number of texts, apart from a place: it can hold nothing of the document.
-fn is_known(refusal: &str) -> bool {
-    let (place, problem) = refusal.split_once(": ").unwrap_or(("", refusal));
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_place = MEMBERS.contains(&place) || place.bytes().all(|byte| b".[]?0123456789".contains(&byte));
-    let syntax = problem.strip_prefix("not a JSON document (line ").and_then(|rest| rest.strip_suffix(')'));
-    match syntax.and_then(|rest| rest.split_once(", column ")) {
-        Some((line, column)) => is_number(line) && is_number(column),
-        None => is_place && PROBLEMS.contains(&problem),
+/// Returns whether a refusal can hold nothing of the document: its texts are constants, and its place is a member's name or
+/// made of indices.
+fn is_silent(refusal: &CredentialDocumentError) -> bool {
+    match refusal {
+        CredentialDocumentError::Syntax { .. } | CredentialDocumentError::Version => true,
+        CredentialDocumentError::Value { member, .. } => MEMBERS.contains(member),
+        CredentialDocumentError::Shape(place) => {
+            MEMBERS.contains(&place.as_str()) || place.bytes().all(|byte| b".[]?0123456789".contains(&byte))
+        }
     }
 }
-
-const PROBLEMS: [&str; 7] = [
-    "missing, or not of the type that credential_process gives it",
-    "must be 1",
-    "must be letters and digits",
-    "must not be empty",
-    "must be printable ASCII without blanks; leave it out where there is none",
-    "must be an ISO 8601 instant such as 2026-01-02T03:04:05Z",
-    "must lie between the years 1970 and 9999",
-];
 
 fuzz_target!(|document: &[u8]| {
     let credentials = match Credentials::from_document(document) {
         Ok(credentials) => credentials,
         Err(error) => {
-            assert!(is_known(&error.to_string()), "{error:?}");
+            assert!(is_silent(&error), "{error:?}");
             return;
         }
     };
