@@ -9,6 +9,8 @@
 //! | `DELETE /v1/identities/{id}/credentials` | revokes what is held |
 //! | `GET /v1/status` | 200 if a policy is loaded and every wanted identity holds unexpired credentials, else 503 |
 
+pub(crate) mod worker;
+
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +21,7 @@ use crate::credentials::{
     CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, SetError,
     SharedData, WantedIds,
 };
-use crate::refusal::error_body;
+use crate::local_reply::error_body;
 
 /// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
 pub const MAX_BODY: usize = 64 * 1024;
