@@ -59,7 +59,7 @@ fn request(uri: &WireUri) -> UnsignedRequest<'_> {
     }
 }
 
-fn context<'a>(credentials: &'a SigningCredentials, algorithm: Algorithm<'a>) -> SigningContext<'a> {
+fn context<'a>(credentials: &'a SigningCredentials, algorithm: Algorithm<&'a str>) -> SigningContext<'a> {
     SigningContext { credentials, scope: SCOPE, algorithm, at: SystemTime::now() }
 }
 

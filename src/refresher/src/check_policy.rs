@@ -10,8 +10,9 @@ use clap::Args;
 use serde::Serialize;
 use sigv4_core::credentials::{Identity, Role};
 use sigv4_core::intake::IntakePolicy;
-use sigv4_core::policy::{Algorithm, Location, PayloadMode, Policy, Route, Scheme, Unmatched};
+use sigv4_core::policy::{Location, PayloadMode, Policy, Route, Scheme, Unmatched};
 use sigv4_core::request::payload::{BodyInfo, PayloadPlan};
+use sigv4_core::signing::Algorithm;
 use sigv4_core::signing::PayloadHash;
 
 use crate::policy_file::{Form, PolicyFile};

@@ -42,7 +42,7 @@ pub use target::{Scheme, Target};
 use crate::credentials::Identity;
 use crate::held::HeldLimits;
 use crate::path::{PathError, SafePath};
-use crate::signing::Scope;
+use crate::signing::{Algorithm, Scope};
 
 /// A checked policy, ready for requests.
 #[derive(Debug)]
@@ -212,18 +212,6 @@ pub enum ScopeSource {
     /// From the credential scope that the client, an AWS SDK, signed for under a throw-away key, where the host name
     /// does not tell; without one, as `infer`.
     Client,
-}
-
-/// The kind of signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Algorithm {
-    /// AWS4-HMAC-SHA256: one region.
-    SigV4,
-    /// AWS4-ECDSA-P256-SHA256: a set of regions.
-    SigV4a {
-        /// The value of `x-amz-region-set`: names and patterns with commas between.
-        region_set: String,
-    },
 }
 
 /// Where the signature goes.

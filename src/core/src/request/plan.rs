@@ -3,10 +3,10 @@
 use std::time::SystemTime;
 
 use crate::path;
-use crate::policy::{self, Route};
+use crate::policy::Route;
 use crate::signing::{
-    Algorithm, PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm,
-    UriStyle, WireUri,
+    PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm, UriStyle,
+    WireUri,
 };
 use crate::worker::SigningBuffers;
 
@@ -80,10 +80,6 @@ impl<'a> Plan<'a> {
 
     /// Returns the context of the signature.
     pub(super) fn context(&self, credentials: &'a SigningCredentials, at: SystemTime) -> SigningContext<'a> {
-        let algorithm = match &self.route.algorithm {
-            policy::Algorithm::SigV4 => Algorithm::SigV4,
-            policy::Algorithm::SigV4a { region_set } => Algorithm::SigV4a { region_set },
-        };
-        SigningContext { credentials, scope: self.scope, algorithm, at }
+        SigningContext { credentials, scope: self.scope, algorithm: self.route.algorithm.as_deref(), at }
     }
 }

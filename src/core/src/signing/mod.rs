@@ -6,6 +6,7 @@
 //!
 //! Source: IAM User Guide, "AWS Signature Version 4 for API requests".
 
+mod algorithm;
 mod alike;
 mod aws_chunked;
 mod canonical_request;
@@ -19,6 +20,7 @@ mod sigv4a;
 mod timestamp;
 mod uri;
 
+pub use algorithm::Algorithm;
 pub use aws_chunked::{
     AwsChunkedBody, AwsChunkedError, AwsChunkedForm, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
 };
@@ -26,7 +28,7 @@ pub use hex::lower as lower_hex;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_owned_by_signing, may_be_signed};
-pub use signer::{Algorithm, SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
+pub use signer::{SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
 pub use signing_key::SigningCredentials;
 pub(crate) use uri::write_encoded;
 pub use uri::{UriStyle, WireUri, is_s3};

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::algorithm::Algorithm;
 use super::aws_chunked::{AwsChunkedBody, AwsChunkedForm, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
 use super::signing_key::Key;
 use super::timestamp::{Clock, Timestamp};
-use super::{PayloadHash, Scope, SigningCredentials, WireUri, sigv4a, uri};
+use super::{PayloadHash, Scope, SigningCredentials, WireUri, uri};
 
 /// What is to be signed. The headers are given apart, as whoever holds them has them.
 #[derive(Debug, Clone, Copy)]
@@ -31,45 +32,17 @@ impl<'a> UnsignedRequest<'a> {
     }
 }
 
-/// As whom, for what, how and when a request is signed.
+/// The credentials, scope, algorithm and time of a signature.
 #[derive(Debug, Clone, Copy)]
 pub struct SigningContext<'a> {
-    /// As whom.
+    /// The credentials.
     pub credentials: &'a SigningCredentials,
-    /// For which region and service.
+    /// The region and service.
     pub scope: Scope<&'a str>,
-    /// With which algorithm.
-    pub algorithm: Algorithm<'a>,
-    /// When. AWS refuses a signature more than some minutes off its own clock.
+    /// The algorithm.
+    pub algorithm: Algorithm<&'a str>,
+    /// The time. AWS refuses a signature more than some minutes off its own clock.
     pub at: SystemTime,
-}
-
-/// The signing algorithm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm<'a> {
-    /// `AWS4-HMAC-SHA256`, which holds in the scope's region.
-    SigV4,
-    /// `AWS4-ECDSA-P256-SHA256`, which holds in a set of regions. The scope's region is passed over.
-    SigV4a {
-        /// Regions with `,` between them; `*` stands for any run of characters.
-        region_set: &'a str,
-    },
-}
-
-impl<'a> Algorithm<'a> {
-    pub(super) fn name(self) -> &'static [u8] {
-        match self {
-            Self::SigV4 => b"AWS4-HMAC-SHA256",
-            Self::SigV4a { .. } => sigv4a::ALGORITHM,
-        }
-    }
-
-    fn region_set(self) -> Option<&'a [u8]> {
-        match self {
-            Self::SigV4 => None,
-            Self::SigV4a { region_set } => Some(region_set.as_bytes()),
-        }
-    }
 }
 
 /// Why a request can't be signed.
@@ -79,7 +52,7 @@ pub enum SigningError {
     #[error("the clock is off: a signature's year lies between 1970 and 9999; set the proxy's clock")]
     Clock,
     /// SigV4A found no key or nonce. Of all secrets and messages, next to none see this.
-    #[error("no SigV4A signature can be made with these credentials; have them renewed")]
+    #[error("cannot derive a SigV4A key from these credentials; rotate them")]
     Asymmetric,
     /// A body of signed chunks can't be signed anew with SigV4A.
     #[error("signed chunks can't be signed anew with SigV4A; let the client send STREAMING-UNSIGNED-PAYLOAD-TRAILER")]

@@ -38,7 +38,7 @@ impl SigningCredentials {
     /// The key that signs for `scope` at `at`, of which `timestamp` is the text. `None` where SigV4A finds no key.
     pub(super) fn key(
         &self,
-        algorithm: Algorithm<'_>,
+        algorithm: Algorithm<&str>,
         scope: Scope<&str>,
         at: SystemTime,
         timestamp: Timestamp,
@@ -126,7 +126,7 @@ pub(super) struct Preamble {
 impl Preamble {
     fn write(
         &mut self,
-        algorithm: Algorithm<'_>,
+        algorithm: Algorithm<&str>,
         access_key_id: &str,
         Scope { region, service }: Scope<&str>,
         timestamp: Timestamp,

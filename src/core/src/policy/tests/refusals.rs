@@ -287,27 +287,27 @@ fn what_tells_no_service_or_region() {
     assert_refused(&[
         (
             target("https://api.example.com"),
-            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its service and region; add "service" and "region", such as "execute-api" and "eu-west-1""#,
+            r#"routes["/a"]: "api.example.com" is not an AWS host name from which its service and region can be inferred; add "service" and "region", such as "execute-api" and "eu-west-1""#,
         ),
         (
             policy(r#"{"routes": {"/a": {"target": "https://api.example.com", "service": "execute-api"}}}"#),
-            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its region; add "region", such as "eu-west-1""#,
+            r#"routes["/a"]: "api.example.com" is not an AWS host name from which its region can be inferred; add "region", such as "eu-west-1""#,
         ),
         (
             policy(r#"{"routes": {"/a": {"target": "https://api.example.com", "region": "eu-west-1"}}}"#),
-            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its service; add "service", such as "execute-api""#,
+            r#"routes["/a"]: "api.example.com" is not an AWS host name from which its service can be inferred; add "service", such as "execute-api""#,
         ),
         (
             policy(r#"{"routes": {"/a": {"target": "https://api.example.com", "signing": {"algorithm": "sigv4a"}}}}"#),
-            r#"routes["/a"]: "api.example.com" is no AWS host name that tells its service; add "service", such as "execute-api""#,
+            r#"routes["/a"]: "api.example.com" is not an AWS host name from which its service can be inferred; add "service", such as "execute-api""#,
         ),
         (
             policy(r#"{"routes": {"/a": {"hosts": ["api.example.com"]}}}"#),
-            r#"routes["/a"].hosts[0]: "api.example.com" is no AWS host name that tells its service and region; add "service" and "region", such as "execute-api" and "eu-west-1""#,
+            r#"routes["/a"].hosts[0]: "api.example.com" is not an AWS host name from which its service and region can be inferred; add "service" and "region", such as "execute-api" and "eu-west-1""#,
         ),
         (
             policy(r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com", "*.example.com"]}}}"#),
-            r#"routes["/a"].hosts[1]: "*.example.com" is no AWS host name that tells its service and region; add "service" and "region", such as "execute-api" and "eu-west-1""#,
+            r#"routes["/a"].hosts[1]: "*.example.com" is not an AWS host name from which its service and region can be inferred; add "service" and "region", such as "execute-api" and "eu-west-1""#,
         ),
         (
             policy(r#"{"routes": {"/a": "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com"}}"#),
@@ -455,7 +455,7 @@ fn sessions_of_a_role() {
         ),
         (
             role(r#""roleDurationSeconds": 3601, "roleChain": ["arn:aws:iam::123456789012:role/hub"]"#),
-            r#"routes["/a"].roleDurationSeconds: 3601 is too long: AWS ends a session behind a roleChain after an hour; write at most 3600"#,
+            r#"routes["/a"].roleDurationSeconds: 3601 is too long: AWS limits a session obtained through a roleChain to one hour; use at most 3600"#,
         ),
         (
             role(r#""roleDurationSeconds": 1, "roleChain": ["arn:aws:iam::123456789012:role/hub"]"#),

@@ -1,0 +1,264 @@
+//! A policy's document checked and compiled.
+//!
+//! Errors come in the document's order, and the first one ends the work.
+
+mod role;
+mod route;
+mod signing;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::confusable::confusable;
+use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber};
+use super::error::{Place, PolicyError};
+use super::host::HostPattern;
+use super::matcher::{Matcher, PrefixSegments};
+use super::{Policy, Route};
+use crate::credentials::Identity;
+use crate::held::HeldLimits;
+
+/// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
+const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
+
+/// `maxHeldRequests`: default and largest value. With the next one it fits a sidecar of 256 MiB with two workers.
+const HELD_REQUESTS: (u32, u32) = (1000, 100_000);
+
+/// `maxHeldBytes`: default and largest value. V8 ends a virtual machine whose memory reaches 1 GiB; half of it is left to
+/// what is copied.
+const HELD_BYTES: (u32, u32) = (32 * 1024 * 1024, 512 * 1024 * 1024);
+
+impl PolicyDocument {
+    /// Reads the document; its values are not looked at yet.
+    ///
+    /// # Errors
+    /// What is no JSON, or not of the policy's shape.
+    pub fn from_json(json: &[u8]) -> Result<Self, PolicyError> {
+        let mut json_text = serde_json::Deserializer::from_slice(json);
+        let document = serde_path_to_error::deserialize(&mut json_text)?;
+        json_text.end().map_err(|error| PolicyError::Syntax {
+            problem: "something stands behind the policy's last brace".to_owned(),
+            line: error.line(),
+            column: error.column(),
+        })?;
+        Ok(document)
+    }
+}
+
+impl Policy {
+    /// Checks a document and compiles it.
+    ///
+    /// # Errors
+    /// The first value that can't be used, with its place and the cure.
+    pub fn compile(document: PolicyDocument) -> Result<Self, PolicyError> {
+        compile_at(document, &Place::default())
+    }
+}
+
+fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyError> {
+    let PolicyDocument { settings, backstage_routes } = document;
+    let Settings {
+        routes,
+        unmatched,
+        allow_unauthenticated_requests,
+        credentials_wait_ms,
+        max_held_requests,
+        max_held_bytes,
+        access_log,
+        route_metadata,
+        proxysigv4,
+    } = settings;
+
+    if let Some(section) = proxysigv4 {
+        let alone = routes.is_none()
+            && unmatched.is_none()
+            && allow_unauthenticated_requests.is_none()
+            && credentials_wait_ms.is_none()
+            && max_held_requests.is_none()
+            && max_held_bytes.is_none()
+            && access_log.is_none()
+            && route_metadata.is_none()
+            && backstage_routes.0.is_empty();
+        let place = top.key("proxysigv4");
+        if !alone || !top.is_policy() {
+            return Err(place.refuse("is a policy in itself and must stand alone; move what stands beside it into it"));
+        }
+        return compile_at(*section, &place);
+    }
+
+    let allow_unauthenticated = allow_unauthenticated_requests.unwrap_or(true);
+    let (routes, identities) = compile_routes(routes, backstage_routes, allow_unauthenticated, top)?;
+    let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
+    if wait_ms > CREDENTIALS_WAIT_MAX_MS {
+        return Err(top.key("credentialsWaitMs").refuse(format!(
+            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
+        )));
+    }
+    let held_limits = HeldLimits {
+        requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
+        bytes: bound(max_held_bytes, HELD_BYTES, &top.key("maxHeldBytes"))?,
+    };
+    Ok(Policy {
+        matcher: Matcher::new(&routes),
+        routes,
+        identities,
+        unmatched: unmatched.unwrap_or_default(),
+        credentials_wait: Duration::from_millis(wait_ms),
+        held_limits,
+        access_log: access_log.unwrap_or(false),
+        route_metadata: route_metadata.unwrap_or(true),
+    })
+}
+
+/// Compiles the routes of a policy in either form, and what they sign as.
+fn compile_routes(
+    routes: Option<Routes>,
+    backstage_routes: Entries<RouteEntry>,
+    allow_unauthenticated: bool,
+    top: &Place,
+) -> Result<(Vec<Route>, Vec<Identity>), PolicyError> {
+    let mut compiler = Compiler { allow_unauthenticated, routes: Vec::new(), identities: Vec::new() };
+    let place = top.key("routes");
+    match routes {
+        Some(_) if !backstage_routes.0.is_empty() => {
+            let beside = backstage_routes.0.first().map(|(prefix, _)| prefix.as_str()).unwrap_or_default();
+            return Err(place.refuse(format!("stands beside the route {beside:?}; move that one into routes")));
+        }
+        Some(Routes::Keyed(entries)) => compiler.keyed_routes(entries.0, &place)?,
+        Some(Routes::Listed(list)) => {
+            for (i, mut route) in list.into_iter().enumerate() {
+                let place = place.index(i);
+                let prefix = route.prefix.take();
+                let prefix =
+                    prefix.ok_or_else(|| place.refuse("has no prefix; add one, such as \"prefix\": \"/orders\""))?;
+                compiler.route(prefix, route, &place, &place.key("prefix"))?;
+            }
+        }
+        None => compiler.keyed_routes(backstage_routes.0, top)?,
+    }
+    let Compiler { mut routes, identities, .. } = compiler;
+    if routes.is_empty() {
+        return Err(place.refuse("has no route; add one, such as {\"/orders\": \"https://…\"}"));
+    }
+    refuse_duplicates(&routes)?;
+    refuse_confusable(&routes)?;
+    disambiguate_names(&mut routes);
+    Ok((routes.into_iter().map(|(route, _)| route).collect(), identities))
+}
+
+/// Reads a bound, whose default and largest value are given.
+fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), place: &Place) -> Result<u32, PolicyError> {
+    match written.map(|WholeNumber(number)| u32::try_from(number).unwrap_or(u32::MAX)) {
+        None => Ok(default),
+        Some(number) if (1..=most).contains(&number) => Ok(number),
+        Some(_) => Err(place.refuse(format!("is out of range; write 1 to {most}"))),
+    }
+}
+
+/// Accumulates routes and identities while compiling.
+struct Compiler {
+    /// The policy's own value, for routes without one.
+    allow_unauthenticated: bool,
+    /// With the place of each one's prefix.
+    routes: Vec<(Route, Place)>,
+    identities: Vec<Identity>,
+}
+
+impl Compiler {
+    fn keyed_routes(&mut self, entries: Vec<(String, RouteEntry)>, place: &Place) -> Result<(), PolicyError> {
+        for (prefix, entry) in entries {
+            let place = place.key(&prefix);
+            match entry {
+                RouteEntry::Short(target) => {
+                    let route = RouteDocument { target: Some(target), ..RouteDocument::default() };
+                    self.route(prefix, route, &place, &place)?;
+                }
+                RouteEntry::Expanded(route) => {
+                    if route.prefix.is_some() {
+                        return Err(place
+                            .key("prefix")
+                            .refuse("the route's key is its prefix already; leave this out"));
+                    }
+                    self.route(prefix, *route, &place, &place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn route(
+        &mut self,
+        prefix: String,
+        document: RouteDocument,
+        place: &Place,
+        prefix_place: &Place,
+    ) -> Result<(), PolicyError> {
+        let allow_unauthenticated = document.allow_unauthenticated_requests.unwrap_or(self.allow_unauthenticated);
+        let (mut route, identity) = route::compile(prefix, document, place, prefix_place)?;
+        route.index = self.routes.len();
+        route.identity = self.identity(identity);
+        route.allow_unauthenticated = allow_unauthenticated;
+        self.routes.push((route, prefix_place.clone()));
+        Ok(())
+    }
+
+    fn identity(&mut self, identity: Identity) -> usize {
+        self.identities.iter().position(|known| *known == identity).unwrap_or_else(|| {
+            self.identities.push(identity);
+            self.identities.len() - 1
+        })
+    }
+}
+
+/// Refuses two routes that would take the same requests.
+fn refuse_duplicates(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
+    let mut taken: HashMap<(PrefixSegments, Option<&HostPattern>), &Place> = HashMap::new();
+    for (route, place) in routes {
+        let every_host = route.hosts.is_empty().then_some(None);
+        for host in route.hosts.iter().map(Some).chain(every_host) {
+            if let Some(first) = taken.insert((PrefixSegments::of(&route.prefix), host), place) {
+                let host = host.map(|host| format!(" with the host \"{host}\"")).unwrap_or_default();
+                return Err(place.refuse(format!(
+                    "the prefix {:?}{host} is already taken by {first}; keep one, or give each other hosts",
+                    route.prefix
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two routes of which an upstream may take the requests of one for those of the other.
+fn refuse_confusable(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
+    let read: Vec<_> = routes.iter().map(|(route, _)| (route.prefix.as_str(), route.hosts.as_slice())).collect();
+    let Some((one, other)) = confusable(&read) else { return Ok(()) };
+    let (Some((route, place)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
+    Err(place.refuse(format!(
+        "an upstream may read the prefix {:?} as one whose paths {other} takes, or the other way round; write it without \
+         `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00",
+        route.prefix
+    )))
+}
+
+/// Gives routes that share a prefix their first host in their name.
+fn disambiguate_names(routes: &mut [(Route, Place)]) {
+    let mut uses: HashMap<String, usize> = HashMap::new();
+    for (route, _) in routes.iter() {
+        *uses.entry(route.prefix.clone()).or_default() += 1;
+    }
+    for (route, _) in routes {
+        if let (Some(host), Some(2..)) = (route.hosts.first(), uses.get(&route.prefix)) {
+            route.name = format!("{host}{}", route.prefix);
+        }
+    }
+}
+
+/// Returns whether a name in a credential scope may have a byte: a slash or comma would shift the scope's parts.
+fn is_scope_byte(byte: u8) -> bool {
+    is_word(byte, b"-")
+}
+
+/// Returns whether a byte is a letter, a digit, `_`, or one of `more`.
+fn is_word(byte: u8, more: &[u8]) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || more.contains(&byte)
+}
