@@ -157,29 +157,10 @@ fn as_json_says(kind: &str) -> &str {
 fn closest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
-        .map(|name| (edits(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()), *name))
+        // No name is longer, and the distance of a long key takes long to find.
+        .filter(|name| key.len() <= name.len() + 2)
+        .map(|name| (strsim::levenshtein(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()), *name))
         .filter(|(edits, name)| *edits <= 2 && edits * 2 < name.len())
         .min()
         .map(|(_, name)| name)
-}
-
-/// Levenshtein's distance. Names of a policy are short; a longer one is no slip of any.
-fn edits(a: &str, b: &str) -> usize {
-    if a.len().abs_diff(b.len()) > 2 {
-        return usize::MAX / 2;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (above, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let here = (diagonal + usize::from(x != y)).min(left + 1).min(*above + 1);
-            diagonal = std::mem::replace(above, here);
-            left = here;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }

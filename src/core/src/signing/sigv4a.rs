@@ -55,7 +55,7 @@ impl AsymmetricKey {
     /// to one in 2²⁵⁶.
     pub(super) fn sign(&self, string_to_sign: &[u8], signature: &mut Vec<u8>) -> Option<()> {
         let der: DerSignature = self.0.try_sign(string_to_sign).ok()?;
-        hex::write(der.as_bytes(), signature);
+        signature.extend_from_slice(hex::lower(der.as_bytes()).as_bytes());
         Some(())
     }
 
