@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class Envoy:
         self, configuration: dict, directory: Path, concurrency: int = 2, log_level: str = "info", *arguments: str
     ):
         self.configuration = copy.deepcopy(configuration)
-        self.configuration["admin"] = {"address": _any_port()}
+        if "pipe" not in self.configuration.get("admin", {}).get("address", {}):
+            self.configuration["admin"] = {"address": _any_port()}
         for listener in self.configuration["static_resources"]["listeners"]:
             if "socket_address" in listener["address"]:
                 listener["address"] = _any_port()
@@ -94,8 +96,9 @@ class Envoy:
 
     def admin(self, path: str, method: str = "GET") -> str:
         """What the admin interface answers."""
-        host, _, port = self._admin_address.read_text().strip().rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        address = self._admin_address.read_text().strip()
+        kind = _SocketConnection if address.startswith("/") else http.client.HTTPConnection
+        connection = kind(address, timeout=10)
         try:
             connection.request(method, path)
             return connection.getresponse().read().decode()
@@ -136,6 +139,19 @@ class Envoy:
             return self.admin("/ready").strip() == "LIVE"
         except (OSError, ValueError, http.client.HTTPException):
             return False
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float):
+        super().__init__("admin", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def validate(configuration: dict | Path, directory: Path) -> tuple[int, str]:

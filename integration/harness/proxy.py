@@ -93,9 +93,13 @@ class StockConfiguration:
                     plugin["vm_config"]["code"]["local"]["filename"] = str(path)
 
     def use_socket(self, path: Path) -> None:
-        """The intake's Unix socket, where its listener has one."""
+        """The intake's Unix socket, where its listener has one, with the admin interface's beside it."""
         if pipe := self.listener("intake")["address"].get("pipe"):
             pipe["path"] = str(path)
+        admin = str(path.with_name("admin.sock"))
+        self.document["admin"]["address"]["pipe"]["path"] = admin
+        [endpoints] = self.cluster("admin")["load_assignment"]["endpoints"]
+        endpoints["lb_endpoints"][0]["endpoint"]["address"]["pipe"]["path"] = admin
 
     def trust(self, certificate: Path) -> None:
         """Check https targets against this authority in place of the system's."""

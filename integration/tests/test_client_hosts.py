@@ -21,7 +21,7 @@ def wildcard_proxy(start_proxy, api, configuration):
     for name in ("targets", "client_hosts"):
         place = "resolve_target" if name == "targets" else "resolve_client_host"
         resolver(configuration, place)["max_hosts"] = MOST
-        for cluster in configuration.document["static_resources"]["clusters"]:
+        for cluster in map(configuration.cluster, ("https", "client_hosts", "http")):
             cache = cluster["cluster_type"]["typed_config"]["dns_cache_config"]
             if cache["name"] == name:
                 cache["max_hosts"] = MOST

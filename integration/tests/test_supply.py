@@ -351,7 +351,11 @@ def test_a_hot_restart_is_noticed_within_a_second(start_proxy, configuration, ap
         command[admin] = str(address)
         envoy = Process(f"envoy {epoch}", [*command, "--restart-epoch", str(epoch)], tmp_path / f"envoy-{epoch}.log")
         envoy.start()
-        envoy.wait_ready(lambda: address.exists() and curl(f"http://{address.read_text()}/ready").text == "LIVE\n")
+
+        def is_ready() -> bool:
+            return address.exists() and curl("http://admin/ready", unix_socket=address.read_text()).text == "LIVE\n"
+
+        envoy.wait_ready(is_ready)
         return envoy
 
     def status() -> int:
