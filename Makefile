@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help requirements build check test test-matrix test-install nightly fuzz demo compose image bench soak lint format clean
+.PHONY: help requirements build check test test-matrix test-install nightly fuzz demo smoke-aws compose image bench soak lint format clean
 
 FILTER := target/wasm/wasm32-unknown-unknown/filter/sigv4_filter.wasm
 REFRESHER := target/release/credential-refresher
@@ -62,7 +62,11 @@ demo: build ## Sign requests through a real Envoy (KEEP=1 leaves it running to p
 	@build/step 'install the Python packages' integration/setup
 	@envoy/demo/run
 
-compose: build ## Bring envoy/docker-compose.yaml up, pulling nothing, check it, take it down (KEEP=1 leaves it up)
+smoke-aws: build ## Send read-only calls to the real AWS, with your own credentials: STS, S3 and DynamoDB
+	@build/step 'install the Python packages' integration/setup
+	@PYTHONPATH=integration .venv/bin/python integration/smoke_aws.py
+
+compose: build ## Bring envoy/docker-compose.yaml up, pulling nothing, check it, take it down (KEEP=1 leaves it up and says how to use it)
 	@build/step 'install the Python packages' integration/setup
 	integration/compose/run
 

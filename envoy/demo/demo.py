@@ -69,8 +69,9 @@ class Stage:
 
         self.wire = stack.enter_context(Hop(self.aws.port))
         started("a hop on the wire", "passes on to ministack, and records what arrives there", self.wire.url)
-        target = {"target": self.wire.url, "region": REGION, "roleArn": self.aws.role_arn, "hosts": LOOPBACK}
-        self.policy = {"routes": {"/s3": {**target, "service": "s3"}, "/sqs": {**target, "service": "sqs"}}}
+        target = {"target": self.wire.url, "region": REGION, "roleArn": self.aws.role_arn}
+        routes = {f"/{service}": {**target, "service": service, "hosts": [*LOOPBACK]} for service in ("s3", "sqs")}
+        self.policy = {"routes": routes, "accessLog": True}
         self.proxy = stack.enter_context(Proxy(directory, self.policy))
         # The port would change should Envoy restart; it does not during a demo.
         self.url = self.proxy.url
@@ -118,15 +119,22 @@ def run(stage: Stage) -> None:
     if os.environ.get("KEEP", "") not in ("", "0"):
         keep(stage)
     else:
-        print(f"\n{bold('That is all.')} Everything is stopped again. To play with it: make demo KEEP=1\n")
+        print(f"\n{bold('That is all.')} Everything is stopped again. Next:")
+        print_commands(
+            ("leave it running, and play with it", "make demo KEEP=1"),
+            ("read-only calls to your own AWS account, with the credentials that its SDKs would find",
+             "AWS_PROFILE=… make smoke-aws"),
+            ("your own policy and Envoy", "see \"Quick start\" in README.md"),
+        )  # fmt: skip
+        print()
 
 
 def keep(stage: Stage) -> None:
     """Waits for Ctrl-C."""
     socket = stage.proxy.socket
     heading("It stays up until Ctrl-C. Try, in another terminal")
-    for what, command in [
-        ("store and read an object", f"curl -T LICENSE {stage.url}/s3/{BUCKET}/license"),
+    print_commands(
+        ("store and read an object", f"curl -i -T LICENSE {stage.url}/s3/{BUCKET}/license"),
         ("", f"curl {stage.url}/s3/{BUCKET}/license"),
         ("over HTTP/2", f"curl --http2-prior-knowledge '{stage.url}/s3/{BUCKET}?list-type=2'"),
         ("what leaves its target is refused", f"curl --path-as-is {stage.url}/s3/../secret"),
@@ -135,13 +143,17 @@ def keep(stage: Stage) -> None:
          f"curl -X DELETE --unix-socket {socket} "
          f"http://intake/v1/identities/{next(iter(stage.proxy.identities()))}/credentials"),
         ("past the proxy: refused", f"curl {stage.aws.url}/{BUCKET}/license"),
-        ("the logs", f"tail -f {stage.directory}/*.log"),
-    ]:  # fmt: skip
+        ("the logs; one line for each request", f"tail -f {stage.directory}/*.log"),
+    )  # fmt: skip
+    sys.stdout.flush()
+    signal.pause()
+
+
+def print_commands(*commands: tuple[str, str]) -> None:
+    for what, command in commands:
         if what:
             print(dim(f"  # {what}"))
         print(f"  {command}")
-    sys.stdout.flush()
-    signal.pause()
 
 
 # What goes over the wire
