@@ -42,10 +42,10 @@ test: build ## Run all tests: unit, property, and integration in a real Envoy: b
 
 test-matrix: build ## Run the integration tests against Envoy 1.36 to 1.40, one after another
 	@build/step 'install the Python packages' integration/setup
-	.venv/bin/python integration/test-matrix $(ENVOY_RELEASES)
+	.venv/bin/python -m integration.matrix $(ENVOY_RELEASES)
 
 test-install: ## Run make demo and make test on a bare Debian 12, as root and as a user with sudo: wants root, takes hours
-	integration/install/run
+	python3 -m integration.install
 
 nightly: ## Run what is too slow for each change: test-matrix, long fuzz and soak, test-install
 	$(MAKE) test-matrix
@@ -81,12 +81,12 @@ bench: build ## Measure what signing costs, against plain Envoy and its native s
 	@cp target/wasm/wasm32-unknown-unknown/filter/sha256_filter.wasm target/bench/native/release/sha256-native \
 		target/bench/sha256/
 	@build/step 'install the Python packages' integration/setup
-	.venv/bin/python integration/bench/run
+	.venv/bin/python -m integration.bench
 
 soak: build ## Rotate credentials each second under load, and kill and reload things: no request may be lost
 	@build/step 'compile the load and its upstream' $(CARGO) build --locked --package soak
 	@build/step 'install the Python packages' integration/setup
-	.venv/bin/python integration/soak/run
+	.venv/bin/python -m integration.soak
 
 lint: requirements ## Check formatting, lints and dependencies
 	build/lint

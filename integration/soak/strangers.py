@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from harness import raw
+from integration.harness import raw
 
 CONTENT_SHA256 = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 KIB_64 = 64 << 10

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from botocore.credentials import Credentials
 
-from harness.certificates import Authority
-from harness.proxy import Proxy, StockConfiguration
-from harness.stand_ins import REGION, Ministack, Moto
-from harness.upstream import Upstream
-from harness.verifier import Verifier
+from integration.harness.certificates import Authority
+from integration.harness.proxy import Proxy, StockConfiguration
+from integration.harness.stand_ins import REGION, Ministack, Moto
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Verifier
 
 STATIC_KEY = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 TEMPORARY_KEY = Credentials("ASIDEXAMPLE", "bPxRfiCYEXAMPLEKEY/K7MDENG+wJalrXUtnFEMI", "FwoGZXIvYXdzEXAMPLE//token==")

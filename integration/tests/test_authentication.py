@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.certificates import Authority
-from harness.client import curl
-from harness.proxy import StockConfiguration
+from integration.harness.certificates import Authority
+from integration.harness.client import curl
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 
 def refused(response) -> bool:

@@ -12,11 +12,11 @@ import pytest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from conftest import REGION, TEMPORARY_KEY, policy, s3_route
-from harness import aws_chunked
-from harness.client import curl
-from harness.process import wait_until
-from harness.proxy import StockConfiguration
+from integration.harness import aws_chunked
+from integration.harness.client import curl
+from integration.harness.process import wait_until
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import REGION, TEMPORARY_KEY, policy, s3_route
 
 THROWAWAY = Credentials("THROWAWAY", "throw-away", "throw-away token")
 FIVE_MIB_AND_A_BYTE = bytes(range(256)) * (5 << 12) + b"!"

@@ -6,8 +6,8 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from conftest import REGION, policy
-from harness.client import curl
+from integration.harness.client import curl
+from integration.tests.conftest import REGION, policy
 
 KEYS = [
     "a b+c/ü(1).txt",

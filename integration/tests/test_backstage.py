@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from conftest import TEMPORARY_KEY
-from harness.process import REPOSITORY
-from harness.refresher import BINARY
+from integration.harness.process import REPOSITORY
+from integration.harness.refresher import BINARY
+from integration.tests.conftest import TEMPORARY_KEY
 
 DOCUMENT = REPOSITORY / "docs" / "migrating-from-backstage.md"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from integration.harness.process import REPOSITORY
+
 # What a minimal Debian has, as far as the scripts before the first installation use it.
 PROGRAMS = (
     "awk bash cat cmp cp cut df dirname env grep head id install make mkdir mktemp mv nproc rm sed seq sh sleep sort"

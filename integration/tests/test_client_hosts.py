@@ -2,8 +2,8 @@
 
 import pytest
 
-from conftest import REGION, TEMPORARY_KEY
-from harness.proxy import StockConfiguration
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 MOST = 8
 

@@ -10,10 +10,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy, s3_route
-from harness.proxy import StockConfiguration
-from harness.stand_ins import REGION
-from harness.upstream import Answer, Upstream
+from integration.harness.proxy import StockConfiguration
+from integration.harness.stand_ins import REGION
+from integration.harness.upstream import Answer, Upstream
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 REQUEST_ID = ("x-amzn-requestid", "0b1c6f7e-8f3f-4f0e-9f6e-2f6d6a1f7f52")
 # Workers look at what they share once a second.

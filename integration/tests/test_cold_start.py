@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, s3_route
-from harness import aws_chunked
-from harness.process import wait_until
+from integration.harness import aws_chunked
+from integration.harness.process import wait_until
+from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, s3_route
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 LONG_MS, SHORT_MS = 20_000, 700

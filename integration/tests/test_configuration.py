@@ -2,10 +2,10 @@
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.envoy import validate
-from harness.process import ProcessEnded
-from harness.proxy import WASM, StockConfiguration
+from integration.harness.envoy import validate
+from integration.harness.process import ProcessEnded
+from integration.harness.proxy import WASM, StockConfiguration
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 
 def test_the_stock_configuration_is_valid(tmp_path):

@@ -3,7 +3,7 @@
 import botocore.session
 import pytest
 
-from conftest import TEMPORARY_KEY, policy, s3_route
+from integration.tests.conftest import TEMPORARY_KEY, policy, s3_route
 
 STRICT = {"allowUnauthenticatedRequests": False}
 ARN = "arn:aws:s3:eu-west-1:123456789012:accesspoint/point/object"

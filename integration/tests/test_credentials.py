@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 from botocore.credentials import Credentials
 
-from conftest import STATIC_KEY, TEMPORARY_KEY, api_route
-from harness.intake import credential_document
-from harness.process import wait_until
+from integration.harness.intake import credential_document
+from integration.harness.process import wait_until
+from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 PLACE = "/v1/identities/default/credentials"

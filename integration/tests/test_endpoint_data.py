@@ -6,7 +6,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from endpoints.generate import OUTPUT, Endpoints, render
+from integration.endpoints.generate import OUTPUT, Endpoints, render
 
 
 def read_data():

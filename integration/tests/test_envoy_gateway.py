@@ -6,13 +6,13 @@ not checked here; what the manifests put into Kubernetes' own kinds is.
 
 import pytest
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY
-from harness.envoy_gateway import EnvoyGateway
-from harness.manifests import MANIFESTS, build, check
-from harness.process import Process, environment_without_aws, wait_until
-from harness.refresher import BINARY
-from harness.upstream import Upstream
-from harness.verifier import Verifier
+from integration.harness.envoy_gateway import EnvoyGateway
+from integration.harness.manifests import MANIFESTS, build, check
+from integration.harness.process import Process, environment_without_aws, wait_until
+from integration.harness.refresher import BINARY
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Verifier
+from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY
 
 S3 = f"s3.{REGION}.amazonaws.com"
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy, s3_route
-from harness.client import Http2
+from integration.harness.client import Http2
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 EVENTS = "STREAMING-AWS4-HMAC-SHA256-EVENTS"
 EVENT_STREAM = "application/vnd.amazon.eventstream"

@@ -5,9 +5,9 @@ import time
 import pytest
 from wasmtime import wat2wasm
 
-from harness.client import curl
-from harness.envoy import Envoy, validate
-from harness.process import ProcessEnded
+from integration.harness.client import curl
+from integration.harness.envoy import Envoy, validate
+from integration.harness.process import ProcessEnded
 
 
 def configuration(body: str = "hello") -> dict:

@@ -7,10 +7,10 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from conftest import TEMPORARY_KEY
-from harness.client import curl
-from harness.hop import Hop
-from harness.upstream import Answer, Upstream
+from integration.harness.client import curl
+from integration.harness.hop import Hop
+from integration.harness.upstream import Answer, Upstream
+from integration.tests.conftest import TEMPORARY_KEY
 
 
 @pytest.fixture

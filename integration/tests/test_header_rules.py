@@ -2,8 +2,8 @@
 
 import pytest
 
-from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
-from harness.upstream import Answer
+from integration.harness.upstream import Answer
+from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
 
 SENT = {
     "accept": "text/plain",

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy, s3_route
-from harness import raw
-from harness.proxy import StockConfiguration
-from harness.upstream import Received
+from integration.harness import raw
+from integration.harness.proxy import StockConfiguration
+from integration.harness.upstream import Received
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.process import REPOSITORY
-from harness.proxy import WASM
-from harness.refresher import BINARY
+from integration.harness.process import REPOSITORY
+from integration.harness.proxy import WASM
+from integration.harness.refresher import BINARY
 
 DIST = REPOSITORY / "dist"
 FILTER, ARTIFACT, REFRESHER = (

@@ -7,13 +7,13 @@ import stat
 
 import pytest
 
-from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
-from harness import raw
-from harness.certificates import Authority
-from harness.client import curl
-from harness.intake import credential_document
-from harness.process import wait_until
-from harness.proxy import StockConfiguration
+from integration.harness import raw
+from integration.harness.certificates import Authority
+from integration.harness.client import curl
+from integration.harness.intake import credential_document
+from integration.harness.process import wait_until
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 TOKEN = "correct-horse"

@@ -8,13 +8,13 @@ import sys
 import pytest
 import yaml
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY
-from harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
-from harness.mesh import Mesh
-from harness.process import Process, environment_without_aws, wait_until
-from harness.refresher import BINARY
-from harness.upstream import Upstream
-from harness.verifier import Verifier
+from integration.harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
+from integration.harness.mesh import Mesh
+from integration.harness.process import Process, environment_without_aws, wait_until
+from integration.harness.refresher import BINARY
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Verifier
+from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY
 
 S3 = f"s3.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"

@@ -3,8 +3,8 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.process import wait_until
+from integration.harness.process import wait_until
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 WITHHELD = "the proxy does not show the body to the filter"
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness import raw
-from harness.client import http2
-from harness.process import wait_until
-from harness.proxy import StockConfiguration
-from harness.stand_ins import REGION
+from integration.harness import raw
+from integration.harness.client import http2
+from integration.harness.process import wait_until
+from integration.harness.proxy import StockConfiguration
+from integration.harness.stand_ins import REGION
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 API_HOST = f"abc123.execute-api.{REGION}.amazonaws.com"
 OTHER_API_HOST = f"other.execute-api.{REGION}.amazonaws.com"

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy, s3_route
-from harness import raw
-from harness.client import http2
-from harness.process import wait_until
-from harness.proxy import StockConfiguration
+from integration.harness import raw
+from integration.harness.client import http2
+from integration.harness.process import wait_until
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_the_mode_decides_what_is_signed(proxy, s3, route, payload):
 
 
 def test_an_upload_to_s3_over_tls_is_left_unsigned_by_auto(start_proxy, authority, s3_verifier):
-    from harness.upstream import Upstream
+    from integration.harness.upstream import Upstream
 
     configuration = StockConfiguration()
     configuration.trust(authority.certificate)

@@ -10,9 +10,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy, s3_route
-from harness.client import curl
-from harness.verifier import Refused, WireRequest
+from integration.harness.client import curl
+from integration.harness.verifier import Refused, WireRequest
+from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy, s3_route
 
 LARGE = bytes(range(256)) * (32 << 12)
 BY_QUERY = {"location": "query", "expiresSeconds": 300}

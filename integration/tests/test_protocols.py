@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.client import http2
+from integration.harness.client import http2
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from botocore.credentials import Credentials
 
-from conftest import REGION
-from harness.hop import Hop
-from harness.process import wait_until
-from harness.refresher import Refresher
-from harness.sts import QuickSts
+from integration.harness.hop import Hop
+from integration.harness.process import wait_until
+from integration.harness.refresher import Refresher
+from integration.harness.sts import QuickSts
+from integration.tests.conftest import REGION
 
 BUCKET = "refresher"
 SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.proxy import StockConfiguration
-from test_mesh import leading_to
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
+from integration.tests.test_mesh import leading_to
 
 
 def with_route_metadata(configuration: StockConfiguration, metadata: dict[str, dict]) -> StockConfiguration:

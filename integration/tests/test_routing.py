@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from conftest import REGION, TEMPORARY_KEY, api_route, policy
-from harness import raw
-from harness.proxy import StockConfiguration
+from integration.harness import raw
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import REGION, TEMPORARY_KEY, api_route, policy
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from conftest import REGION, TEMPORARY_KEY
-from harness.proxy import StockConfiguration
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 ARN = "arn%3Aaws%3As3%3Aeu-west-1%3A123456789012%3Aaccess-grants%2Fdefault"
 PATH = f"/v20180820/tags/{ARN}"

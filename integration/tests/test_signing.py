@@ -2,11 +2,11 @@
 
 import pytest
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy
-from harness.client import curl, http2
-from harness.hop import Hop
-from harness.proxy import StockConfiguration
-from harness.upstream import Upstream
+from integration.harness.client import curl, http2
+from integration.harness.hop import Hop
+from integration.harness.proxy import StockConfiguration
+from integration.harness.upstream import Upstream
+from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy
 
 EIGHT_MIB = bytes(range(256)) * (8 << 12)
 

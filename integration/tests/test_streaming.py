@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from conftest import TEMPORARY_KEY, policy, s3_route
-from harness.process import wait_until
-from harness.upstream import Answer
+from integration.harness.process import wait_until
+from integration.harness.upstream import Answer
+from integration.tests.conftest import TEMPORARY_KEY, policy, s3_route
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,15 @@ import pytest
 import yaml
 from botocore.credentials import Credentials
 
-from conftest import STATIC_KEY, TEMPORARY_KEY, api_route
-from harness.certificates import Authority
-from harness.client import curl
-from harness.hop import Hop
-from harness.intake import credential_document
-from harness.process import Process, free_port, wait_until
-from harness.proxy import WASM, StockConfiguration
-from harness.refresher import Refresher
-from harness.sts import QuickSts
+from integration.harness.certificates import Authority
+from integration.harness.client import curl
+from integration.harness.hop import Hop
+from integration.harness.intake import credential_document
+from integration.harness.process import Process, free_port, wait_until
+from integration.harness.proxy import WASM, StockConfiguration
+from integration.harness.refresher import Refresher
+from integration.harness.sts import QuickSts
+from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route
 
 PLACE = "/v1/identities/default/credentials"
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"

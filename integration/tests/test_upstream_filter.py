@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.proxy import StockConfiguration
-from harness.upstream import Answer
+from integration.harness.proxy import StockConfiguration
+from integration.harness.upstream import Answer
+from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 # Longer than the second that a signature's date is exact to.
 PAUSE_BETWEEN_ATTEMPTS = "1.2s"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import REGION, TEMPORARY_KEY
-from harness import raw
-from harness.process import REPOSITORY
-from harness.proxy import StockConfiguration
+from integration.harness import raw
+from integration.harness.process import REPOSITORY
+from integration.harness.proxy import StockConfiguration
+from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 CONFIGURATIONS = {"stock": "envoy/envoy.yaml", "compose": "envoy/compose/envoy.yaml"}
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from harness.stand_ins import REGION, Ministack
+from integration.harness.stand_ins import REGION, Ministack
 
 BUCKET = "orders"
 CREDENTIALS = Path("/run/aws/credentials")

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Feeds the seeds of a fuzz target, and what its native runs have found, to the compiled filter:
 
-    .venv/bin/python integration/fuzz-wasm TARGET SECONDS
+    .venv/bin/python -m integration.fuzz_wasm TARGET SECONDS
 
 The seeds come first, and what is not fed after SECONDS is left out. An input that breaks a promise is named, and stays
 where it is.
@@ -10,8 +9,8 @@ where it is.
 import sys
 import time
 
-from harness.fuzz_inputs import Broken, Machine, found, seeds
-from harness.proxy import WASM
+from integration.harness.fuzz_inputs import Broken, Machine, found, seeds
+from integration.harness.proxy import WASM
 
 
 def main() -> int:

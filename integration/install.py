@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Runs `make demo`, `make test` and `make check` on a bare Debian 12, as README.md says they run there.
 
-    make test-install                       # as root: it makes a system with debootstrap and changes root into it
-    integration/install/run --only root     # or user
+    make test-install                             # as root: it makes a system with debootstrap and changes root into it
+    python3 -m integration.install --only root    # or user
 
 The system has make, git, ca-certificates and what debootstrap's minbase has. Each user, root and one with sudo, gets a
 fresh copy of it, an empty HOME and a clone of the commit that is checked out here. rustup's hosts lead nowhere. All
@@ -32,7 +31,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from integration.harness.process import REPOSITORY
+
 BASE = REPOSITORY / ".toolchain" / "install" / "debian-12.tar"
 LOGS = REPOSITORY / "target" / "test-install"
 RELEASE = "bookworm"

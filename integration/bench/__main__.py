@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What signing costs: against plain Envoy, a filter that does nothing, and Envoy's native signer.
 
 All listeners of a table are in one Envoy, and are driven in turn, for several rounds, so that whatever else the machine
@@ -12,22 +11,18 @@ import os
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "integration"), str(Path(__file__).resolve().parent)]
-
-import envoys  # noqa: E402
-from load import Load  # noqa: E402
-from plot import bars  # noqa: E402
-
-from harness.envoy import Envoy  # noqa: E402
-from harness.proxy import WASM  # noqa: E402
+from integration.bench import envoys
+from integration.bench.load import Load
+from integration.bench.plot import bars
+from integration.harness.envoy import Envoy
+from integration.harness.process import REPOSITORY
+from integration.harness.proxy import WASM
 
 IDENTITIES = 100
 SHA256 = REPOSITORY / "target/bench/sha256"

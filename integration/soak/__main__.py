@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Whether a request is ever lost: credentials rotate every second, under load, while things are killed and reloaded.
 
 A real Envoy with two workers signs as two roles, for an upstream that verifies every request with AWS's own `aws-sigv4`
@@ -29,17 +28,14 @@ import threading
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "integration"))
+from botocore.credentials import Credentials
 
-from botocore.credentials import Credentials  # noqa: E402
-from strangers import Strangers  # noqa: E402
-
-from harness.client import curl  # noqa: E402
-from harness.envoy import Envoy  # noqa: E402
-from harness.process import Process, environment_without_aws, free_port, wait_until  # noqa: E402
-from harness.proxy import WASM, StockConfiguration  # noqa: E402
-from harness.refresher import BINARY  # noqa: E402
+from integration.harness.client import curl
+from integration.harness.envoy import Envoy
+from integration.harness.process import REPOSITORY, Process, environment_without_aws, free_port, wait_until
+from integration.harness.proxy import WASM, StockConfiguration
+from integration.harness.refresher import BINARY
+from integration.soak.strangers import Strangers
 
 PROGRAMS = REPOSITORY / "target" / "debug"
 REPORT = REPOSITORY / "target" / "soak" / "soak.json"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import yaml
 
-from harness.envoy import envoy_binary
-from harness.hop import Hop
-from harness.proxy import Proxy
-from harness.refresher import Refresher
-from harness.stand_ins import REGION, ROLE_NAME, Ministack
+from integration.harness.envoy import envoy_binary
+from integration.harness.hop import Hop
+from integration.harness.proxy import Proxy
+from integration.harness.refresher import Refresher
+from integration.harness.stand_ins import REGION, ROLE_NAME, Ministack
 
 BUCKET = "orders"
 # The object "a b+c/ü(1).txt": space, plus sign, umlaut and brackets are where signing proxies go wrong first.

