@@ -1,4 +1,4 @@
-"""What `make demo` runs. Every line of a request that it shows was on the wire; every verdict is the stand-in's."""
+"""What `make demo` runs. Every line of a request that it shows was on the wire; every verdict is ministack's."""
 
 import contextlib
 import os
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import yaml
 
+from integration.harness.aws_servers import REGION, ROLE_NAME, Ministack
+from integration.harness.capture import Capture
 from integration.harness.envoy import envoy_binary
-from integration.harness.hop import Hop
 from integration.harness.proxy import Proxy
 from integration.harness.refresher import Refresher
-from integration.harness.stand_ins import REGION, ROLE_NAME, Ministack
 
 BUCKET = "orders"
 # The object "a b+c/ü(1).txt": space, plus sign, umlaut and brackets are where signing proxies go wrong first.
@@ -67,8 +67,8 @@ class Stage:
         self.aws.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         started("IAM", f"user workload may assume role {ROLE_NAME}; bucket {BUCKET} is private", "")
 
-        self.wire = stack.enter_context(Hop(self.aws.port))
-        started("a hop on the wire", "passes on to ministack, and records what arrives there", self.wire.url)
+        self.wire = stack.enter_context(Capture(self.aws.port))
+        started("a capture on the wire", "passes on to ministack, and records what arrives there", self.wire.url)
         target = {"target": self.wire.url, "region": REGION, "roleArn": self.aws.role_arn, "hosts": LOOPBACK}
         self.policy = {"routes": {"/s3": {**target, "service": "s3"}, "/sqs": {**target, "service": "sqs"}}}
         self.proxy = stack.enter_context(Proxy(directory, self.policy))

@@ -18,7 +18,7 @@ from integration.harness.process import REPOSITORY
 # The newest of each minor release that PyPI has with V8, without which no WebAssembly runs: 1.38.3 lacks it.
 RELEASES = ["1.36.4", "1.37.0", "1.38.2", "1.39.3", "1.40.0"]
 # Tests in which no Envoy runs: one round of them is enough.
-WITHOUT_ENVOY = ["test_build.py", "test_endpoint_data.py", "test_harness_aws_chunked.py", "test_harness_stand_ins.py",
+WITHOUT_ENVOY = ["test_build.py", "test_endpoint_data.py", "test_harness_aws_chunked.py", "test_harness_aws_servers.py",
                  "test_harness_upstream.py", "test_harness_verifier.py", "test_images.py"]  # fmt: skip
 
 

@@ -4,21 +4,21 @@ from pathlib import Path
 
 from botocore.credentials import Credentials
 
+from .aws_servers import REGION, AwsServer
 from .process import REPOSITORY, Process, environment_without_aws
 from .proxy import Proxy
-from .stand_ins import REGION, StandIn
 
 BINARY = REPOSITORY / "dist" / "credential-refresher"
 
 
 class Refresher(Process):
-    """credential-refresher that feeds `proxy`, with `credentials` in its environment and a stand-in's STS."""
+    """credential-refresher that feeds `proxy`, with `credentials` in its environment and an AWS server's STS."""
 
     def __init__(
         self,
         directory: Path,
         proxy: Proxy | None,
-        sts: StandIn,
+        sts: AwsServer,
         *arguments: str,
         credentials: Credentials | None = None,
         **variables: str,

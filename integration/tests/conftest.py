@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from botocore.credentials import Credentials
 
+from integration.harness.aws_servers import REGION, Ministack, Moto
 from integration.harness.certificates import Authority
 from integration.harness.proxy import Proxy, StockConfiguration
-from integration.harness.stand_ins import REGION, Ministack, Moto
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
 
@@ -34,14 +34,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
-    with Ministack(tmp_path_factory.mktemp("ministack")) as stand_in:
-        yield stand_in
+    with Ministack(tmp_path_factory.mktemp("ministack")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
-    with Moto(tmp_path_factory.mktemp("moto")) as stand_in:
-        yield stand_in
+    with Moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

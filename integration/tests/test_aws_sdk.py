@@ -31,8 +31,8 @@ def proxy(start_shared_proxy, ministack, moto):
     }
     proxy = start_shared_proxy(policy(routes))
     by_role = {entry["roleArn"]: identity for identity, entry in proxy.identities().items()}
-    for stand_in in (ministack, moto):
-        proxy.push(stand_in.assume_role(), by_role[stand_in.role_arn])
+    for server in (ministack, moto):
+        proxy.push(server.assume_role(), by_role[server.role_arn])
     return proxy
 
 

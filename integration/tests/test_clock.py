@@ -10,8 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
+from integration.harness.aws_servers import REGION
 from integration.harness.proxy import StockConfiguration
-from integration.harness.stand_ins import REGION
 from integration.harness.upstream import Answer, Upstream
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from integration.harness.client import curl
-from integration.harness.documents import examples, listeners
+from integration.harness.doc_examples import examples, listeners
 from integration.harness.process import REPOSITORY, environment_without_aws, wait_until
 from integration.harness.proxy import Proxy
 from integration.harness.upstream import Upstream

@@ -32,7 +32,7 @@ def read_data():
 
 def test_the_data_is_what_botocore_gives():
     assert list(render(Endpoints())) == OUTPUT.read_text().splitlines(), (
-        "run integration/endpoints/generate.py and look at the change"
+        "run python -m integration.endpoints.generate and look at the change"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from botocore.credentials import Credentials
 
-from integration.harness.hop import Hop
+from integration.harness.capture import Capture
 from integration.harness.process import wait_until
 from integration.harness.refresher import Refresher
 from integration.harness.sts import QuickSts
@@ -183,7 +183,7 @@ def test_it_is_small_and_idle(start_proxy, ministack, authority, tmp_path):
     target = {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn}
     proxy = start_proxy({"routes": {f"/{n}": {**target, "roleSessionName": f"session-{n}"} for n in range(20)}})
     with (
-        Hop(ministack.port, authority.server_context("localhost")) as sts,
+        Capture(ministack.port, authority.server_context("localhost")) as sts,
         Refresher(tmp_path, proxy, ministack, AWS_ENDPOINT_URL_STS=sts.url, SSL_CERT_FILE=str(trusted)) as refresher,
     ):
         wait_until(lambda: proxy.intake("/v1/status").status == 200, "all credentials")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from integration.harness.capture import Capture
 from integration.harness.client import curl, http2
-from integration.harness.hop import Hop
 from integration.harness.proxy import StockConfiguration
 from integration.harness.upstream import Upstream
 from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy
@@ -167,17 +167,17 @@ def test_the_host_that_is_signed_is_the_one_that_is_sent(proxy, api):
     ids=["path", "signed header", "body", "signature", "method", "query"],
 )
 def test_a_byte_changed_between_envoy_and_the_upstream_is_refused(start_proxy, api, old, new):
-    with Hop(api.port) as hop:
-        route = {"target": hop.url + "/prod", "service": "execute-api", "region": REGION}
+    with Capture(api.port) as capture:
+        route = {"target": capture.url + "/prod", "service": "execute-api", "region": REGION}
         proxy = start_proxy(policy({"/api": route}))
         proxy.push(TEMPORARY_KEY)
         order = {"method": "POST", "headers": {"Content-Type": "text/plain"}, "body": b"a body"}
         assert proxy.request("/api/orders?id=1", **order).status == 200
 
-        hop.change(old, new)
+        capture.change(old, new)
 
         assert proxy.request("/api/orders?id=1", **order).status == 403
-        assert hop.changed == 1
+        assert capture.changed == 1
 
 
 def test_a_request_past_the_proxy_is_refused(api):

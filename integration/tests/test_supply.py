@@ -14,9 +14,9 @@ import pytest
 import yaml
 from botocore.credentials import Credentials
 
+from integration.harness.capture import Capture
 from integration.harness.certificates import Authority
 from integration.harness.client import curl
-from integration.harness.hop import Hop
 from integration.harness.intake import credential_document
 from integration.harness.process import Process, free_port, wait_until
 from integration.harness.proxy import WASM, StockConfiguration
@@ -537,10 +537,10 @@ def test_who_has_bound_the_port_of_a_proxy_that_is_down_is_told_nothing(authorit
     (tmp_path / "other").mkdir()
     impostor = Authority(tmp_path / "other").server_context("127.0.0.1")
     certificate, key = authority.issue("refresher")
-    with Hop(free_port(), impostor) as hop:
-        with TlsRefresher(tmp_path, hop.port, [authority.certificate, certificate, key]) as refresher:
+    with Capture(free_port(), impostor) as capture:
+        with TlsRefresher(tmp_path, capture.port, [authority.certificate, certificate, key]) as refresher:
             wait_until(lambda: "no TLS with the proxy" in refresher.log, "the impostor to be noticed")
-        assert not hop.sent
+        assert not capture.sent
     assert "invalid peer certificate" in refresher.log
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for AWS that check who calls: ministack for S3 and STS, moto for STS, SQS and DynamoDB."""
+"""Servers that stand in for AWS and check who calls: ministack for S3 and STS, moto for STS, SQS and DynamoDB."""
 
 import json
 import os
@@ -20,8 +20,8 @@ ROLE_NAME = "orders-reader"
 _ALLOW_ALL = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
 
 
-class StandIn:
-    """A stand-in with one IAM user, `user`, who may do anything, and one role that the user may assume, `role_arn`."""
+class AwsServer:
+    """A server with one IAM user, `user`, who may do anything, and one role that the user may assume, `role_arn`."""
 
     account: str
     _root: Credentials
@@ -50,7 +50,7 @@ class StandIn:
         return self._process.log
 
     def client(self, service: str, credentials: Credentials | None = None, **config):
-        """A boto3 client that talks to the stand-in itself, as `user` unless told otherwise."""
+        """A boto3 client that talks to the server itself, as `user` unless told otherwise."""
         signer = credentials or self.user
         return boto3.client(
             service,
@@ -92,7 +92,7 @@ class StandIn:
             return False
 
 
-class Ministack(StandIn):
+class Ministack(AwsServer):
     """Verifies S3 and STS: secret, path, query, headers, date, session token, region and service."""
 
     _health_path = "/_ministack/health"
@@ -113,7 +113,7 @@ class Ministack(StandIn):
         self._process = Process("ministack", command, directory / "ministack.log", environment)
 
 
-class Moto(StandIn):
+class Moto(AwsServer):
     """Verifies STS, SQS and DynamoDB: secret, path, query, headers, session token, body; it does not look at dates."""
 
     _health_path = "/moto-api/"
@@ -141,7 +141,7 @@ def s3s_fs_binary() -> str | None:
     return os.environ.get("S3S_FS") or shutil.which("s3s-fs") or (str(built) if built.exists() else None)
 
 
-class S3sFs(StandIn):
+class S3sFs(AwsServer):
     """Verifies S3: secret, dates, path, query, chunk and trailer signatures, checksums. It has no session tokens."""
 
     _health_path = "/"

@@ -1,4 +1,4 @@
-"""The stand-ins let in whom AWS would let in, and nobody else."""
+"""The AWS servers let in whom AWS would let in, and nobody else."""
 
 import pytest
 from botocore.credentials import Credentials
@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 
 
 @pytest.fixture(params=["ministack", "moto"])
-def stand_in(request):
+def server(request):
     return request.getfixturevalue(request.param)
 
 
@@ -16,26 +16,26 @@ def error_code(call, *arguments, **keywords) -> str:
     return error.value.response["Error"]["Code"]
 
 
-def test_knows_the_user(stand_in):
-    assert stand_in.client("sts").get_caller_identity()["Arn"].endswith(":user/workload")
+def test_knows_the_user(server):
+    assert server.client("sts").get_caller_identity()["Arn"].endswith(":user/workload")
 
 
-def test_issues_a_role_whose_credentials_are_let_in(stand_in):
-    identity = stand_in.client("sts", stand_in.assume_role("a-session")).get_caller_identity()
+def test_issues_a_role_whose_credentials_are_let_in(server):
+    identity = server.client("sts", server.assume_role("a-session")).get_caller_identity()
 
     assert identity["Arn"].endswith(":assumed-role/orders-reader/a-session")
 
 
-def test_refuses_a_wrong_secret(stand_in):
-    liar = Credentials(stand_in.user.access_key, "not-the-secret")
+def test_refuses_a_wrong_secret(server):
+    liar = Credentials(server.user.access_key, "not-the-secret")
 
-    assert error_code(stand_in.client("sts", liar).get_caller_identity) == "SignatureDoesNotMatch"
+    assert error_code(server.client("sts", liar).get_caller_identity) == "SignatureDoesNotMatch"
 
 
-def test_refuses_an_unknown_key(stand_in):
+def test_refuses_an_unknown_key(server):
     stranger = Credentials("AKIAXXXXXXXXXXXXXXXX", "secret")
 
-    assert error_code(stand_in.client("sts", stranger).get_caller_identity) == "InvalidClientTokenId"
+    assert error_code(server.client("sts", stranger).get_caller_identity) == "InvalidClientTokenId"
 
 
 def test_refuses_a_wrong_session_token(ministack):

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from integration.harness.stand_ins import REGION, Ministack
+from integration.harness.aws_servers import REGION, Ministack
 
 BUCKET = "orders"
 CREDENTIALS = Path("/run/aws/credentials")

@@ -1,4 +1,4 @@
-"""A hop on the wire between two of the others: it listens, and it can change what passes, as an attacker would."""
+"""A capture on the wire between two of the others, which can also change what passes, as an attacker would."""
 
 import contextlib
 import socket
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 
-class Hop:
+class Capture:
     """Passes TCP on to `port` of 127.0.0.1 and keeps what the client's side sends; with `tls`, it ends the client's."""
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None):
