@@ -16,11 +16,11 @@ from pathlib import Path
 
 import yaml
 
-from integration.harness.aws_servers import REGION, ROLE_NAME, Ministack
-from integration.harness.capture import Capture
-from integration.harness.envoy import envoy_binary
-from integration.harness.proxy import Proxy
-from integration.harness.refresher import Refresher
+from integration.stack.aws_servers import REGION, ROLE_NAME, Ministack
+from integration.stack.capture import Capture
+from integration.stack.envoy import envoy_binary
+from integration.stack.proxy import Proxy
+from integration.stack.refresher import Refresher
 
 BUCKET = "orders"
 # The object "a b+c/ü(1).txt": space, plus sign, umlaut and brackets are where signing proxies go wrong first.

@@ -10,7 +10,7 @@ import sys
 import time
 
 from integration.harness.fuzz_inputs import Broken, Machine, found, seeds
-from integration.harness.proxy import WASM
+from integration.stack.proxy import WASM
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from integration.harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 BASE = REPOSITORY / ".toolchain" / "install" / "debian-12.tar"
 LOGS = REPOSITORY / "target" / "test-install"

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-from integration.harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 # The newest of each minor release that PyPI has with V8, without which no WebAssembly runs: 1.38.3 lacks it.
 RELEASES = ["1.36.4", "1.37.0", "1.38.2", "1.39.3", "1.40.0"]

@@ -20,9 +20,9 @@ from pathlib import Path
 from integration.bench import envoys
 from integration.bench.load import Load
 from integration.bench.plot import bars
-from integration.harness.envoy import Envoy
-from integration.harness.process import REPOSITORY
-from integration.harness.proxy import WASM
+from integration.stack.envoy import Envoy
+from integration.stack.process import REPOSITORY
+from integration.stack.proxy import WASM
 
 IDENTITIES = 100
 SHA256 = REPOSITORY / "target/bench/sha256"

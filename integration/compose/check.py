@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from integration.harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 DASHBOARD = REPOSITORY / "envoy/compose/grafana/dashboards/sigv4.json"
 PORTS = {"8080": os.environ["PROXY_PORT"], "4566": os.environ["AWS_PORT"]}

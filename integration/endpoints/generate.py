@@ -27,7 +27,7 @@ from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError, EndpointVariantError, UnknownServiceError
 
-from integration.harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 OUTPUT = REPOSITORY / "src/core/tests/data/botocore-endpoints.tsv"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from .process import REPOSITORY
-from .proxy import StockConfiguration
+from integration.stack.process import REPOSITORY
+from integration.stack.proxy import StockConfiguration
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SIGNED = re.compile(r"Signed\s+for\s+`([^`]+)`\s+in\s+`([^`]+)`,\s+and\s+sent\s+to\s+`([^`]+)`")

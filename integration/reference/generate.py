@@ -10,7 +10,7 @@ import textwrap
 
 import yaml
 
-from integration.harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 OUTPUT = REPOSITORY / "docs" / "policy.md"
 

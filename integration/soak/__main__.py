@@ -30,12 +30,12 @@ from pathlib import Path
 
 from botocore.credentials import Credentials
 
-from integration.harness.client import curl
-from integration.harness.envoy import Envoy
-from integration.harness.process import REPOSITORY, Process, environment_without_aws, free_port, wait_until
-from integration.harness.proxy import WASM, StockConfiguration
-from integration.harness.refresher import BINARY
 from integration.soak.strangers import Strangers
+from integration.stack.client import curl
+from integration.stack.envoy import Envoy
+from integration.stack.process import REPOSITORY, Process, environment_without_aws, free_port, wait_until
+from integration.stack.proxy import WASM, StockConfiguration
+from integration.stack.refresher import BINARY
 
 PROGRAMS = REPOSITORY / "target" / "debug"
 REPORT = REPOSITORY / "target" / "soak" / "soak.json"

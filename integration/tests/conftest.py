@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from botocore.credentials import Credentials
 
-from integration.harness.aws_servers import REGION, Ministack, Moto
 from integration.harness.certificates import Authority
-from integration.harness.proxy import Proxy, StockConfiguration
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
+from integration.stack.aws_servers import REGION, Ministack, Moto
+from integration.stack.proxy import Proxy, StockConfiguration
 
 STATIC_KEY = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 TEMPORARY_KEY = Credentials("ASIDEXAMPLE", "bPxRfiCYEXAMPLEKEY/K7MDENG+wJalrXUtnFEMI", "FwoGZXIvYXdzEXAMPLE//token==")

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from integration.harness.certificates import Authority
-from integration.harness.client import curl
-from integration.harness.proxy import StockConfiguration
+from integration.stack.client import curl
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 

@@ -13,9 +13,9 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from integration.harness import aws_chunked
-from integration.harness.client import curl
-from integration.harness.process import wait_until
-from integration.harness.proxy import StockConfiguration
+from integration.stack.client import curl
+from integration.stack.process import wait_until
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import REGION, TEMPORARY_KEY, policy, s3_route
 
 THROWAWAY = Credentials("THROWAWAY", "throw-away", "throw-away token")

@@ -6,7 +6,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from integration.harness.client import curl
+from integration.stack.client import curl
 from integration.tests.conftest import REGION, policy
 
 KEYS = [

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from integration.harness.process import REPOSITORY
-from integration.harness.refresher import BINARY
+from integration.stack.process import REPOSITORY
+from integration.stack.refresher import BINARY
 from integration.tests.conftest import TEMPORARY_KEY
 
 DOCUMENT = REPOSITORY / "docs" / "migrating-from-backstage.md"

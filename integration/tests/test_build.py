@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 # What a minimal Debian has, as far as the scripts before the first installation use it.
 PROGRAMS = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from integration.harness.proxy import StockConfiguration
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 MOST = 8

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from integration.harness import aws_chunked
-from integration.harness.process import wait_until
+from integration.stack.process import wait_until
 from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, s3_route
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"

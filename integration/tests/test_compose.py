@@ -9,10 +9,10 @@ import urllib.request
 import pytest
 import yaml
 
-from integration.harness.aws_servers import REGION
-from integration.harness.process import REPOSITORY, free_port, wait_until
-from integration.harness.proxy import StockConfiguration
-from integration.harness.refresher import Refresher
+from integration.stack.aws_servers import REGION
+from integration.stack.process import REPOSITORY, free_port, wait_until
+from integration.stack.proxy import StockConfiguration
+from integration.stack.refresher import Refresher
 
 COMPOSE = REPOSITORY / "envoy" / "docker-compose.yaml"
 FILES = REPOSITORY / "envoy" / "compose"

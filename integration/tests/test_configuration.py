@@ -2,9 +2,9 @@
 
 import pytest
 
-from integration.harness.envoy import validate
-from integration.harness.process import ProcessEnded
-from integration.harness.proxy import WASM, StockConfiguration
+from integration.stack.envoy import validate
+from integration.stack.process import ProcessEnded
+from integration.stack.proxy import WASM, StockConfiguration
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from botocore.credentials import Credentials
 
-from integration.harness.intake import credential_document
-from integration.harness.process import wait_until
+from integration.stack.intake import credential_document
+from integration.stack.process import wait_until
 from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"

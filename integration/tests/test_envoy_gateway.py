@@ -8,10 +8,10 @@ import pytest
 
 from integration.harness.envoy_gateway import EnvoyGateway
 from integration.harness.manifests import MANIFESTS, build, check
-from integration.harness.process import Process, environment_without_aws, wait_until
-from integration.harness.refresher import BINARY
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
+from integration.stack.process import Process, environment_without_aws, wait_until
+from integration.stack.refresher import BINARY
 from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY
 
 S3 = f"s3.{REGION}.amazonaws.com"

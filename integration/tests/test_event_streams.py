@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from integration.harness.client import Http2
+from integration.stack.client import Http2
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 EVENTS = "STREAMING-AWS4-HMAC-SHA256-EVENTS"

@@ -3,8 +3,8 @@
 import pytest
 
 from integration.harness.fuzz_inputs import TARGETS, Machine, seeds
-from integration.harness.process import REPOSITORY
-from integration.harness.proxy import WASM
+from integration.stack.process import REPOSITORY
+from integration.stack.proxy import WASM
 
 
 @pytest.mark.parametrize("target", TARGETS)

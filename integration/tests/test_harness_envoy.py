@@ -5,9 +5,9 @@ import time
 import pytest
 from wasmtime import wat2wasm
 
-from integration.harness.client import curl
-from integration.harness.envoy import Envoy, validate
-from integration.harness.process import ProcessEnded
+from integration.stack.client import curl
+from integration.stack.envoy import Envoy, validate
+from integration.stack.process import ProcessEnded
 
 
 def configuration(body: str = "hello") -> dict:

@@ -7,9 +7,9 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from integration.harness.capture import Capture
-from integration.harness.client import curl
 from integration.harness.upstream import Answer, Upstream
+from integration.stack.capture import Capture
+from integration.stack.client import curl
 from integration.tests.conftest import TEMPORARY_KEY
 
 

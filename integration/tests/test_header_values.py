@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from integration.harness.client import http2
+from integration.stack.client import http2
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from integration.harness.intake import credential_document
-from integration.harness.proxy import WASM
 from integration.harness.wasm_host import WasmHost
+from integration.stack.intake import credential_document
+from integration.stack.proxy import WASM
 from integration.tests.conftest import TEMPORARY_KEY
 
 DATE = "%Y%m%dT%H%M%SZ"

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from integration.harness import raw
-from integration.harness.proxy import StockConfiguration
 from integration.harness.upstream import Received
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness.process import REPOSITORY
-from integration.harness.proxy import WASM
-from integration.harness.refresher import BINARY
+from integration.stack.process import REPOSITORY
+from integration.stack.proxy import WASM
+from integration.stack.refresher import BINARY
 
 DIST = REPOSITORY / "dist"
 FILTER, ARTIFACT, REFRESHER = (

@@ -9,10 +9,10 @@ import pytest
 
 from integration.harness import raw
 from integration.harness.certificates import Authority
-from integration.harness.client import curl
-from integration.harness.intake import credential_document
-from integration.harness.process import wait_until
-from integration.harness.proxy import StockConfiguration
+from integration.stack.client import curl
+from integration.stack.intake import credential_document
+from integration.stack.process import wait_until
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"

@@ -3,7 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from integration.harness.process import wait_until
+from integration.stack.process import wait_until
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 WITHHELD = "the proxy does not show the body to the filter"

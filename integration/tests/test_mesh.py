@@ -5,10 +5,10 @@ import json
 import pytest
 
 from integration.harness import raw
-from integration.harness.aws_servers import REGION
-from integration.harness.client import http2
-from integration.harness.process import wait_until
-from integration.harness.proxy import StockConfiguration
+from integration.stack.aws_servers import REGION
+from integration.stack.client import http2
+from integration.stack.process import wait_until
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 API_HOST = f"abc123.execute-api.{REGION}.amazonaws.com"

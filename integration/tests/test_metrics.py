@@ -6,7 +6,7 @@ from collections import Counter, deque
 
 import pytest
 
-from integration.harness.process import wait_until
+from integration.stack.process import wait_until
 from integration.tests.conftest import TEMPORARY_KEY, api_route
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from integration.harness import raw
-from integration.harness.client import http2
-from integration.harness.process import wait_until
-from integration.harness.proxy import StockConfiguration
+from integration.stack.client import http2
+from integration.stack.process import wait_until
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 

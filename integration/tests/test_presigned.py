@@ -10,8 +10,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from integration.harness.client import curl
 from integration.harness.verifier import Refused, WireRequest
+from integration.stack.client import curl
 from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy, s3_route
 
 LARGE = bytes(range(256)) * (32 << 12)

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from integration.harness.client import Http2
+from integration.stack.client import Http2
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(1 << 32)))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from botocore.credentials import Credentials
 
-from integration.harness.capture import Capture
-from integration.harness.process import wait_until
-from integration.harness.refresher import Refresher
 from integration.harness.sts import QuickSts
+from integration.stack.capture import Capture
+from integration.stack.process import wait_until
+from integration.stack.refresher import Refresher
 from integration.tests.conftest import REGION
 
 BUCKET = "refresher"

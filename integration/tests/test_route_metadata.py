@@ -2,7 +2,7 @@
 
 import pytest
 
-from integration.harness.proxy import StockConfiguration
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 from integration.tests.test_mesh import leading_to
 

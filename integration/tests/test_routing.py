@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from integration.harness import raw
-from integration.harness.proxy import StockConfiguration
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import REGION, TEMPORARY_KEY, api_route, policy
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from integration.harness.proxy import StockConfiguration
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 ARN = "arn%3Aaws%3As3%3Aeu-west-1%3A123456789012%3Aaccess-grants%2Fdefault"

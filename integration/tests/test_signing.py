@@ -2,10 +2,10 @@
 
 import pytest
 
-from integration.harness.capture import Capture
-from integration.harness.client import curl, http2
-from integration.harness.proxy import StockConfiguration
 from integration.harness.upstream import Upstream
+from integration.stack.capture import Capture
+from integration.stack.client import curl, http2
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy
 
 EIGHT_MIB = bytes(range(256)) * (8 << 12)

@@ -7,7 +7,7 @@ import pytest
 from botocore.credentials import Credentials, EnvProvider, ProcessProvider, SharedCredentialProvider
 from botocore.exceptions import BotoCoreError
 
-from integration.harness.refresher import Refresher
+from integration.stack.refresher import Refresher
 from integration.tests.conftest import api_route
 
 AT = (datetime.now(UTC) + timedelta(hours=2)).replace(microsecond=0)

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from integration.harness.process import wait_until
 from integration.harness.upstream import Answer
+from integration.stack.process import wait_until
 from integration.tests.conftest import TEMPORARY_KEY, policy, s3_route
 
 

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from botocore.credentials import Credentials
 
-from integration.harness.capture import Capture
 from integration.harness.certificates import Authority
-from integration.harness.client import curl
-from integration.harness.intake import credential_document
-from integration.harness.process import Process, free_port, wait_until
-from integration.harness.proxy import WASM, StockConfiguration
-from integration.harness.refresher import Refresher
 from integration.harness.sts import QuickSts
+from integration.stack.capture import Capture
+from integration.stack.client import curl
+from integration.stack.intake import credential_document
+from integration.stack.process import Process, free_port, wait_until
+from integration.stack.proxy import WASM, StockConfiguration
+from integration.stack.refresher import Refresher
 from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route
 
 PLACE = "/v1/identities/default/credentials"

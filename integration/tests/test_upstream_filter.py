@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness.proxy import StockConfiguration
 from integration.harness.upstream import Answer
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 # Longer than the second that a signature's date is exact to.

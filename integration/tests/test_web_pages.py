@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from integration.harness import raw
-from integration.harness.process import REPOSITORY
-from integration.harness.proxy import StockConfiguration
+from integration.stack.process import REPOSITORY
+from integration.stack.proxy import StockConfiguration
 from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 CONFIGURATIONS = {"stock": "envoy/envoy.yaml", "compose": "envoy/compose/envoy.yaml"}

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from integration.harness.aws_servers import REGION, Ministack
+from integration.stack.aws_servers import REGION, Ministack
 
 BUCKET = "orders"
 CREDENTIALS = Path("/run/aws/credentials")
