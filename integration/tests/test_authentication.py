@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from integration.harness.certificates import Authority
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
 from integration.stack.client import curl
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 
 def refused(response) -> bool:

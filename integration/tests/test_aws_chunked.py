@@ -13,10 +13,12 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from integration.harness import aws_chunked
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import policy, s3_route
+from integration.stack.aws_servers import REGION
 from integration.stack.client import curl
 from integration.stack.process import wait_until
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import REGION, TEMPORARY_KEY, policy, s3_route
 
 THROWAWAY = Credentials("THROWAWAY", "throw-away", "throw-away token")
 FIVE_MIB_AND_A_BYTE = bytes(range(256)) * (5 << 12) + b"!"

@@ -6,8 +6,9 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from integration.harness.policies import policy
+from integration.stack.aws_servers import REGION
 from integration.stack.client import curl
-from integration.tests.conftest import REGION, policy
 
 KEYS = [
     "a b+c/ü(1).txt",

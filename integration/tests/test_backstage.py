@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
 from integration.stack.process import REPOSITORY
 from integration.stack.refresher import BINARY
-from integration.tests.conftest import TEMPORARY_KEY
 
 DOCUMENT = REPOSITORY / "docs" / "migrating-from-backstage.md"
 

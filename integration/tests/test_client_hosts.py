@@ -2,8 +2,9 @@
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
+from integration.stack.aws_servers import REGION
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 MOST = 8
 

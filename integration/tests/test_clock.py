@@ -10,10 +10,11 @@ from email.utils import format_datetime
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
 from integration.harness.upstream import Answer, Upstream
 from integration.stack.aws_servers import REGION
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 REQUEST_ID = ("x-amzn-requestid", "0b1c6f7e-8f3f-4f0e-9f6e-2f6d6a1f7f52")
 # Workers look at what they share once a second.

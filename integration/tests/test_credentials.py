@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 from botocore.credentials import Credentials
 
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route
 from integration.stack.intake import credential_document
 from integration.stack.process import wait_until
-from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 PLACE = "/v1/identities/default/credentials"

@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from integration.harness.doc_examples import examples, listeners
+from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Refused, Signature, Verifier
 from integration.reference import generate
 from integration.stack.client import curl
 from integration.stack.process import REPOSITORY, environment_without_aws, wait_until
 from integration.stack.proxy import Proxy
-from integration.tests.conftest import TEMPORARY_KEY
 
 EXAMPLES = [
     example

@@ -7,12 +7,13 @@ not checked here; what the manifests put into Kubernetes' own kinds is.
 import pytest
 
 from integration.harness.envoy_gateway import EnvoyGateway
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import MANIFESTS, build, check
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
+from integration.stack.aws_servers import REGION
 from integration.stack.process import Process, environment_without_aws, wait_until
 from integration.stack.refresher import BINARY
-from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY
 
 S3 = f"s3.{REGION}.amazonaws.com"
 

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
 from integration.stack.client import Http2
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 EVENTS = "STREAMING-AWS4-HMAC-SHA256-EVENTS"
 EVENT_STREAM = "application/vnd.amazon.eventstream"

@@ -7,8 +7,9 @@ import pytest
 
 from integration.harness import aws_chunked
 from integration.harness.aws_chunked import ChunkedBody, ChunkSigner
+from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.verifier import Refused, WireRequest
-from integration.tests.conftest import REGION, TEMPORARY_KEY
+from integration.stack.aws_servers import REGION
 
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 CHUNKS = [b"a" * 65536, b"a" * 1024, b""]

@@ -7,10 +7,10 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
+from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.upstream import Answer, Upstream
 from integration.stack.capture import Capture
 from integration.stack.client import curl
-from integration.tests.conftest import TEMPORARY_KEY
 
 
 @pytest.fixture

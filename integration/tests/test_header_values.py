@@ -4,8 +4,9 @@ import socket
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
 from integration.stack.client import http2
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 
 @pytest.fixture(scope="module")

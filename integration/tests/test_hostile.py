@@ -5,9 +5,10 @@ import json
 import pytest
 
 from integration.harness import raw
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
 from integration.harness.upstream import Received
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,14 @@ import sys
 import pytest
 import yaml
 
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
 from integration.harness.mesh import Mesh
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
+from integration.stack.aws_servers import REGION
 from integration.stack.process import Process, environment_without_aws, wait_until
 from integration.stack.refresher import BINARY
-from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY
 
 S3 = f"s3.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"

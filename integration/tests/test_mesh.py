@@ -5,11 +5,12 @@ import json
 import pytest
 
 from integration.harness import raw
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
 from integration.stack.aws_servers import REGION
 from integration.stack.client import http2
 from integration.stack.process import wait_until
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 
 API_HOST = f"abc123.execute-api.{REGION}.amazonaws.com"
 OTHER_API_HOST = f"other.execute-api.{REGION}.amazonaws.com"

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from integration.harness import aws_chunked, raw
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, s3_route
 from integration.stack.process import wait_until
-from integration.tests.conftest import TEMPORARY_KEY, api_route, s3_route
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/nobody-supplies-it"
 REQUESTS, BYTES = 6, 200_000

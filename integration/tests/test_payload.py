@@ -9,10 +9,11 @@ import time
 import pytest
 
 from integration.harness import raw
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
 from integration.stack.client import http2
 from integration.stack.process import wait_until
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy, s3_route
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
 from integration.harness.verifier import Refused, WireRequest
+from integration.stack.aws_servers import REGION
 from integration.stack.client import curl
-from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy, s3_route
 
 LARGE = bytes(range(256)) * (32 << 12)
 BY_QUERY = {"location": "query", "expiresSeconds": 300}

@@ -11,10 +11,10 @@ import pytest
 from botocore.credentials import Credentials
 
 from integration.harness.sts import QuickSts
+from integration.stack.aws_servers import REGION
 from integration.stack.capture import Capture
 from integration.stack.process import wait_until
 from integration.stack.refresher import Refresher
-from integration.tests.conftest import REGION
 
 BUCKET = "refresher"
 SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import TEMPORARY_KEY, api_route, policy
 from integration.tests.test_mesh import leading_to
 
 

@@ -6,8 +6,10 @@ import socket
 import pytest
 
 from integration.harness import raw
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.aws_servers import REGION
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import REGION, TEMPORARY_KEY, api_route, policy
 
 
 @pytest.fixture(scope="module")

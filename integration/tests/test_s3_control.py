@@ -2,8 +2,9 @@
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
+from integration.stack.aws_servers import REGION
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 ARN = "arn%3Aaws%3As3%3Aeu-west-1%3A123456789012%3Aaccess-grants%2Fdefault"
 PATH = f"/v20180820/tags/{ARN}"

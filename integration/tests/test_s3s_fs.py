@@ -7,9 +7,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from integration.harness import aws_chunked
-from integration.stack.aws_servers import S3sFs, s3s_fs_binary
+from integration.harness.policies import policy
+from integration.stack.aws_servers import REGION, S3sFs, s3s_fs_binary
 from integration.stack.client import curl
-from integration.tests.conftest import REGION, policy
 
 pytestmark = pytest.mark.skipif(s3s_fs_binary() is None, reason="integration/setup-s3s-fs was not run")
 

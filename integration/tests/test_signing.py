@@ -2,11 +2,13 @@
 
 import pytest
 
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
 from integration.harness.upstream import Upstream
+from integration.stack.aws_servers import REGION
 from integration.stack.capture import Capture
 from integration.stack.client import curl, http2
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy
 
 EIGHT_MIB = bytes(range(256)) * (8 << 12)
 

@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import policy, s3_route
 from integration.harness.upstream import Answer
 from integration.stack.process import wait_until
-from integration.tests.conftest import TEMPORARY_KEY, policy, s3_route
 
 
 @pytest.fixture(scope="module")

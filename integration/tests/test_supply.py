@@ -15,6 +15,8 @@ import yaml
 from botocore.credentials import Credentials
 
 from integration.harness.certificates import Authority
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route
 from integration.harness.sts import QuickSts
 from integration.stack.capture import Capture
 from integration.stack.client import curl
@@ -22,7 +24,6 @@ from integration.stack.intake import credential_document
 from integration.stack.process import Process, free_port, wait_until
 from integration.stack.proxy import WASM, StockConfiguration
 from integration.stack.refresher import Refresher
-from integration.tests.conftest import STATIC_KEY, TEMPORARY_KEY, api_route
 
 PLACE = "/v1/identities/default/credentials"
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from integration.harness import raw
+from integration.harness.keys import TEMPORARY_KEY
+from integration.stack.aws_servers import REGION
 from integration.stack.process import REPOSITORY
 from integration.stack.proxy import StockConfiguration
-from integration.tests.conftest import REGION, TEMPORARY_KEY
 
 CONFIGURATIONS = {"stock": "envoy/envoy.yaml", "compose": "envoy/compose/envoy.yaml"}
 
