@@ -136,7 +136,7 @@ class Moto(AwsServer):
 
 
 def s3s_fs_binary() -> str | None:
-    """`$S3S_FS`, else the one in the PATH, else the one that integration/setup-s3s-fs built."""
+    """`$S3S_FS`, else the one in the PATH, else the one that integration/setup-s3s-fs.sh built."""
     built = REPOSITORY / ".toolchain" / "s3s-fs" / "bin" / "s3s-fs"
     return os.environ.get("S3S_FS") or shutil.which("s3s-fs") or (str(built) if built.exists() else None)
 

@@ -22,7 +22,7 @@ def envoy_binary() -> str:
     beside = Path(sys.executable).with_name("envoy")
     if beside.exists():
         return str(beside)
-    raise FileNotFoundError("no Envoy: set $ENVOY, put envoy into the PATH, or run integration/setup")
+    raise FileNotFoundError("no Envoy: set $ENVOY, put envoy into the PATH, or run integration/setup.sh")
 
 
 class Envoy:

@@ -1,4 +1,4 @@
-"""What a Docker engine is not needed for, of envoy/docker-compose.yaml; integration/compose/run brings it up."""
+"""What a Docker engine is not needed for, of envoy/docker-compose.yaml; integration/compose/run.sh brings it up."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_prometheus_takes_its_configuration():
     promtool = REPOSITORY / ".toolchain" / "prometheus" / "usr" / "bin" / "promtool"
     if not promtool.exists() and not shutil.which("apt-get"):
         pytest.skip("promtool comes from a Debian package")
-    subprocess.run([REPOSITORY / "build" / "prometheus"], check=True)
+    subprocess.run([REPOSITORY / "build" / "prometheus.sh"], check=True)
 
     command = [promtool, "check", "config", FILES / "prometheus.yaml"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -173,8 +173,8 @@ def test_a_signed_host_that_the_mesh_has_no_tls_for_is_refused(start, aws, plain
 
 
 def check_hosts(manifests: list[dict]) -> tuple[int, str]:
-    """What envoy/check-hosts says of manifests."""
-    command = [sys.executable, MANIFESTS / "check-hosts"]
+    """What envoy/check_hosts.py says of manifests."""
+    command = [sys.executable, MANIFESTS / "check_hosts.py"]
     done = subprocess.run(command, input=yaml.safe_dump_all(manifests), capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 

@@ -11,7 +11,7 @@ from integration.harness.policies import policy
 from integration.stack.aws_servers import REGION, S3sFs, s3s_fs_binary
 from integration.stack.client import curl
 
-pytestmark = pytest.mark.skipif(s3s_fs_binary() is None, reason="integration/setup-s3s-fs was not run")
+pytestmark = pytest.mark.skipif(s3s_fs_binary() is None, reason="integration/setup-s3s-fs.sh was not run")
 
 THROWAWAY = Credentials("THROWAWAY", "throw-away")
 DATA = bytes(range(256)) * (5 << 12) + b"!"

@@ -10,4 +10,4 @@ if [ -x "$root/bin/s3s-fs" ] && "$root/bin/s3s-fs" --version | grep -qF "$versio
     exit 0
 fi
 echo "Building s3s-fs $version into $root"
-build/with-rust cargo install s3s-fs --version "$version" --features binary --debug --locked --quiet --root "$root"
+build/with-rust.sh cargo install s3s-fs --version "$version" --features binary --debug --locked --quiet --root "$root"

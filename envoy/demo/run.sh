@@ -13,5 +13,5 @@ lacks() {
 [ -x dist/credential-refresher ] || lacks "dist/credential-refresher" "Build it and run the demo: make demo"
 command -v curl >/dev/null || lacks "curl" "Install it (Debian: apt-get install curl), then run again: make demo"
 
-integration/setup
+integration/setup.sh
 exec .venv/bin/python -m integration.demo

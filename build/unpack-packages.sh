@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Downloads Debian packages and unpacks them under a directory of the project. Installs nothing and needs no privilege:
 #
-#   build/unpack-packages [--with-dependencies] DIRECTORY PACKAGE… [-- TAR_OPTION…]
+#   build/unpack-packages.sh [--with-dependencies] DIRECTORY PACKAGE… [-- TAR_OPTION…]
 #
 # With dependencies, those that this system lacks are unpacked too. tar gets the options for each package. The directory
 # appears under its name only when it is complete, so an interrupted run leaves nothing that a later one takes for whole.

@@ -160,7 +160,7 @@ def config(architecture: str, system: str, execution: dict, layers: list[bytes],
     return encoded({
         "architecture": architecture, "os": system, "created": created, "config": execution,
         "rootfs": {"type": "layers", "diff_ids": [digest(content) for content in layers]},
-        "history": [{"created": created, "created_by": "build/image"} for _ in layers],
+        "history": [{"created": created, "created_by": "build/image.py"} for _ in layers],
     })  # fmt: skip
 
 

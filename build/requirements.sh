@@ -3,7 +3,7 @@
 # packages with apt-get, as root or with sudo, and a Rust under .toolchain. Names everything that is missing in one
 # message. Refuses without having changed anything if this system has no apt-get or this user may not use it.
 #
-#   build/requirements [c++] [wrk]    with a C++ compiler, for fuzzing; with wrk, for the bench
+#   build/requirements.sh [c++] [wrk]    with a C++ compiler, for fuzzing; with wrk, for the bench
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ readonly python=${PYTHON:-python3}
 say() { echo "requirements: $*" >&2; }
 
 has_command() { command -v "$1" >/dev/null; }
-has_rust() { build/rust-toolchain --present >/dev/null; }
+has_rust() { build/rust-toolchain.sh --present >/dev/null; }
 has_python() { "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 can_make_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 can_link() { has_command cc && echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null; }
@@ -31,7 +31,7 @@ lacks() {
 check() {
     missing=()
     packages=()
-    has_rust || lacks "$(build/rust-toolchain --wanted)"
+    has_rust || lacks "$(build/rust-toolchain.sh --wanted)"
     can_link || lacks "a C compiler that links (gcc and libc6-dev)" gcc libc6-dev
     has_command wasm-opt || lacks "wasm-opt (binaryen)" binaryen
     has_command curl || lacks "curl" curl
@@ -69,7 +69,7 @@ install_packages() {
         fi
         as_root=(sudo -n)
     fi
-    build/step "install system packages" "${as_root[@]}" sh -c "$command" >&2
+    build/step.sh "install system packages" "${as_root[@]}" sh -c "$command" >&2
 }
 
 say_first_run() {
@@ -92,7 +92,7 @@ say "missing here, and to be installed with apt-get or unpacked under .toolchain
 list_missing
 say_first_run
 ((${#packages[@]} == 0)) || install_packages
-has_rust || build/step "get Rust" build/rust-toolchain >&2
+has_rust || build/step.sh "get Rust" build/rust-toolchain.sh >&2
 
 check "$@"
 if ((${#missing[@]})); then

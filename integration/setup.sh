@@ -12,11 +12,11 @@ fi
 
 python=${PYTHON:-python3}
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "integration/setup: Python 3.11 or newer is needed; install it (Debian: apt-get install python3-venv) or name one in \$PYTHON" >&2
+    echo "integration/setup.sh: Python 3.11 or newer is needed; install it (Debian: apt-get install python3-venv) or name one in \$PYTHON" >&2
     exit 1
 fi
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    echo "integration/setup: Python's venv module is missing; install it (Debian: apt-get install python3-venv)" >&2
+    echo "integration/setup.sh: Python's venv module is missing; install it (Debian: apt-get install python3-venv)" >&2
     exit 1
 fi
 

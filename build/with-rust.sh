@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command with the Rust that build/rust-toolchain provides:
+# Runs a command with the Rust that build/rust-toolchain.sh provides:
 #
-#   build/with-rust cargo test --locked
+#   build/with-rust.sh cargo test --locked
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-toolchain=$("$root/build/rust-toolchain")
+toolchain=$("$root/build/rust-toolchain.sh")
 if [[ $toolchain == debian ]]; then
     prefix=$root/.toolchain/rustc-web/usr
     unset RUSTC RUSTDOC RUSTFMT

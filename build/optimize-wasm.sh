@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Takes what Envoy need not call out of a compiled filter, and optimizes the rest with binaryen:
 #
-#   build/optimize-wasm IN OUT
+#   build/optimize-wasm.sh IN OUT
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly in=${1:?which .wasm?} out=${2:?where to?}
 
 # A second run has nothing to do.
-[[ ! $out -nt $in || ! $out -nt build/optimize-wasm ]] || exit 0
+[[ ! $out -nt $in || ! $out -nt build/optimize-wasm.sh ]] || exit 0
 
-# What rustc uses of WebAssembly as build/cargo-wasm calls it, and V8 has had for years; binaryen has to be told.
+# What rustc uses of WebAssembly as build/cargo-wasm.sh calls it, and V8 has had for years; binaryen has to be told.
 features=(--enable-bulk-memory --enable-multivalue --enable-mutable-globals --enable-nontrapping-float-to-int
     --enable-reference-types --enable-sign-ext --enable-simd)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs cargo for wasm32-unknown-unknown with the Rust that build/rust-toolchain provides:
+# Runs cargo for wasm32-unknown-unknown with the Rust that build/rust-toolchain.sh provides:
 #
-#   build/cargo-wasm build --locked --profile filter --package sigv4-filter
+#   build/cargo-wasm.sh build --locked --profile filter --package sigv4-filter
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -19,7 +19,7 @@ rustflags=(
     "--remap-path-prefix=$cargo_home/registry/src=/registry"
 )
 
-toolchain=$(build/rust-toolchain)
+toolchain=$(build/rust-toolchain.sh)
 readonly subcommand=${1:?which cargo subcommand?}
 shift
 export CARGO_TARGET_DIR=$root/target/wasm
@@ -34,4 +34,4 @@ if [[ $toolchain == debian ]]; then
     export RUSTC_BOOTSTRAP=1
     build_std=("-Zbuild-std=std,panic_abort")
 fi
-exec build/with-rust cargo "$subcommand" "${build_std[@]}" "$@"
+exec build/with-rust.sh cargo "$subcommand" "${build_std[@]}" "$@"

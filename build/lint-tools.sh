@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 readonly venv=.toolchain/lint requirements=build/lint-requirements.txt
 
 # Rust of rustup's minimal profile comes without these two; Debian's, here, has them.
-if ! build/with-rust cargo fmt --version >/dev/null 2>&1 || ! build/with-rust cargo clippy --version >/dev/null 2>&1; then
+if ! build/with-rust.sh cargo fmt --version >/dev/null 2>&1 || ! build/with-rust.sh cargo clippy --version >/dev/null 2>&1; then
     rustup component add rustfmt clippy
 fi
 

@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CARGO = ["build/with-rust", "cargo"]
+CARGO = ["build/with-rust.sh", "cargo"]
 ARTIFACTS = {
     "sigv4_filter": ("sigv4-filter", "wasm32-unknown-unknown"),
     "credential-refresher": ("credential-refresher", f"{platform.machine()}-unknown-linux-gnu"),
@@ -25,7 +25,7 @@ ARTIFACTS = {
 
 
 def main() -> None:
-    rust = re.search(r"rustc (\S+)", output("build/with-rust", "rustc", "--version"))[1]
+    rust = re.search(r"rustc (\S+)", output("build/with-rust.sh", "rustc", "--version"))[1]
     for artifact, (name, target) in ARTIFACTS.items():
         packages = linked_packages(name, target)
         [root] = [package for package in packages if package["name"] == name]

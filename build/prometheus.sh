@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly prefix=.toolchain/prometheus
 
-[[ -x $prefix/usr/bin/promtool ]] || build/unpack-packages $prefix prometheus -- ./usr/bin
+[[ -x $prefix/usr/bin/promtool ]] || build/unpack-packages.sh $prefix prometheus -- ./usr/bin

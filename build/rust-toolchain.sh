@@ -8,8 +8,8 @@
 # The first needs no download and is preferred. The second needs nothing but apt-get. There is no mix: a Rust in PATH that
 # can't compile the filter is not used for the rest either, so that one version compiles, tests and lints all code.
 #
-#   build/rust-toolchain --present   does not download: fails if no such Rust is here yet
-#   build/rust-toolchain --wanted    describes what is missing, for messages
+#   build/rust-toolchain.sh --present   does not download: fails if no such Rust is here yet
+#   build/rust-toolchain.sh --wanted    describes what is missing, for messages
 #
 # RUST_TOOLCHAIN=path or =debian takes that one and no other.
 set -euo pipefail
@@ -66,13 +66,13 @@ rustup_adds_target() {
 debian_is_unpacked() { printf '%s\n' "${packages[@]}" | cmp --silent - $prefix/packages.txt; }
 
 unpack_debian() {
-    build/unpack-packages --with-dependencies $prefix "${packages[@]}" -- "${unwanted[@]}" || {
+    build/unpack-packages.sh --with-dependencies $prefix "${packages[@]}" -- "${unwanted[@]}" || {
         say "Debian 12 and its security updates have these packages; other systems get Rust $needed or newer from" \
             "https://rustup.rs"
         return 1
     }
     local version
-    version=$(RUST_TOOLCHAIN=debian build/with-rust rustc --version | awk '{ print $2 }')
+    version=$(RUST_TOOLCHAIN=debian build/with-rust.sh rustc --version | awk '{ print $2 }')
     is_new_enough "$version" || {
         rm -rf $prefix
         say "apt's sources have rustc-web $version, and $needed or newer is needed: add Debian 12's security updates to" \

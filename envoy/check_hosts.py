@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the hosts that manifests sign for with those for which they originate TLS. Needs PyYAML.
 
-    kubectl kustomize envoy/istio/overlays/workload | envoy/check-hosts
+    kubectl kustomize envoy/istio/overlays/workload | envoy/check_hosts.py
 
 Exits with 0, or with 1 and a line for each host that would be signed and leave without TLS. Reads the manifests of
 Istio and of Envoy Gateway, and every policy in them.

@@ -2,7 +2,7 @@
 """Checks that a compiled filter is one that a proxy-wasm host can load: a WebAssembly module that imports from `env`
 alone (the proxy-wasm ABI, so no WASI) and is no larger than its budget.
 
-    build/check-wasm dist/sigv4_filter.wasm
+    build/check_wasm.py dist/sigv4_filter.wasm
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 SIZE_BUDGET = 600 * 1024
 ALLOWED_MODULES = {"env"}
-# Parts of the paths that sources have on the machine that builds; build/cargo-wasm maps them to neutral ones.
+# Parts of the paths that sources have on the machine that builds; build/cargo-wasm.sh maps them to neutral ones.
 MACHINE_PATHS = [b"registry/src/", b".toolchain/"]
 
 # https://webassembly.github.io/spec/core/binary/modules.html

@@ -107,7 +107,7 @@ free_port() {
 
 packages=()
 install_missing
-build/prometheus
+build/prometheus.sh
 make_root_file_system
 make_python_packages
 say "making the base images"

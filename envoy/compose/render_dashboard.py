@@ -3,7 +3,7 @@
 
 make compose KEEP=1            # prints Prometheus' port; then let some requests pass
 .venv/bin/pip install matplotlib==3.10.8
-.venv/bin/python envoy/compose/render-dashboard http://127.0.0.1:PORT docs/dashboard.png [MINUTES]
+.venv/bin/python envoy/compose/render_dashboard.py http://127.0.0.1:PORT docs/dashboard.png [MINUTES]
 """
 
 import json

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs one step of a target, and prints one line: what it does and how long that took.
 #
-#   build/step 'compile the filter' build/cargo-wasm build --locked --release --lib
-#   build/step --tests 'native tests' build/with-rust cargo test --locked
+#   build/step.sh 'compile the filter' build/cargo-wasm.sh build --locked --release --lib
+#   build/step.sh --tests 'native tests' build/with-rust.sh cargo test --locked
 #
 # The command's output goes to target/logs, and its end is printed if the step fails. With --tests, the output is shown,
 # and the step fails unless a test has passed, by the closing lines of cargo test or pytest. With V=1 all output is shown.
