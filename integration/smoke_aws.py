@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.client import Response
-from harness.process import Process, wait_until
-from harness.proxy import Proxy
-from harness.refresher import BINARY
+from integration.stack.client import Response
+from integration.stack.process import Process, wait_until
+from integration.stack.proxy import Proxy
+from integration.stack.refresher import BINARY
 
 REGION = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 # How AWS says that it knows who asks, and that this one may not.

@@ -1,21 +1,20 @@
 """Writes docs/policy.md: policy.md, followed by every key of docs/policy.schema.json with its example of examples.yaml.
 
-    .venv/bin/python integration/reference/generate.py
+    .venv/bin/python -m integration.reference.generate
 
 `integration/tests/test_documents.py` fails when the file is not what this gives, and runs the examples.
 """
 
 import json
-import pathlib
 import textwrap
 
 import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-OUTPUT = ROOT / "docs" / "policy.md"
-# What is written by hand: the rules that concern several keys.
-HEAD = pathlib.Path(__file__).with_name("policy.md")
+from integration.stack.process import REPOSITORY
 
+OUTPUT = REPOSITORY / "docs" / "policy.md"
+# What is written by hand: the rules that concern several keys.
+HEAD = REPOSITORY / "integration" / "reference" / "policy.md"
 
 # What comes after what, in the order in which a reader meets it.
 OBJECTS = {
@@ -27,11 +26,11 @@ OBJECTS = {
 
 
 def load_examples() -> dict[str, dict]:
-    return yaml.safe_load((ROOT / "integration" / "reference" / "examples.yaml").read_text())
+    return yaml.safe_load((REPOSITORY / "integration" / "reference" / "examples.yaml").read_text())
 
 
 def render() -> str:
-    schema = json.loads((ROOT / "docs" / "policy.schema.json").read_text())
+    schema = json.loads((REPOSITORY / "docs" / "policy.schema.json").read_text())
     examples = load_examples()
     parts = [HEAD.read_text()]
     for name, (definition, intro) in OBJECTS.items():

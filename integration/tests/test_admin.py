@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.client import curl
-from harness.process import REPOSITORY, wait_until
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.client import curl
+from integration.stack.process import REPOSITORY, wait_until
 
 METHODS = ("POST", "PUT", "DELETE", "HEAD", "OPTIONS")
 

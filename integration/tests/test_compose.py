@@ -1,4 +1,4 @@
-"""What a Docker engine is not needed for, of envoy/docker-compose.yaml; integration/compose/run brings it up."""
+"""What a Docker engine is not needed for, of envoy/docker-compose.yaml; integration/compose/run.sh brings it up."""
 
 import json
 import re
@@ -9,10 +9,10 @@ import urllib.request
 import pytest
 import yaml
 
-from harness.process import REPOSITORY, free_port, wait_until
-from harness.proxy import StockConfiguration
-from harness.refresher import Refresher
-from harness.stand_ins import REGION
+from integration.harness.policies import policy, s3_route
+from integration.stack.process import REPOSITORY, free_port, wait_until
+from integration.stack.proxy import StockConfiguration
+from integration.stack.refresher import Refresher
 
 COMPOSE = REPOSITORY / "envoy" / "docker-compose.yaml"
 FILES = REPOSITORY / "envoy" / "compose"
@@ -54,7 +54,7 @@ def test_prometheus_takes_its_configuration():
     promtool = REPOSITORY / ".toolchain" / "prometheus" / "usr" / "bin" / "promtool"
     if not promtool.exists() and not shutil.which("apt-get"):
         pytest.skip("promtool comes from a Debian package")
-    subprocess.run([REPOSITORY / "build" / "prometheus"], check=True)
+    subprocess.run([REPOSITORY / "build" / "prometheus.sh"], check=True)
 
     command = [promtool, "check", "config", FILES / "prometheus.yaml"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -65,8 +65,8 @@ def test_prometheus_takes_its_configuration():
 @pytest.fixture(scope="module")
 def metrics(start_shared_proxy, ministack, tmp_path_factory) -> dict[str, set[str]]:
     """The metrics that Envoy and the refresher have after some requests, each with the names of its labels."""
-    role = {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn}
-    proxy = start_shared_proxy({"routes": {"/s3": role}, "credentialsWaitMs": 5000})
+    role = s3_route(ministack, roleArn=ministack.role_arn)
+    proxy = start_shared_proxy(policy({"/s3": role}))
     port = free_port()
     with Refresher(
         tmp_path_factory.mktemp("refresher"), proxy, ministack, "--interval", "100ms", "--listen", f"127.0.0.1:{port}"

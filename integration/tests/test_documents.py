@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from conftest import TEMPORARY_KEY
-from harness.client import curl
-from harness.documents import examples, listeners
-from harness.process import REPOSITORY, environment_without_aws, wait_until
-from harness.proxy import Proxy
-from harness.upstream import Upstream
-from harness.verifier import Refused, Signature, Verifier
-from reference import generate
+from integration.harness.doc_examples import examples, listeners
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Refused, Signature, Verifier
+from integration.reference import generate
+from integration.stack.client import curl
+from integration.stack.process import REPOSITORY, environment_without_aws, wait_until
+from integration.stack.proxy import Proxy
 
 EXAMPLES = [
     example
@@ -78,7 +78,7 @@ def proxy(tmp_path_factory, _aws):
 
 def test_the_policy_reference_is_what_the_schema_gives():
     assert (REPOSITORY / "docs" / "policy.md").read_text() == generate.render(), (
-        "docs/policy.md is stale; write it anew: .venv/bin/python integration/reference/generate.py"
+        "docs/policy.md is stale; regenerate it: .venv/bin/python -m integration.reference.generate"
     )
 
 

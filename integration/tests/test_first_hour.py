@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.envoy import envoy_binary
-from harness.process import REPOSITORY, environment_without_aws, free_port
-from harness.proxy import WASM, StockConfiguration
-from harness.stand_ins import REGION
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.aws_servers import REGION
+from integration.stack.envoy import envoy_binary
+from integration.stack.process import REPOSITORY, environment_without_aws, free_port
+from integration.stack.proxy import WASM, StockConfiguration
 
 TROUBLESHOOTING = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
 
@@ -185,10 +186,9 @@ def test_smoke_aws_says_whether_signatures_are_accepted(ministack, secret):
         AWS_SECRET_ACCESS_KEY=key.secret_key if secret == "right" else "wrong",
         AWS_REGION=REGION,
         SMOKE_ENDPOINT=ministack.url,
-        PYTHONPATH="integration",
     )
 
-    program = [sys.executable, "integration/smoke_aws.py"]
+    program = [sys.executable, "-m", "integration.smoke_aws"]
     done = subprocess.run(program, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
 
     accepted = re.findall(r"^  200  (.*): signature accepted$", done.stdout, re.MULTILINE)

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yaml"))
 
