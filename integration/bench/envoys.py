@@ -5,10 +5,10 @@ from pathlib import Path
 
 from botocore.credentials import Credentials
 
-from harness.client import curl
-from harness.intake import credential_document
-from harness.process import REPOSITORY, wait_until
-from harness.proxy import WASM
+from integration.stack.client import curl
+from integration.stack.intake import credential_document
+from integration.stack.process import REPOSITORY, wait_until
+from integration.stack.proxy import WASM
 
 EMPTY_FILTER = REPOSITORY / "target/wasm/wasm32-unknown-unknown/filter/empty_filter.wasm"
 TOKEN = "IQoJb3JpZ2luX2VjE" + "a1B2" * 180

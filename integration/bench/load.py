@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.envoy import Envoy
+from integration.stack.envoy import Envoy
 
 # What a browser sends.
 HEADERS = {

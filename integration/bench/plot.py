@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import escape
 
-from harness.process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 PICTURE = REPOSITORY / "docs" / "performance.svg"
 WIDTH, ROW, LABELS, VALUES = 780, 34, 280, 70

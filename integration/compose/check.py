@@ -1,6 +1,6 @@
 """Runs the README's commands for docker-compose against the running stack, and checks what they answer.
 
-check.py docker-compose --project-name NAME --file envoy/docker-compose.yaml
+python -m integration.compose.check docker-compose --project-name NAME --file envoy/docker-compose.yaml
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from integration.stack.process import REPOSITORY
+
 DASHBOARD = REPOSITORY / "envoy/compose/grafana/dashboards/sigv4.json"
 PORTS = {"8080": os.environ["PROXY_PORT"], "4566": os.environ["AWS_PORT"]}
 PROMETHEUS = f"http://127.0.0.1:{os.environ['PROMETHEUS_PORT']}"

@@ -1,6 +1,6 @@
 """Writes src/core/tests/data/botocore-endpoints.tsv: every endpoint that botocore knows, with what it is signed for.
 
-    .venv/bin/python integration/endpoints/generate.py
+    .venv/bin/python -m integration.endpoints.generate
 
 `integration/tests/test_endpoint_data.py` fails when the file is not what the botocore of `requirements.txt` gives.
 
@@ -17,7 +17,6 @@ the place of a region, and DynamoDB Local.
 
 import collections
 import itertools
-import pathlib
 import re
 from urllib.parse import urlsplit
 
@@ -28,7 +27,9 @@ from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError, EndpointVariantError, UnknownServiceError
 
-OUTPUT = pathlib.Path(__file__).resolve().parents[2] / "src/core/tests/data/botocore-endpoints.tsv"
+from integration.stack.process import REPOSITORY
+
+OUTPUT = REPOSITORY / "src/core/tests/data/botocore-endpoints.tsv"
 
 ACCOUNT = "123456789012"
 

@@ -1,1 +1,1 @@
-"""What the tests and the demo run the filter against: a real Envoy, upstreams that verify, AWS stand-ins."""
+"""What the tests need besides: upstreams that verify, hostile clients, a mesh, manifests, keys and policies."""

@@ -6,8 +6,9 @@ by its source; EnvoyPatchPolicies are applied as they stand.
 
 import json
 
+from integration.stack.proxy import WASM
+
 from .mesh import ROUTER, Mesh
-from .proxy import WASM
 
 _TYPES = "type.googleapis.com/"
 _LISTENER = _TYPES + "envoy.config.listener.v3.Listener"

@@ -15,7 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 from wasmtime import Trap, WasmtimeError
 
-from .process import REPOSITORY
+from integration.stack.process import REPOSITORY
+
 from .wasm_host import Exchange, Headers, WasmHost
 
 _SECRET = "a-secret-that-no-answer-tells"

@@ -9,7 +9,7 @@ import kubernetes_validate
 import yaml
 from pydantic import ValidationError
 
-from .process import REPOSITORY
+from integration.stack.process import REPOSITORY
 
 MANIFESTS = REPOSITORY / "envoy"
 ISTIO = MANIFESTS / "istio"

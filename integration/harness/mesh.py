@@ -15,11 +15,12 @@ from pathlib import Path
 
 import yaml
 
+from integration.stack.client import curl
+from integration.stack.envoy import Envoy
+from integration.stack.intake import Intake
+from integration.stack.proxy import WASM
+
 from .certificates import Authority
-from .client import curl
-from .envoy import Envoy
-from .intake import Intake
-from .proxy import WASM
 
 _TYPES = "type.googleapis.com/"
 ROUTER = {

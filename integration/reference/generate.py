@@ -1,53 +1,20 @@
-"""Writes docs/policy.md: every key of the policy, from docs/policy.schema.json, with its example of examples.yaml.
+"""Writes docs/policy.md: policy.md, followed by every key of docs/policy.schema.json with its example of examples.yaml.
 
-    .venv/bin/python integration/reference/generate.py
+    .venv/bin/python -m integration.reference.generate
 
 `integration/tests/test_documents.py` fails when the file is not what this gives, and runs the examples.
 """
 
 import json
-import pathlib
 import textwrap
 
 import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-OUTPUT = ROOT / "docs" / "policy.md"
+from integration.stack.process import REPOSITORY
 
-HEAD = """\
-# Policy reference
-
-Every key of the policy, made from [its JSON schema](policy.schema.json), which an editor can check a policy with. How
-paths, payloads and headers are treated as a whole is in the [README](../README.md#policy). A test runs each example.
-"""
-
-TAIL = """
-## What a target does not limit
-
-A target's path bounds which paths a route reaches, and for S3 the objects that `x-amz-copy-source` and
-`x-amz-rename-source` name. It does not bound what is done there, or what else a request names:
-
-- The action. `GET`, `PUT` and `DELETE` all pass, and so do subresources such as `?acl` and `?policy`.
-- `x-amz-target`, `Action=` and other selectors of services whose path is always `/` (DynamoDB, SQS, KMS, STS).
-- Names in a body or a query: the keys of S3's `DeleteObjects`, `?prefix=`, tables, queues, `x-amz-acl=`, grants.
-- Headers that name something other than an object to read: `x-amz-acl`, `x-amz-grant-*`, a KMS key,
-  `x-amz-website-redirect-location`; and `x-http-method-override`, which some APIs of your own may read.
-
-IAM does. Give the route a [role](#rolearn) whose policy allows the actions and resources that its callers need, and
-nothing else:
-
-```json
-{"Version": "2012-10-17",
- "Statement": [{"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": "arn:aws:s3:::my-bucket/reports/*"}]}
-```
-
-Headers can be removed as well: `"requestHeaders": {"remove": ["x-amz-acl", "x-http-method-override"]}`.
-
-Outside of AWS, a host name does not tell whether it begins with a bucket. There a copy's source is refused with a
-message that asks for [`s3Domain`](#s3domain). An address, a name of one label and one that begins with `s3.` have no
-bucket in them. With [`signing.redirect`](#redirect) the client sends the request itself, with headers that the signer
-does not see: there it is the upstream that has to refuse `x-amz-*` headers that are not signed, as S3 does.
-"""
+OUTPUT = REPOSITORY / "docs" / "policy.md"
+# What is written by hand: the rules that concern several keys.
+HEAD = REPOSITORY / "integration" / "reference" / "policy.md"
 
 # What comes after what, in the order in which a reader meets it.
 OBJECTS = {
@@ -59,13 +26,13 @@ OBJECTS = {
 
 
 def load_examples() -> dict[str, dict]:
-    return yaml.safe_load((ROOT / "integration" / "reference" / "examples.yaml").read_text())
+    return yaml.safe_load((REPOSITORY / "integration" / "reference" / "examples.yaml").read_text())
 
 
 def render() -> str:
-    schema = json.loads((ROOT / "docs" / "policy.schema.json").read_text())
+    schema = json.loads((REPOSITORY / "docs" / "policy.schema.json").read_text())
     examples = load_examples()
-    parts = [HEAD]
+    parts = [HEAD.read_text()]
     for name, (definition, intro) in OBJECTS.items():
         node = schema if definition == "Policy" else schema["$defs"][definition]
         parts.append(f"## {name}\n\n{intro or node['description']}\n")
@@ -76,7 +43,7 @@ def render() -> str:
             parts.append(_key(schema, key, value, examples.pop(place)))
     if examples:
         raise KeyError(f"examples of keys that the schema does not have: {', '.join(examples)}")
-    return "\n".join(parts) + TAIL
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def _key(schema: dict, key: str, value: dict, example: dict) -> str:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from botocore.credentials import Credentials
 
-from harness.certificates import Authority
-from harness.proxy import Proxy, StockConfiguration
-from harness.stand_ins import REGION, Ministack, Moto
-from harness.upstream import Upstream
-from harness.verifier import Verifier
-
-STATIC_KEY = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
-TEMPORARY_KEY = Credentials("ASIDEXAMPLE", "bPxRfiCYEXAMPLEKEY/K7MDENG+wJalrXUtnFEMI", "FwoGZXIvYXdzEXAMPLE//token==")
+from integration.harness.certificates import Authority
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Verifier
+from integration.stack.aws_servers import REGION, Ministack, Moto
+from integration.stack.proxy import Proxy, StockConfiguration
 
 StartProxy = Callable[..., Proxy]
 
@@ -34,14 +33,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
-    with Ministack(tmp_path_factory.mktemp("ministack")) as stand_in:
-        yield stand_in
+    with Ministack(tmp_path_factory.mktemp("ministack")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
-    with Moto(tmp_path_factory.mktemp("moto")) as stand_in:
-        yield stand_in
+    with Moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -109,16 +108,3 @@ def proxy(start_shared_proxy: StartProxy, _api: Upstream, _s3: Upstream) -> Prox
 @pytest.fixture
 def configuration() -> StockConfiguration:
     return StockConfiguration()
-
-
-def policy(routes: dict, **members) -> dict:
-    """A policy whose requests wait for the first credentials, so that no test depends on how soon a push is seen."""
-    return {"routes": routes, "credentialsWaitMs": 5000, **members}
-
-
-def api_route(upstream: Upstream, path: str = "", **members) -> dict:
-    return {"target": upstream.url + path, "service": "execute-api", "region": REGION, **members}
-
-
-def s3_route(upstream: Upstream, path: str = "", **members) -> dict:
-    return {"target": upstream.url + path, "service": "s3", "region": REGION, **members}

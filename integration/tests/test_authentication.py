@@ -9,10 +9,11 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.certificates import Authority
-from harness.client import curl
-from harness.proxy import StockConfiguration
+from integration.harness.certificates import Authority
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.client import curl
+from integration.stack.proxy import StockConfiguration
 
 
 def refused(response) -> bool:

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from conftest import TEMPORARY_KEY
-from harness.process import REPOSITORY
-from harness.refresher import BINARY
+from integration.harness.keys import TEMPORARY_KEY
+from integration.stack.process import REPOSITORY
+from integration.stack.refresher import BINARY
 
 DOCUMENT = REPOSITORY / "docs" / "migrating-from-backstage.md"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from integration.stack.process import REPOSITORY
+
 # What a minimal Debian has, as far as the scripts before the first installation use it.
 PROGRAMS = (
     "awk bash cat cmp cp cut df dirname env grep head id install make mkdir mktemp mv nproc rm sed seq sh sleep sort"
@@ -48,7 +49,7 @@ class System:
         return self.run("make", "-C", str(self.project), *arguments, **options)
 
     def step(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        return self.run(str(self.project / "build" / "step"), *arguments, **environment)
+        return self.run(str(self.project / "build" / "step.sh"), *arguments, **environment)
 
     def files(self) -> set[Path]:
         return set(self.project.rglob("*"))
@@ -121,7 +122,7 @@ def test_a_sudo_that_wants_a_password_does_not_hold_make_up(system):
 def test_what_an_installation_did_not_bring_is_named(system):
     system.add("apt-get", "exit 0")
     system.add("sudo", 'shift; [ "$1" = true ] || "$@"')
-    (system.project / "build" / "rust-toolchain").write_text("#!/bin/sh\necho path\n")
+    (system.project / "build" / "rust-toolchain.sh").write_text("#!/bin/sh\necho path\n")
     done = system.make("build")
     assert done.returncode != 0
     assert "still missing:" in done.stdout

@@ -2,8 +2,10 @@
 
 import pytest
 
-from conftest import REGION, TEMPORARY_KEY
-from harness.proxy import StockConfiguration
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import policy
+from integration.stack.aws_servers import REGION
+from integration.stack.proxy import StockConfiguration
 
 MOST = 8
 
@@ -21,7 +23,7 @@ def wildcard_proxy(start_proxy, api, configuration):
     for name in ("targets", "client_hosts"):
         place = "resolve_target" if name == "targets" else "resolve_client_host"
         resolver(configuration, place)["max_hosts"] = MOST
-        for cluster in configuration.document["static_resources"]["clusters"]:
+        for cluster in map(configuration.cluster, ("https", "client_hosts", "http")):
             cache = cluster["cluster_type"]["typed_config"]["dns_cache_config"]
             if cache["name"] == name:
                 cache["max_hosts"] = MOST
@@ -30,7 +32,7 @@ def wildcard_proxy(start_proxy, api, configuration):
         {"prefix": "/", "hosts": ["*.wild.localhost"], **scope},
         {"prefix": "/api", "target": api.url.replace("127.0.0.1", "localhost"), **scope},
     ]
-    proxy = start_proxy({"routes": routes, "unmatched": "pass", "credentialsWaitMs": 5000}, configuration)
+    proxy = start_proxy(policy(routes, unmatched="pass"), configuration)
     proxy.push(TEMPORARY_KEY)
     return proxy
 

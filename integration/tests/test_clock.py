@@ -10,10 +10,11 @@ from email.utils import format_datetime
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy, s3_route
-from harness.proxy import StockConfiguration
-from harness.stand_ins import REGION
-from harness.upstream import Answer, Upstream
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
+from integration.harness.upstream import Answer, Upstream
+from integration.stack.aws_servers import REGION
+from integration.stack.proxy import StockConfiguration
 
 REQUEST_ID = ("x-amzn-requestid", "0b1c6f7e-8f3f-4f0e-9f6e-2f6d6a1f7f52")
 # Workers look at what they share once a second.
@@ -246,10 +247,9 @@ def test_a_restart_forgets(start_proxy, skewed):
 
 
 def test_hosts_that_clients_choose_share_one_gauge(start_proxy, skewed):
-    configuration = StockConfiguration()
-    configuration.lead_https_to(skewed.port)
+    configuration = StockConfiguration.leading_https_to(skewed.port)
     route = {"prefix": "/", "hosts": ["*.amazonaws.com"], "service": "execute-api", "region": REGION}
-    proxy = start_proxy({"routes": [route], "credentialsWaitMs": 5000}, configuration)
+    proxy = start_proxy(policy([route]), configuration)
     proxy.push(TEMPORARY_KEY)
 
     with connection(proxy) as kept:

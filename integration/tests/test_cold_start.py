@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, s3_route
-from harness import aws_chunked
-from harness.process import wait_until
+from integration.harness import aws_chunked
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, s3_route
+from integration.stack.aws_servers import REGION
+from integration.stack.process import wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 LONG_MS, SHORT_MS = 20_000, 700

@@ -2,10 +2,11 @@
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.envoy import validate
-from harness.process import ProcessEnded
-from harness.proxy import WASM, StockConfiguration
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.envoy import validate
+from integration.stack.process import ProcessEnded
+from integration.stack.proxy import WASM, StockConfiguration
 
 
 def test_the_stock_configuration_is_valid(tmp_path):

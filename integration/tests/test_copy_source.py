@@ -3,7 +3,8 @@
 import botocore.session
 import pytest
 
-from conftest import TEMPORARY_KEY, policy, s3_route
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import policy, s3_route
 
 STRICT = {"allowUnauthenticatedRequests": False}
 ARN = "arn:aws:s3:eu-west-1:123456789012:accesspoint/point/object"

@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from conftest import TEMPORARY_KEY
-from harness.client import curl
-from harness.documents import examples, listeners
-from harness.process import REPOSITORY, environment_without_aws, wait_until
-from harness.proxy import Proxy
-from harness.upstream import Upstream
-from harness.verifier import Refused, Signature, Verifier
-from reference import generate
+from integration.harness.doc_examples import examples, listeners
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Refused, Signature, Verifier
+from integration.reference import generate
+from integration.stack.client import curl
+from integration.stack.process import REPOSITORY, environment_without_aws, wait_until
+from integration.stack.proxy import Proxy
 
 EXAMPLES = [
     example
@@ -30,6 +30,11 @@ EXAMPLES = [
     for example in examples(document)
 ]
 KEYS = generate.load_examples()
+DOCUMENTS = [
+    path.relative_to(REPOSITORY)
+    for pattern in ("*.md", "docs/*.md", ".github/**/*.md")
+    for path in sorted(REPOSITORY.glob(pattern))
+]
 
 
 class AnyScope(Verifier):
@@ -73,7 +78,7 @@ def proxy(tmp_path_factory, _aws):
 
 def test_the_policy_reference_is_what_the_schema_gives():
     assert (REPOSITORY / "docs" / "policy.md").read_text() == generate.render(), (
-        "docs/policy.md is stale; write it anew: .venv/bin/python integration/reference/generate.py"
+        "docs/policy.md is stale; regenerate it: .venv/bin/python -m integration.reference.generate"
     )
 
 
@@ -175,8 +180,27 @@ def test_the_yaml_beside_a_policy_can_be_read(example):
         assert yaml.safe_load(code)
 
 
+def test_the_calls_of_the_intake_page_are_answered_as_it_says(start_proxy, tmp_path):
+    page = (REPOSITORY / "docs" / "intake.md").read_text()
+    [commands] = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    [document] = re.findall(r"^```json\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "credentials.json").write_text(document)
+    proxy = start_proxy({"routes": {"/s3": "https://s3.eu-west-1.amazonaws.com"}})
+
+    statuses = []
+    for command in commands.splitlines():
+        arguments = shlex.split(command.replace("/run/sigv4/credentials.sock", str(proxy.socket)))
+        asked = [*arguments, "-sS", "-o", tmp_path / "answer", "-w", "%{http_code}"]
+        done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True)
+        statuses.append(done.stdout)
+
+    assert statuses == ["503", "200", "204", "204"]
+    [identity] = proxy.identities().values()
+    assert identity["revoked"] == [json.loads(document)["AccessKeyId"]]
+
+
 def test_troubleshooting_has_every_code_of_a_local_reply():
-    replies = (REPOSITORY / "README.md").read_text().partition("## Local replies")[2].partition("\n## ")[0]
+    replies = (REPOSITORY / "docs" / "policy.md").read_text().partition("## Local replies")[2].partition("\n## ")[0]
     codes = re.findall(r"^\| \d{3} \| `(\w+)`", replies, re.MULTILINE)
     text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
 
@@ -185,23 +209,57 @@ def test_troubleshooting_has_every_code_of_a_local_reply():
         assert f"`{code}`" in text
 
 
-@pytest.mark.parametrize(
-    "document", [*sorted(path.name for path in (REPOSITORY / "docs").glob("*.md")), "../README.md"]
-)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_links_between_documents_lead_somewhere(document):
-    path = REPOSITORY / "docs" / document
-    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+    path = REPOSITORY / document
+    for target in links(path.read_text()):
         if "://" in target:
+            assert re.fullmatch(r"(https|http)://[\w.:-]+(/[\w./@#?=&%-]*)?", target), target
             continue
         name, _, anchor = target.partition("#")
         linked = (path.parent / name).resolve() if name else path
         assert linked.exists(), target
-        if anchor and linked.suffix == ".md":
-            assert anchor in headings(linked.read_text()), target
+        assert REPOSITORY in linked.parents, target
+        if anchor:
+            assert anchor in anchors(linked.read_text()), target
 
 
-def headings(text: str) -> set[str]:
-    """The anchors that a reader's browser finds, as GitHub makes them."""
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+def test_the_index_has_every_page():
+    index = links((REPOSITORY / "docs" / "README.md").read_text())
+    pages = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
+
+    assert pages <= {target.partition("#")[0] for target in index}
+
+
+def test_the_front_page_is_short_and_begins_with_the_two_commands():
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+
+    assert len(lines) <= 150
+    beginning = "\n".join(lines[:40])
+    for command in ("make demo", "make test"):
+        assert re.search(rf"^    {command} .*minutes", beginning, re.MULTILINE), command
+    assert "need Debian 12" in beginning
+
+
+def links(text: str) -> list[str]:
+    """The targets of a document's links and pictures."""
+    text = without_code(text)
+    found = re.findall(r"\]\(([^)\s]+)\)", text)
+    return found + re.findall(r"<(https?://[^>]+)>", text) + re.findall(r"^\[[^]]+\]: (\S+)", text, re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them: a repeated one gets a number."""
+    found: set[str] = set()
+    for title in re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower()
+        anchor = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        number = 0
+        while (name := f"{anchor}-{number}" if number else anchor) in found:
+            number += 1
+        found.add(name)
+    return found
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)

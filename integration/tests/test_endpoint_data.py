@@ -6,7 +6,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from endpoints.generate import OUTPUT, Endpoints, render
+from integration.endpoints.generate import OUTPUT, Endpoints, render
 
 
 def read_data():
@@ -32,7 +32,7 @@ def read_data():
 
 def test_the_data_is_what_botocore_gives():
     assert list(render(Endpoints())) == OUTPUT.read_text().splitlines(), (
-        "run integration/endpoints/generate.py and look at the change"
+        "run python -m integration.endpoints.generate and look at the change"
     )
 
 

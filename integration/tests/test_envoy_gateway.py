@@ -6,13 +6,14 @@ not checked here; what the manifests put into Kubernetes' own kinds is.
 
 import pytest
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY
-from harness.envoy_gateway import EnvoyGateway
-from harness.manifests import MANIFESTS, build, check
-from harness.process import Process, environment_without_aws, wait_until
-from harness.refresher import BINARY
-from harness.upstream import Upstream
-from harness.verifier import Verifier
+from integration.harness.envoy_gateway import EnvoyGateway
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.manifests import MANIFESTS, build, check
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Verifier
+from integration.stack.aws_servers import REGION
+from integration.stack.process import Process, environment_without_aws, wait_until
+from integration.stack.refresher import BINARY
 
 S3 = f"s3.{REGION}.amazonaws.com"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.fuzz_inputs import TARGETS, Machine, seeds
-from harness.process import REPOSITORY
-from harness.proxy import WASM
+from integration.harness.fuzz_inputs import TARGETS, Machine, seeds
+from integration.stack.process import REPOSITORY
+from integration.stack.proxy import WASM
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from harness.manifests import ISTIO, MANIFESTS, build, check
+from integration.harness.manifests import ISTIO, MANIFESTS, build, check
 
 UNIT = MANIFESTS / "systemd" / "credential-refresher.service"
 OVERLAYS = [ISTIO / "overlays" / "workload", ISTIO / "overlays" / "egress", MANIFESTS / "gateway-overlay"]

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import REGION, TEMPORARY_KEY
-from harness import aws_chunked
-from harness.aws_chunked import ChunkedBody, ChunkSigner
-from harness.verifier import Refused, WireRequest
+from integration.harness import aws_chunked
+from integration.harness.aws_chunked import ChunkedBody, ChunkSigner
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.verifier import Refused, WireRequest
+from integration.stack.aws_servers import REGION
 
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 CHUNKS = [b"a" * 65536, b"a" * 1024, b""]

@@ -5,9 +5,9 @@ import time
 import pytest
 from wasmtime import wat2wasm
 
-from harness.client import curl
-from harness.envoy import Envoy, validate
-from harness.process import ProcessEnded
+from integration.stack.client import curl
+from integration.stack.envoy import Envoy, validate
+from integration.stack.process import ProcessEnded
 
 
 def configuration(body: str = "hello") -> dict:

@@ -1,4 +1,4 @@
-"""The upstream and the hop that tampers, exercised without a proxy in between."""
+"""The upstream and the capture that tampers, exercised without a proxy in between."""
 
 import threading
 import urllib.request
@@ -7,10 +7,10 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from conftest import TEMPORARY_KEY
-from harness.client import curl
-from harness.hop import Hop
-from harness.upstream import Answer, Upstream
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.upstream import Answer, Upstream
+from integration.stack.capture import Capture
+from integration.stack.client import curl
 
 
 @pytest.fixture
@@ -86,13 +86,13 @@ def test_serves_over_tls(api_verifier, authority):
     ids=["path", "signed header", "body", "signature"],
 )
 def test_a_byte_changed_on_the_way_is_refused(upstream, old, new):
-    with Hop(upstream.port) as hop:
-        url = hop.url + "/orders"
+    with Capture(upstream.port) as capture:
+        url = capture.url + "/orders"
         headers = signed_headers(url, "POST", b"a body")
         assert curl(url, "POST", headers, b"a body").status == 200
 
-        hop.change(old, new)
+        capture.change(old, new)
         response = curl(url, "POST", headers, b"a body")
 
-    assert hop.changed == 1
+    assert capture.changed == 1
     assert response.status == 403

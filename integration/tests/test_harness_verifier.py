@@ -8,8 +8,8 @@ import pytest
 from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from conftest import STATIC_KEY, TEMPORARY_KEY
-from harness.verifier import Refused, Verifier, WireRequest
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.verifier import Refused, Verifier, WireRequest
 
 BODY = b'{"order": 1}'
 

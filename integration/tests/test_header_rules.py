@@ -2,8 +2,9 @@
 
 import pytest
 
-from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
-from harness.upstream import Answer
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.harness.upstream import Answer
 
 SENT = {
     "accept": "text/plain",

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from conftest import TEMPORARY_KEY
-from harness.intake import credential_document
-from harness.proxy import WASM
-from harness.wasm_host import WasmHost
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.wasm_host import WasmHost
+from integration.stack.intake import credential_document
+from integration.stack.proxy import WASM
 
 DATE = "%Y%m%dT%H%M%SZ"
 AUTHORITY = "abc123.execute-api.eu-west-1.amazonaws.com"

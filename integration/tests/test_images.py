@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.process import REPOSITORY
-from harness.proxy import WASM
-from harness.refresher import BINARY
+from integration.stack.process import REPOSITORY
+from integration.stack.proxy import WASM
+from integration.stack.refresher import BINARY
 
 DIST = REPOSITORY / "dist"
 FILTER, ARTIFACT, REFRESHER = (
@@ -32,9 +32,9 @@ def built() -> dict[str, str]:
 
 
 def build() -> dict[str, str]:
-    """Runs build/image; the digests of the manifests that it prints, by file."""
-    subprocess.run([REPOSITORY / "build" / "bill-of-materials"], check=True, capture_output=True)
-    done = subprocess.run([REPOSITORY / "build" / "image"], capture_output=True, text=True, check=True)
+    """Runs build/image.py; the digests of the manifests that it prints, by file."""
+    subprocess.run([REPOSITORY / "build" / "bill_of_materials.py"], check=True, capture_output=True)
+    done = subprocess.run([REPOSITORY / "build" / "image.py"], capture_output=True, text=True, check=True)
     return dict(line.split() for line in done.stdout.splitlines())
 
 

@@ -7,13 +7,14 @@ import stat
 
 import pytest
 
-from conftest import STATIC_KEY, TEMPORARY_KEY, api_route, policy
-from harness import raw
-from harness.certificates import Authority
-from harness.client import curl
-from harness.intake import credential_document
-from harness.process import wait_until
-from harness.proxy import StockConfiguration
+from integration.harness import raw
+from integration.harness.certificates import Authority
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.client import curl
+from integration.stack.intake import credential_document
+from integration.stack.process import wait_until
+from integration.stack.proxy import StockConfiguration
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 TOKEN = "correct-horse"

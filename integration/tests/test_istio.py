@@ -8,13 +8,14 @@ import sys
 import pytest
 import yaml
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY
-from harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
-from harness.mesh import Mesh
-from harness.process import Process, environment_without_aws, wait_until
-from harness.refresher import BINARY
-from harness.upstream import Upstream
-from harness.verifier import Verifier
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
+from integration.harness.mesh import Mesh
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Verifier
+from integration.stack.aws_servers import REGION
+from integration.stack.process import Process, environment_without_aws, wait_until
+from integration.stack.refresher import BINARY
 
 S3 = f"s3.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"
@@ -172,8 +173,8 @@ def test_a_signed_host_that_the_mesh_has_no_tls_for_is_refused(start, aws, plain
 
 
 def check_hosts(manifests: list[dict]) -> tuple[int, str]:
-    """What envoy/check-hosts says of manifests."""
-    command = [sys.executable, MANIFESTS / "check-hosts"]
+    """What envoy/check_hosts.py says of manifests."""
+    command = [sys.executable, MANIFESTS / "check_hosts.py"]
     done = subprocess.run(command, input=yaml.safe_dump_all(manifests), capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 

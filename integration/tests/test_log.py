@@ -3,8 +3,9 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.process import wait_until
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.process import wait_until
 
 WITHHELD = "the proxy does not show the body to the filter"
 

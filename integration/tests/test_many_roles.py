@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from botocore.credentials import Credentials
 
-from harness.client import curl
-from harness.process import Process, environment_without_aws, free_port, wait_until
-from harness.refresher import BINARY
-from harness.sts import QuickSts
+from integration.harness.sts import QuickSts
+from integration.stack.client import curl
+from integration.stack.process import Process, environment_without_aws, free_port, wait_until
+from integration.stack.refresher import BINARY
 
 BASE = Credentials("AKIDBASE", "secret")
 

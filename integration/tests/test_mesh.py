@@ -4,26 +4,20 @@ import json
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness import raw
-from harness.client import http2
-from harness.process import wait_until
-from harness.proxy import StockConfiguration
-from harness.stand_ins import REGION
+from integration.harness import raw
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.stack.aws_servers import REGION
+from integration.stack.client import http2
+from integration.stack.process import wait_until
+from integration.stack.proxy import StockConfiguration
 
 API_HOST = f"abc123.execute-api.{REGION}.amazonaws.com"
 OTHER_API_HOST = f"other.execute-api.{REGION}.amazonaws.com"
 
 
-def leading_to(upstream) -> StockConfiguration:
-    """What would go to a host of the request's choice over https goes to `upstream`, as with a sidecar's own routes."""
-    configuration = StockConfiguration()
-    configuration.lead_https_to(upstream.port)
-    return configuration
-
-
 def start_mesh_proxy(start, upstream, routes: list, **members):
-    proxy = start({"routes": routes, "credentialsWaitMs": 5000, **members}, leading_to(upstream))
+    proxy = start(policy(routes, **members), StockConfiguration.leading_https_to(upstream.port))
     proxy.push(TEMPORARY_KEY)
     return proxy
 
@@ -277,7 +271,7 @@ def test_a_route_with_a_target_beside_it_keeps_to_its_target(start_proxy, api):
 
 
 def test_a_policy_of_the_hosts_alone_needs_no_target(start_proxy, api):
-    proxy = start_proxy(policy({"/": {"hosts": ["*.amazonaws.com"]}}), leading_to(api))
+    proxy = start_proxy(policy({"/": {"hosts": ["*.amazonaws.com"]}}), StockConfiguration.leading_https_to(api.port))
     proxy.push(TEMPORARY_KEY)
 
     assert proxy.request("/a", headers={"Host": API_HOST}).status == 200
@@ -307,7 +301,7 @@ def test_a_large_body_to_s3_streams_without_a_target_too(start_proxy, s3):
 
 def through(cluster: str, upstream) -> StockConfiguration:
     """All that has no target goes through a cluster of this name."""
-    configuration = leading_to(upstream)
+    configuration = StockConfiguration.leading_https_to(upstream.port)
     configuration.cluster("client_hosts")["name"] = cluster
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
     targets["routes"][-1]["route"]["cluster"] = cluster
@@ -324,8 +318,7 @@ def test_nothing_signed_leaves_through_istios_pass_through_cluster(start_proxy, 
         {"prefix": "/plain", "hosts": ["*.amazonaws.com"], "upstreamTls": False},
         {"prefix": "/query", "hosts": ["*.amazonaws.com"], "signing": {"location": "query"}},
     ]
-    policy = {"routes": routes, "credentialsWaitMs": 5000, "unmatched": "pass"}
-    proxy = start_proxy(policy, through(cluster, api))
+    proxy = start_proxy(policy(routes, unmatched="pass"), through(cluster, api))
     proxy.push(TEMPORARY_KEY)
 
     for path, body in [("/a", None), ("/a", b"body"), ("/query/a", None)]:

@@ -6,8 +6,9 @@ from collections import Counter, deque
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route
-from harness.process import wait_until
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route
+from integration.stack.process import wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 # Envoy takes its "wasmcustom." off and puts no "envoy_" before what a filter counts.

@@ -11,7 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy, s3_route
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
 
 REQUESTS = 10_000
 STRICT = {"allowUnauthenticatedRequests": False}

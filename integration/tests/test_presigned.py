@@ -10,9 +10,11 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy, s3_route
-from harness.client import curl
-from harness.verifier import Refused, WireRequest
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
+from integration.harness.verifier import Refused, WireRequest
+from integration.stack.aws_servers import REGION
+from integration.stack.client import curl
 
 LARGE = bytes(range(256)) * (32 << 12)
 BY_QUERY = {"location": "query", "expiresSeconds": 300}
@@ -38,7 +40,7 @@ def proxy(start_shared_proxy, _api, _s3):
 @pytest.fixture(scope="module")
 def stored(start_shared_proxy, ministack):
     """A proxy before ministack, by query as a user and as an assumed role; and an object of 32 MiB there."""
-    target = {"target": ministack.url, "service": "s3", "region": REGION}
+    target = s3_route(ministack)
     routes = {
         "/user": {**target, "signing": BY_QUERY},
         "/role": {**target, "signing": BY_QUERY, "roleArn": ministack.role_arn},

@@ -14,8 +14,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy, s3_route
-from harness.client import Http2
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
+from integration.stack.client import Http2
 
 SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(1 << 32)))
 REQUESTS = int(os.environ.get("REQUESTS", 6000))

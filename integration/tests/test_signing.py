@@ -2,11 +2,12 @@
 
 import pytest
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy
-from harness.client import curl, http2
-from harness.hop import Hop
-from harness.proxy import StockConfiguration
-from harness.upstream import Upstream
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.harness.upstream import Upstream
+from integration.stack.capture import Capture
+from integration.stack.client import curl, http2
+from integration.stack.proxy import StockConfiguration
 
 EIGHT_MIB = bytes(range(256)) * (8 << 12)
 
@@ -167,17 +168,17 @@ def test_the_host_that_is_signed_is_the_one_that_is_sent(proxy, api):
     ids=["path", "signed header", "body", "signature", "method", "query"],
 )
 def test_a_byte_changed_between_envoy_and_the_upstream_is_refused(start_proxy, api, old, new):
-    with Hop(api.port) as hop:
-        route = {"target": hop.url + "/prod", "service": "execute-api", "region": REGION}
+    with Capture(api.port) as capture:
+        route = api_route(capture, "/prod")
         proxy = start_proxy(policy({"/api": route}))
         proxy.push(TEMPORARY_KEY)
         order = {"method": "POST", "headers": {"Content-Type": "text/plain"}, "body": b"a body"}
         assert proxy.request("/api/orders?id=1", **order).status == 200
 
-        hop.change(old, new)
+        capture.change(old, new)
 
         assert proxy.request("/api/orders?id=1", **order).status == 403
-        assert hop.changed == 1
+        assert capture.changed == 1
 
 
 def test_a_request_past_the_proxy_is_refused(api):

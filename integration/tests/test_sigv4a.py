@@ -8,10 +8,12 @@ import awscrt.auth
 import awscrt.http
 import pytest
 
-from conftest import REGION, STATIC_KEY, TEMPORARY_KEY, api_route, policy, s3_route
-from harness.client import curl
-from harness.process import wait_until
-from harness.verifier import SIGV4A, Refused, Signature, Verifier, WireRequest
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
+from integration.harness.policies import api_route, policy, s3_route
+from integration.harness.verifier import SIGV4A, Refused, Signature, Verifier, WireRequest
+from integration.stack.aws_servers import REGION
+from integration.stack.client import curl
+from integration.stack.process import wait_until
 
 ASYMMETRIC = {"algorithm": "sigv4a", "regionSet": "eu-*,us-east-1"}
 

@@ -7,8 +7,8 @@ import pytest
 from botocore.credentials import Credentials, EnvProvider, ProcessProvider, SharedCredentialProvider
 from botocore.exceptions import BotoCoreError
 
-from conftest import api_route
-from harness.refresher import Refresher
+from integration.harness.policies import api_route
+from integration.stack.refresher import Refresher
 
 AT = (datetime.now(UTC) + timedelta(hours=2)).replace(microsecond=0)
 KEYS = {"Version": 1, "AccessKeyId": "AKIDPROCESS", "SecretAccessKey": "hush-hush", "SessionToken": "token"}

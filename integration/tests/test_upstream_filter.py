@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TEMPORARY_KEY, api_route, policy
-from harness.proxy import StockConfiguration
-from harness.upstream import Answer
+from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import api_route, policy
+from integration.harness.upstream import Answer
+from integration.stack.proxy import StockConfiguration
 
 # Longer than the second that a signature's date is exact to.
 PAUSE_BETWEEN_ATTEMPTS = "1.2s"

@@ -39,5 +39,7 @@ pub mod plugin;
 pub mod policy;
 pub mod request;
 pub mod signing;
+#[cfg(test)]
+mod test_support;
 mod wakeup;
 pub mod worker;

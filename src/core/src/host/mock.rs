@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use super::{Host, HostError, MapKind, MetricKind};
-use crate::credentials::memory::Memory;
 use crate::credentials::{SetError, SharedData};
 use crate::header_map::HeaderMap;
+use crate::test_support::Memory;
 
 /// A proxy with one worker. Clones are the same proxy.
 #[derive(Clone)]

@@ -296,7 +296,10 @@ fn every_sigv4a_vector_comes_out_value_by_value_and_verifies() {
 }
 
 fn from_hex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map(|pair| (hex::digit(pair[0]).unwrap() << 4 | hex::digit(pair[1]).unwrap()) as u8).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| (hex::digit(pair[0]).unwrap() << 4 | hex::digit(pair[1]).unwrap()) as u8)
+        .collect()
 }
 
 #[test]

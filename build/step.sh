@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Runs one step of a target, and prints one line: what it does and how long that took.
+#
+#   build/step.sh 'compile the filter' build/cargo-wasm.sh build --locked --release --lib
+#   build/step.sh --tests 'native tests' build/with-rust.sh cargo test --locked
+#
+# The command's output goes to target/logs, and its end is printed if the step fails. With --tests, the output is shown,
+# and the step fails unless a test has passed, by the closing lines of cargo test or pytest. With V=1 all output is shown.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests=
+[[ $1 != --tests ]] || { tests=1; shift; }
+readonly name=$1 tests
+shift
+log=target/logs/$(tr --complement --squeeze-repeats 'A-Za-z0-9+.\n-' - <<<"$name").log
+mkdir -p target/logs
+
+show=
+[[ -z $tests && ${V:-0} == 0 ]] || show=1
+# What runs does not write to a terminal itself, but to tee.
+if [[ $show && -t 1 ]]; then
+    export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always} PY_COLORS=${PY_COLORS:-1}
+fi
+
+# Bash writes the time with the locale's decimal point.
+now() { echo "${EPOCHREALTIME/,/.}"; }
+elapsed() { awk -v from="$start" -v to="$(now)" 'BEGIN { printf "%.1f s", to - from }'; }
+
+number_passed() {
+    sed 's/\x1b\[[0-9;]*m//g' "$log" |
+        awk '/^test result: |^=+ .* in [0-9.]+s.* =+$/ {
+                 for (i = 2; i <= NF; i++) if ($i ~ /^passed[;,]?$/) sum += $(i - 1)
+             }
+             END { print sum + 0 }'
+}
+
+start=$(now)
+trap 'echo " interrupted after $(elapsed); see $log"; trap - INT; kill -INT $$' INT
+status=0
+if [[ $show ]]; then
+    echo "== $name"
+    # Unbuffered, for a test's dot to appear when the test ends.
+    PYTHONUNBUFFERED=1 "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+    echo -n "== $name"
+else
+    echo -n "$name …"
+    "$@" >"$log" 2>&1 || status=$?
+fi
+
+if ((status)); then
+    echo " FAILED after $(elapsed)"
+    [[ $show ]] || { echo "The last lines of $log:"; tail --lines=40 "$log"; }
+    echo "$name: exit status $status; the whole log: $log" >&2
+    exit "$status"
+fi
+if [[ $tests ]]; then
+    passed=$(number_passed)
+    ((passed)) || { echo ": FAILED: no test passed; see $log"; exit 1; }
+    echo ": $passed passed, $(elapsed)"
+else
+    echo " $(elapsed)"
+fi

@@ -1,0 +1,1 @@
+"""What signing costs: `python -m integration.bench`."""

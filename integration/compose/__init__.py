@@ -1,0 +1,1 @@
+"""envoy/docker-compose.yaml in a real Docker engine."""

@@ -1,0 +1,1 @@
+"""Credentials that rotate under load: `python -m integration.soak`."""

@@ -1,0 +1,198 @@
+"""The filter in a real Envoy, run from the stock configuration with a few values replaced."""
+
+import copy
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from .client import Response, curl
+from .envoy import Envoy
+from .intake import Intake
+from .process import REPOSITORY, wait_until
+
+WASM = REPOSITORY / "dist" / "sigv4_filter.wasm"
+STOCK_CONFIGURATION = REPOSITORY / "envoy" / "envoy.yaml"
+
+# Of the policy's targets, and of hosts that clients choose.
+HTTPS_CLUSTERS = ("https", "client_hosts")
+
+
+class StockConfiguration:
+    """envoy/envoy.yaml as it stands, with the places by name that a test replaces."""
+
+    def __init__(self):
+        # The round trip takes the YAML aliases apart: an edit of one place stays there.
+        self.envoy_arguments: list[str] = []
+        """Added to Envoy's command line."""
+        self.document: dict = json.loads(json.dumps(yaml.safe_load(STOCK_CONFIGURATION.read_text())))
+
+    @classmethod
+    def leading_https_to(cls, port: int) -> "StockConfiguration":
+        """Returns the stock configuration with https led to a port of this machine, as by a sidecar's own routes."""
+        configuration = cls()
+        configuration.lead_https_to(port)
+        return configuration
+
+    def listener(self, name: str) -> dict:
+        return _named(self.document["static_resources"]["listeners"], name)
+
+    def cluster(self, name: str) -> dict:
+        return _named(self.document["static_resources"]["clusters"], name)
+
+    def http_connection_manager(self, listener: str) -> dict:
+        return self.listener(listener)["filter_chains"][0]["filters"][0]["typed_config"]
+
+    @property
+    def signer(self) -> dict:
+        """The signer's PluginConfig."""
+        return _named(self.http_connection_manager("traffic")["http_filters"], "sigv4")["typed_config"]["config"]
+
+    @property
+    def policy(self) -> dict:
+        """The stock policy."""
+        return json.loads(self.signer["configuration"]["value"])
+
+    @property
+    def loopback_names(self) -> str:
+        """The hosts whose web pages may send requests, as a regular expression's alternatives."""
+        return re.search(r"\((.*?)\)", self._origins["regex"])[1]
+
+    @loopback_names.setter
+    def loopback_names(self, names: str) -> None:
+        self._origins["regex"] = self._origins["regex"].replace(self.loopback_names, names)
+
+    @property
+    def _origins(self) -> dict:
+        web_pages = _named(self.http_connection_manager("traffic")["http_filters"], "web_pages")["typed_config"]
+        [*_, origin] = web_pages["rules"]["policies"]["page-of-another-site"]["principals"]
+        return origin["header"]["string_match"]["safe_regex"]
+
+    @property
+    def intake(self) -> dict:
+        """The intake's PluginConfig."""
+        return _named(self.http_connection_manager("intake")["http_filters"], "sigv4_intake")["typed_config"]["config"]
+
+    def configure(self, plugin: dict, document: dict) -> None:
+        """Gives `signer` or `intake` its configuration, which Envoy hands over as the text that it is."""
+        plugin["configuration"] = {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": json.dumps(document),
+        }
+
+    def add_traffic_listener(self, name: str, policy: dict) -> None:
+        """A second listener like `traffic`, with a policy of its own."""
+        listener = copy.deepcopy(self.listener("traffic"))
+        listener["name"] = name
+        self.document["static_resources"]["listeners"].append(listener)
+        signer = _named(self.http_connection_manager(name)["http_filters"], "sigv4")["typed_config"]["config"]
+        self.configure(signer, policy)
+
+    def use_wasm(self, path: Path) -> None:
+        """In every listener that has the filter."""
+        for listener in self.document["static_resources"]["listeners"]:
+            for each in self.http_connection_manager(listener["name"])["http_filters"]:
+                plugin = each["typed_config"].get("config", {})
+                if "vm_config" in plugin:
+                    plugin["vm_config"]["code"]["local"]["filename"] = str(path)
+
+    def use_socket(self, path: Path) -> None:
+        """The intake's Unix socket, where its listener has one, with the admin interface's beside it."""
+        if pipe := self.listener("intake")["address"].get("pipe"):
+            pipe["path"] = str(path)
+        admin = str(path.with_name("admin.sock"))
+        self.document["admin"]["address"]["pipe"]["path"] = admin
+        [endpoints] = self.cluster("admin")["load_assignment"]["endpoints"]
+        endpoints["lb_endpoints"][0]["endpoint"]["address"]["pipe"]["path"] = admin
+
+    def trust(self, certificate: Path) -> None:
+        """Check https targets against this authority in place of the system's."""
+        for name in HTTPS_CLUSTERS:
+            tls = self.cluster(name)["transport_socket"]["typed_config"]["common_tls_context"]
+            tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
+
+    def lead_https_to(self, port: int) -> None:
+        """Sends what goes to any https host to a port of this machine, without TLS: names are not resolved in tests."""
+        endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+        for name in HTTPS_CLUSTERS:
+            cluster = self.cluster(name)
+            cluster.clear()
+            cluster.update(
+                name=name,
+                type="STATIC",
+                load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+            )
+
+    def serve_tls(self, listener: str, certificate: Path, key: Path, client_authority: Path | None = None) -> None:
+        """Puts a listener behind TLS; with a client authority, it takes certificates of that one, and requires none."""
+        files = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+        context: dict = {"tls_certificates": [files]}
+        if client_authority:
+            context["validation_context"] = {"trusted_ca": {"filename": str(client_authority)}}
+        self.listener(listener)["filter_chains"][0]["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": context,
+            },
+        }
+
+
+class Proxy(Intake):
+    """A running Envoy that signs by `policy`, or else as `configuration` says; credentials go in over its socket."""
+
+    def __init__(
+        self,
+        directory: Path,
+        policy: dict | None,
+        configuration: StockConfiguration | None = None,
+        concurrency: int = 2,
+    ):
+        if not WASM.exists():
+            raise FileNotFoundError(f"{WASM} is not there: run make build")
+        configuration = configuration or StockConfiguration()
+        if policy is not None:
+            configuration.configure(configuration.signer, policy)
+        configuration.use_wasm(WASM)
+        # A socket's path has room for about a hundred characters, which test directories outgrow.
+        self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
+        self.socket = self._socket_directory / "credentials.sock"
+        configuration.use_socket(self.socket)
+        self.envoy = Envoy(configuration.document, directory, concurrency, "info", *configuration.envoy_arguments)
+
+    def __enter__(self):
+        try:
+            self.envoy.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.envoy.stop()
+        finally:
+            shutil.rmtree(self._socket_directory, ignore_errors=True)
+
+    @property
+    def port(self) -> int:
+        return self.envoy.port("traffic")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def request(self, path: str, method: str = "GET", **options) -> Response:
+        """What a client of the proxy gets; the options are those of `curl`."""
+        return curl(self.url + path, method, **options)
+
+    def wait_for_status(self, path: str, status: int, timeout: float = 20) -> None:
+        """Returns when a GET of `path` gets `status`."""
+        wait_until(lambda: self.request(path).status == status, f"{path} to answer {status}", timeout)
+
+
+def _named(items: list[dict], name: str) -> dict:
+    return next(item for item in items if item["name"] == name)
