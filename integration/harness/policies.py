@@ -11,14 +11,18 @@ class Target(Protocol):
     url: str
 
 
-def policy(routes: dict, **members) -> dict:
+def policy(routes: dict | list, **members) -> dict:
     """Returns a policy whose requests wait for the first credentials, so no test depends on when a push is seen."""
     return {"routes": routes, "credentialsWaitMs": 5000, **members}
 
 
+def route(service: str, target: Target, path: str = "", **members) -> dict:
+    return {"target": target.url + path, "service": service, "region": REGION, **members}
+
+
 def api_route(target: Target, path: str = "", **members) -> dict:
-    return {"target": target.url + path, "service": "execute-api", "region": REGION, **members}
+    return route("execute-api", target, path, **members)
 
 
 def s3_route(target: Target, path: str = "", **members) -> dict:
-    return {"target": target.url + path, "service": "s3", "region": REGION, **members}
+    return route("s3", target, path, **members)

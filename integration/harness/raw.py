@@ -1,6 +1,7 @@
 """Bytes as an attacker would send them: over HTTP/1.1 as written, over HTTP/2 past what client libraries refuse."""
 
 import contextlib
+import json
 import socket
 from collections.abc import Sequence
 
@@ -10,6 +11,31 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9
 _END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
 _FRAME_SIZE = 16384
+
+
+# What a client sends that asks for a WebSocket.
+WEBSOCKET = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+def http1_head(line: str | bytes, *headers: str | bytes, host: str = "localhost") -> bytes:
+    """Returns the head of a request: its first line and its headers as they stand, and a `Host` between them."""
+    lines = [line, f"Host: {host}", *headers, "", ""]
+    return b"\r\n".join(each.encode() if isinstance(each, str) else each for each in lines)
+
+
+def read_error(tcp: socket.socket) -> tuple[int, dict]:
+    """Reads a local reply of the filter; returns its status and its error."""
+    answer = b""
+    while b"}}" not in answer:
+        part = tcp.recv(65536)
+        assert part, answer
+        answer += part
+    return int(answer.split(b" ", 2)[1]), json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
 
 
 def http1(port: int, request: bytes, patience: float = 2, answers: int = 1) -> bytes:

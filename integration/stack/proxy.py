@@ -12,7 +12,7 @@ import yaml
 from .client import Response, curl
 from .envoy import Envoy
 from .intake import Intake
-from .process import REPOSITORY
+from .process import REPOSITORY, wait_until
 
 WASM = REPOSITORY / "dist" / "sigv4_filter.wasm"
 STOCK_CONFIGURATION = REPOSITORY / "envoy" / "envoy.yaml"
@@ -29,6 +29,13 @@ class StockConfiguration:
         self.envoy_arguments: list[str] = []
         """Added to Envoy's command line."""
         self.document: dict = json.loads(json.dumps(yaml.safe_load(STOCK_CONFIGURATION.read_text())))
+
+    @classmethod
+    def leading_https_to(cls, port: int) -> "StockConfiguration":
+        """Returns the stock configuration with https led to a port of this machine, as by a sidecar's own routes."""
+        configuration = cls()
+        configuration.lead_https_to(port)
+        return configuration
 
     def listener(self, name: str) -> dict:
         return _named(self.document["static_resources"]["listeners"], name)
@@ -177,6 +184,10 @@ class Proxy(Intake):
     def request(self, path: str, method: str = "GET", **options) -> Response:
         """What a client of the proxy gets; the options are those of `curl`."""
         return curl(self.url + path, method, **options)
+
+    def wait_for_status(self, path: str, status: int, timeout: float = 20) -> None:
+        """Returns when a GET of `path` gets `status`."""
+        wait_until(lambda: self.request(path).status == status, f"{path} to answer {status}", timeout)
 
 
 def _named(items: list[dict], name: str) -> dict:

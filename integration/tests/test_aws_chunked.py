@@ -7,20 +7,17 @@ import socket
 import threading
 import time
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.credentials import Credentials
 
-from integration.harness import aws_chunked
-from integration.harness.keys import TEMPORARY_KEY
+from integration.harness import aws_chunked, raw
+from integration.harness.keys import TEMPORARY_KEY, THROWAWAY_SESSION
 from integration.harness.policies import policy, s3_route
+from integration.harness.sdk import sdk_client
 from integration.stack.aws_servers import REGION
 from integration.stack.client import curl
 from integration.stack.process import wait_until
 from integration.stack.proxy import StockConfiguration
 
-THROWAWAY = Credentials("THROWAWAY", "throw-away", "throw-away token")
 FIVE_MIB_AND_A_BYTE = bytes(range(256)) * (5 << 12) + b"!"
 
 FORMS = pytest.mark.parametrize("form", aws_chunked.FORMS)
@@ -36,8 +33,8 @@ MODES = {
 def proxy(start_shared_proxy, ministack, _s3):
     """S3 at ministack as a user and as an assumed role, and routes of every payload mode to our own upstream."""
     routes = {
-        "/user": {"target": ministack.url, "service": "s3", "region": REGION},
-        "/role": {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn},
+        "/user": s3_route(ministack),
+        "/role": s3_route(ministack, roleArn=ministack.role_arn),
         **{f"/{mode}": s3_route(_s3, **members) for mode, members in MODES.items()},
     }
     proxy = start_shared_proxy(policy(routes))
@@ -74,7 +71,7 @@ def put(proxy, path: str, upload: aws_chunked.Upload):
 
 
 def make(proxy, path: str, form: str, data: bytes, **more) -> aws_chunked.Upload:
-    return aws_chunked.upload(proxy.url + path, form, data, THROWAWAY, REGION, **more)
+    return aws_chunked.upload(proxy.url + path, form, data, THROWAWAY_SESSION, REGION, **more)
 
 
 @FORMS
@@ -154,8 +151,8 @@ def test_chunks_go_on_while_the_rest_is_still_to_come(proxy, own_keys, s3, form)
 
 
 def head(path: str, upload: aws_chunked.Upload) -> bytes:
-    headers = {**upload.headers, "Host": "localhost", "Content-Length": len(upload.body)}
-    return "".join([f"PUT {path} HTTP/1.1\r\n", *(f"{n}: {v}\r\n" for n, v in headers.items()), "\r\n"]).encode()
+    headers = {**upload.headers, "Content-Length": len(upload.body)}
+    return raw.http1_head(f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()))
 
 
 @FORMS
@@ -248,13 +245,8 @@ def test_malformed_framing_ends_an_answer_that_has_begun(start_proxy, s3, form):
 
 
 def answer_code(tcp: socket.socket) -> tuple[int, str]:
-    answer = b""
-    while b"}}" not in answer:
-        part = tcp.recv(65536)
-        assert part, answer
-        answer += part
-    status = int(answer.split(b" ", 2)[1])
-    return status, json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+    status, error = raw.read_error(tcp)
+    return status, error["code"]
 
 
 def ends_without(tcp: socket.socket, data: bytes) -> bool:
@@ -384,7 +376,7 @@ def tls_proxy(start_shared_proxy, ministack, authority):
     configuration = StockConfiguration()
     certificate, key = authority.issue("localhost")
     configuration.serve_tls("traffic", certificate, key)
-    routes = {"/s3": {"target": ministack.url, "service": "s3", "region": REGION}}
+    routes = {"/s3": s3_route(ministack)}
     proxy = start_shared_proxy(policy(routes), configuration)
     proxy.push(ministack.user)
     return proxy
@@ -392,15 +384,7 @@ def tls_proxy(start_shared_proxy, ministack, authority):
 
 @pytest.fixture(scope="module")
 def sdk(tls_proxy, authority):
-    return boto3.client(
-        "s3",
-        endpoint_url=f"https://localhost:{tls_proxy.port}/s3",
-        region_name=REGION,
-        aws_access_key_id=THROWAWAY.access_key,
-        aws_secret_access_key=THROWAWAY.secret_key,
-        verify=str(authority.certificate),
-        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
-    )
+    return sdk_client("s3", f"https://localhost:{tls_proxy.port}/s3", verify=str(authority.certificate))
 
 
 @pytest.mark.parametrize("algorithm", [None, "CRC32", "SHA256"])

@@ -1,12 +1,11 @@
 """boto3 works against the proxy as against AWS, with nothing but a throw-away key of its own."""
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from integration.harness.policies import policy
+from integration.harness.keys import THROWAWAY
+from integration.harness.policies import policy, route, s3_route
+from integration.harness.sdk import sdk_client
 from integration.stack.aws_servers import REGION
 from integration.stack.client import curl
 
@@ -26,9 +25,9 @@ KEYS = [
 def proxy(start_shared_proxy, ministack, moto):
     """S3 at ministack as an assumed role, SQS and DynamoDB at moto as an assumed role."""
     routes = {
-        "/s3": {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn},
-        "/sqs": {"target": moto.url, "service": "sqs", "region": REGION, "roleArn": moto.role_arn},
-        "/dynamodb": {"target": moto.url, "service": "dynamodb", "region": REGION, "roleArn": moto.role_arn},
+        "/s3": s3_route(ministack, roleArn=ministack.role_arn),
+        "/sqs": route("sqs", moto, roleArn=moto.role_arn),
+        "/dynamodb": route("dynamodb", moto, roleArn=moto.role_arn),
     }
     proxy = start_shared_proxy(policy(routes))
     by_role = {entry["roleArn"]: identity for identity, entry in proxy.identities().items()}
@@ -38,15 +37,7 @@ def proxy(start_shared_proxy, ministack, moto):
 
 
 def client(proxy, service: str, **config):
-    """A client whose own credentials are worth nothing."""
-    return boto3.client(
-        service,
-        endpoint_url=f"{proxy.url}/{service}",
-        region_name=REGION,
-        aws_access_key_id="THROWAWAY",
-        aws_secret_access_key="throw-away",
-        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, **config),
-    )
+    return sdk_client(service, f"{proxy.url}/{service}", **config)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +98,7 @@ def test_the_stand_in_refuses_the_same_request_past_the_proxy(ministack, bucket)
 
 
 def test_the_stand_in_refuses_the_clients_own_key_past_the_proxy(ministack, bucket):
-    direct = ministack.client("s3", Credentials("THROWAWAY", "throw-away"))
+    direct = ministack.client("s3", THROWAWAY)
 
     with pytest.raises(ClientError, match="InvalidAccessKeyId"):
         direct.list_objects_v2(Bucket=bucket)

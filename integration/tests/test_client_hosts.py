@@ -3,6 +3,7 @@
 import pytest
 
 from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import policy
 from integration.stack.aws_servers import REGION
 from integration.stack.proxy import StockConfiguration
 
@@ -31,7 +32,7 @@ def wildcard_proxy(start_proxy, api, configuration):
         {"prefix": "/", "hosts": ["*.wild.localhost"], **scope},
         {"prefix": "/api", "target": api.url.replace("127.0.0.1", "localhost"), **scope},
     ]
-    proxy = start_proxy({"routes": routes, "unmatched": "pass", "credentialsWaitMs": 5000}, configuration)
+    proxy = start_proxy(policy(routes, unmatched="pass"), configuration)
     proxy.push(TEMPORARY_KEY)
     return proxy
 

@@ -247,10 +247,9 @@ def test_a_restart_forgets(start_proxy, skewed):
 
 
 def test_hosts_that_clients_choose_share_one_gauge(start_proxy, skewed):
-    configuration = StockConfiguration()
-    configuration.lead_https_to(skewed.port)
+    configuration = StockConfiguration.leading_https_to(skewed.port)
     route = {"prefix": "/", "hosts": ["*.amazonaws.com"], "service": "execute-api", "region": REGION}
-    proxy = start_proxy({"routes": [route], "credentialsWaitMs": 5000}, configuration)
+    proxy = start_proxy(policy([route]), configuration)
     proxy.push(TEMPORARY_KEY)
 
     with connection(proxy) as kept:

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 import yaml
 
-from integration.stack.aws_servers import REGION
+from integration.harness.policies import policy, s3_route
 from integration.stack.process import REPOSITORY, free_port, wait_until
 from integration.stack.proxy import StockConfiguration
 from integration.stack.refresher import Refresher
@@ -68,8 +68,8 @@ def test_prometheus_takes_its_configuration():
 @pytest.fixture(scope="module")
 def metrics(start_shared_proxy, ministack, tmp_path_factory) -> dict[str, set[str]]:
     """The metrics that Envoy and the refresher have after some requests, each with the names of its labels."""
-    role = {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn}
-    proxy = start_shared_proxy({"routes": {"/s3": role}, "credentialsWaitMs": 5000})
+    role = s3_route(ministack, roleArn=ministack.role_arn)
+    proxy = start_shared_proxy(policy({"/s3": role}))
     port = free_port()
     with Refresher(
         tmp_path_factory.mktemp("refresher"), proxy, ministack, "--interval", "100ms", "--listen", f"127.0.0.1:{port}"

@@ -23,9 +23,9 @@ def proxy(start_proxy, api):
     return start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
 
 
-def eventually_status(proxy, status: int, path: str = "/api") -> None:
-    # A push is seen by every worker within a second.
-    wait_until(lambda: proxy.request(path).status == status, f"{path} to answer {status}", timeout=1.5)
+def wait_for_push(proxy, status: int, path: str = "/api") -> None:
+    """Returns when requests get `status` after a push or a revocation, which every worker sees within a second."""
+    proxy.wait_for_status(path, status, timeout=1.5)
 
 
 def no_credentials(response) -> bool:
@@ -62,7 +62,7 @@ def test_credentials_are_taken_as_people_and_programs_write_them(proxy, api, zon
     answer = proxy.intake(PLACE, "PUT", json.dumps(document).encode())
 
     assert answer.status == 204, answer
-    eventually_status(proxy, 200)
+    wait_for_push(proxy, 200)
     assert api.last.verdict.access_key_id == STATIC_KEY.access_key
 
 
@@ -81,7 +81,7 @@ def test_credentials_that_can_not_be_meant_are_refused_by_name(proxy, member, va
 
 def test_credentials_that_expire_while_they_are_held_are_not_used_any_more(proxy, api):
     proxy.push(TEMPORARY_KEY, seconds=4)
-    eventually_status(proxy, 200)
+    wait_for_push(proxy, 200)
     time.sleep(4)
 
     assert no_credentials(proxy.request("/api"))
@@ -89,21 +89,21 @@ def test_credentials_that_expire_while_they_are_held_are_not_used_any_more(proxy
 
 def test_a_wrong_secret_is_for_the_upstream_to_refuse(proxy, api):
     proxy.push(Credentials(STATIC_KEY.access_key, "not-the-secret"))
-    eventually_status(proxy, 403)
+    wait_for_push(proxy, 403)
 
     assert api.last.refusal == "the signature does not match the request"
 
 
 def test_a_missing_session_token_is_for_the_upstream_to_refuse(proxy, api):
     proxy.push(Credentials(TEMPORARY_KEY.access_key, TEMPORARY_KEY.secret_key))
-    eventually_status(proxy, 403)
+    wait_for_push(proxy, 403)
 
     assert "X-Amz-Security-Token" in api.last.refusal
 
 
 def test_a_push_replaces_what_was_held(proxy, api):
     proxy.push(STATIC_KEY)
-    eventually_status(proxy, 200)
+    wait_for_push(proxy, 200)
     proxy.push(TEMPORARY_KEY)
 
     def signed_with_the_new_key() -> bool:
@@ -114,23 +114,23 @@ def test_a_push_replaces_what_was_held(proxy, api):
 
 def test_a_revoked_key_is_not_used_any_more_and_taken_again_only_from_who_insists(proxy):
     proxy.push(STATIC_KEY)
-    eventually_status(proxy, 200)
+    wait_for_push(proxy, 200)
     proxy.revoke()
 
-    eventually_status(proxy, 503)
+    wait_for_push(proxy, 503)
     assert proxy.identities()["default"]["revoked"] == [STATIC_KEY.access_key]
     again = proxy.intake(f"{PLACE}?unless-revoked", "PUT", credential_document(STATIC_KEY))
     assert (again.status, again.json["error"]["code"]) == (409, "RevokedCredentials")
     assert no_credentials(proxy.request("/api"))
     proxy.push(STATIC_KEY)
-    eventually_status(proxy, 200)
+    wait_for_push(proxy, 200)
     assert "revoked" not in proxy.identities()["default"]
 
 
 def test_each_identity_signs_only_its_own_routes(proxy, api):
     [role] = [entry["id"] for entry in proxy.identities().values() if entry.get("roleArn") == ROLE_ARN]
     proxy.push(TEMPORARY_KEY, role)
-    eventually_status(proxy, 200, "/role")
+    wait_for_push(proxy, 200, "/role")
 
     assert api.last.verdict.access_key_id == TEMPORARY_KEY.access_key
     assert no_credentials(proxy.request("/api"))
@@ -173,7 +173,7 @@ def test_many_requests_at_once_wait_and_are_all_served(start_proxy, api):
 
 def test_an_envoy_that_restarts_holds_nothing(proxy):
     proxy.push(STATIC_KEY)
-    eventually_status(proxy, 200)
+    wait_for_push(proxy, 200)
     proxy.envoy.restart()
 
     assert no_credentials(proxy.request("/api"))

@@ -1,11 +1,11 @@
 """A body of signed events is refused at its headers, while it is open: its signatures can't be replaced."""
 
-import json
 import socket
 import time
 
 import pytest
 
+from integration.harness import raw
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route, policy, s3_route
 from integration.stack.client import Http2
@@ -33,16 +33,11 @@ def proxy(start_shared_proxy, _api, _s3):
 
 def post_open(proxy, path: str, headers: list[tuple[str, str]]) -> tuple[int, dict]:
     """The answer to a POST over HTTP/1.1 whose body has begun and does not end, and which comes within a second."""
-    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked"]
-    lines += [f"{name}: {value}" for name, value in headers]
+    lines = [f"{name}: {value}" for name, value in headers]
+    head = raw.http1_head(f"POST {path} HTTP/1.1", "Transfer-Encoding: chunked", *lines)
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=1) as tcp:
-        tcp.sendall("\r\n".join(lines).encode() + b"\r\n\r\n%x\r\n%s\r\n" % (len(EVENT), EVENT))
-        answer = b""
-        while b"}}" not in answer:
-            part = tcp.recv(65536)
-            assert part, answer
-            answer += part
-    return int(answer.split(b" ", 2)[1]), json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+        tcp.sendall(head + b"%x\r\n%s\r\n" % (len(EVENT), EVENT))
+        return raw.read_error(tcp)
 
 
 def post_open_http2(proxy, path: str, headers: list[tuple[str, str]]) -> tuple[int, dict]:
@@ -158,17 +153,9 @@ def test_a_request_that_asks_for_a_stream_and_has_no_body_of_events_is_signed(pr
 
 
 def test_a_websocket_upgrade_is_signed(proxy, api):
-    head = [
-        "GET /api/auto/stream HTTP/1.1",
-        "Host: localhost",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        f"Content-Type: {EVENT_STREAM}",
-    ]
+    head = raw.http1_head("GET /api/auto/stream HTTP/1.1", *raw.WEBSOCKET, f"Content-Type: {EVENT_STREAM}")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
-        tcp.sendall("\r\n".join(head).encode() + b"\r\n\r\n")
+        tcp.sendall(head)
         assert tcp.recv(65536).startswith(b"HTTP/1.1 101")
         tcp.sendall(EVENT)
         assert tcp.recv(65536) == EVENT

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from integration.harness import raw
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route, policy, s3_route
 from integration.stack.client import http2
@@ -41,9 +42,8 @@ def send(proxy, head: bytes) -> int:
         return int(tcp.recv(65536).split()[1])
 
 
-def raw(route: str, *lines: bytes) -> bytes:
-    head = [f"GET {route}/b/k HTTP/1.1".encode(), b"Host: localhost", b"Connection: close", *lines]
-    return b"\r\n".join(head) + b"\r\n\r\n"
+def get(route: str, *lines: bytes) -> bytes:
+    return raw.http1_head(f"GET {route}/b/k HTTP/1.1", "Connection: close", *lines)
 
 
 def upstream_of(route: str, api, s3):
@@ -61,7 +61,7 @@ def test_repeated_headers_are_signed_in_their_order(proxy, api, s3, route, names
     lines = [name + b": " + value for name, value in zip(names, values, strict=True)]
 
     upstream = upstream_of(route, api, s3)
-    assert send(proxy, raw(route, *lines)) == 200, upstream.last.refusal
+    assert send(proxy, get(route, *lines)) == 200, upstream.last.refusal
     assert "x-amz-meta-tag" in upstream.last.verdict.signed_headers
 
 
@@ -74,7 +74,7 @@ def test_repeated_headers_are_signed_in_their_order(proxy, api, s3, route, names
 def test_spaces_are_signed_as_the_upstream_reads_them(proxy, api, s3, route, value):
     upstream = upstream_of(route, api, s3)
 
-    assert send(proxy, raw(route, b"X-Amz-Meta-A: " + value)) == 200, upstream.last.refusal
+    assert send(proxy, get(route, b"X-Amz-Meta-A: " + value)) == 200, upstream.last.refusal
 
 
 @ROUTES
@@ -82,7 +82,7 @@ def test_spaces_are_signed_as_the_upstream_reads_them(proxy, api, s3, route, val
 def test_white_space_of_any_kind_is_signed_as_one_space(proxy, api, s3, route, value):
     upstream = upstream_of(route, api, s3)
 
-    assert send(proxy, raw(route, b"X-Amz-Meta-A: " + value)) == 200, upstream.last.refusal
+    assert send(proxy, get(route, b"X-Amz-Meta-A: " + value)) == 200, upstream.last.refusal
 
 
 @ROUTES
@@ -92,8 +92,8 @@ def test_white_space_of_any_kind_is_signed_as_one_space(proxy, api, s3, route, v
 def test_bytes_that_are_no_text_are_signed_as_they_are(proxy, api, s3, route, value):
     upstream = upstream_of(route, api, s3)
 
-    assert send(proxy, raw(route, b"X-Amz-Meta-A: " + value)) == 200, upstream.last.refusal
-    assert send(proxy, raw(route, b"X-Amz-Meta-A: a")) == 200, upstream.last.refusal
+    assert send(proxy, get(route, b"X-Amz-Meta-A: " + value)) == 200, upstream.last.refusal
+    assert send(proxy, get(route, b"X-Amz-Meta-A: a")) == 200, upstream.last.refusal
 
 
 @ROUTES
@@ -120,22 +120,22 @@ def test_bytes_that_are_no_text_are_signed_as_they_are(proxy, api, s3, route, va
     ids=lambda line: repr(line[:40]),
 )
 def test_hostile_values_do_no_harm(proxy, api, s3, route, line):
-    status = send(proxy, raw(route, line))
+    status = send(proxy, get(route, line))
 
     # A streaming form that is none is refused by the filter; all else is dropped or signed.
     assert status == 200 or (status == 400 and b"STREAMING" in line), upstream_of(route, api, s3).last.refusal
-    assert send(proxy, raw(route)) == 200
+    assert send(proxy, get(route)) == 200
 
 
 @pytest.mark.parametrize("name", [b"X-\xff", b"X-Amz-Meta-\xc3\xbc", b"X Y", b"", b"X-\x00"], ids=repr)
 def test_names_that_are_no_token_are_refused_by_the_proxy_itself(proxy, api, name):
-    assert send(proxy, raw("/api", name + b": a")) == 400
+    assert send(proxy, get("/api", name + b": a")) == 400
 
     assert not api.received
 
 
 def test_a_folded_header_is_refused_by_the_proxy_or_signed(proxy, s3):
-    status = send(proxy, raw("/s3", b"X-Amz-Meta-A: a\r\n  b"))
+    status = send(proxy, get("/s3", b"X-Amz-Meta-A: a\r\n  b"))
 
     assert status == 400 or (status == 200 and s3.last.verdict)
 
@@ -143,14 +143,14 @@ def test_a_folded_header_is_refused_by_the_proxy_or_signed(proxy, s3):
 def test_names_in_any_case_are_known(proxy, api):
     lines = [b"aUTHORIZATION: throwaway", b"x-aMZ-dATE: throwaway", b"X-AMZ-SECURITY-TOKEN: throwaway", b"X-TEAM: a"]
 
-    assert send(proxy, raw("/api", *lines)) == 200, api.last.refusal
+    assert send(proxy, get("/api", *lines)) == 200, api.last.refusal
     assert "throwaway" not in str(api.last.request.headers)
     assert "x-team" in api.last.verdict.signed_headers
 
 
 @pytest.mark.parametrize("host", [b"LOCALHOST", b"a.example:80", b"[::1]:8080", b"xn--bcher-kva.example"])
 def test_whatever_host_the_client_names_the_targets_is_signed(proxy, api, host):
-    assert send(proxy, raw("/api").replace(b"localhost", host)) == 200, api.last.refusal
+    assert send(proxy, get("/api").replace(b"localhost", host)) == 200, api.last.refusal
 
     assert api.last.request.header("host") == f"127.0.0.1:{api.port}"
 
@@ -171,7 +171,7 @@ def test_headers_that_the_proxy_adds_or_a_hop_changes_are_not_signed(proxy, api)
     lines = [b"TE: trailers", b"Keep-Alive: timeout=5", b"X-Forwarded-For: 192.0.2.1"]
     lines += [b"X-Envoy-Retry-On: 5xx", b"X-Request-Id: 1", b"Forwarded: for=a", b"Via: a", b"User-Agent: a"]
 
-    assert send(proxy, raw("/api", *lines)) == 200, api.last.refusal
+    assert send(proxy, get("/api", *lines)) == 200, api.last.refusal
     assert set(api.last.verdict.signed_headers) <= {
         "host",
         "x-amz-date",

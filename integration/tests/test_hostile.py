@@ -58,7 +58,7 @@ PRINTABLE = set(map(chr, range(0x20, 0x7F)))
 
 
 def http1_request(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
-    return b"\r\n".join([line, b"Host: localhost", b"Connection: close", *headers, b"", b""]) + body
+    return raw.http1_head(line, b"Connection: close", *headers) + body
 
 
 def refused_or_signed(statuses: list[int]) -> bool:
@@ -150,7 +150,7 @@ CHUNKED = b"0\r\n\r\n" + SMUGGLED
 @pytest.mark.parametrize("path", [b"/api", b"/unsigned/bucket"])
 def test_no_second_request_hides_in_a_body(proxy, api, s3, path, headers):
     # Connections stay open here, so that a smuggled request would have one to go over.
-    request = b"\r\n".join([b"POST " + path + b" HTTP/1.1", b"Host: localhost", *headers, b"", b""]) + CHUNKED
+    request = raw.http1_head(b"POST " + path + b" HTTP/1.1", *headers) + CHUNKED
     answer = raw.http1(proxy.port, request, patience=0.2, answers=2)
 
     received = [*api.received, *s3.received]
@@ -280,8 +280,7 @@ def test_what_only_looks_like_a_dot_segment_is_signed(proxy, api, path):
     ids=lambda headers: headers[0].decode(),
 )
 def test_headers_that_would_take_the_signature_off_or_lead_elsewhere(proxy, headers):
-    request = b"\r\n".join([b"GET /api HTTP/1.1", b"Host: localhost", *headers, b"", b""])
-    statuses = raw.statuses(raw.http1(proxy.port, request))
+    statuses = raw.statuses(raw.http1(proxy.port, raw.http1_head(b"GET /api HTTP/1.1", *headers)))
 
     answers = [status for status in statuses if status != 100]
     assert len(answers) <= 1

@@ -16,15 +16,8 @@ API_HOST = f"abc123.execute-api.{REGION}.amazonaws.com"
 OTHER_API_HOST = f"other.execute-api.{REGION}.amazonaws.com"
 
 
-def leading_to(upstream) -> StockConfiguration:
-    """What would go to a host of the request's choice over https goes to `upstream`, as with a sidecar's own routes."""
-    configuration = StockConfiguration()
-    configuration.lead_https_to(upstream.port)
-    return configuration
-
-
 def start_mesh_proxy(start, upstream, routes: list, **members):
-    proxy = start({"routes": routes, "credentialsWaitMs": 5000, **members}, leading_to(upstream))
+    proxy = start(policy(routes, **members), StockConfiguration.leading_https_to(upstream.port))
     proxy.push(TEMPORARY_KEY)
     return proxy
 
@@ -278,7 +271,7 @@ def test_a_route_with_a_target_beside_it_keeps_to_its_target(start_proxy, api):
 
 
 def test_a_policy_of_the_hosts_alone_needs_no_target(start_proxy, api):
-    proxy = start_proxy(policy({"/": {"hosts": ["*.amazonaws.com"]}}), leading_to(api))
+    proxy = start_proxy(policy({"/": {"hosts": ["*.amazonaws.com"]}}), StockConfiguration.leading_https_to(api.port))
     proxy.push(TEMPORARY_KEY)
 
     assert proxy.request("/a", headers={"Host": API_HOST}).status == 200
@@ -308,7 +301,7 @@ def test_a_large_body_to_s3_streams_without_a_target_too(start_proxy, s3):
 
 def through(cluster: str, upstream) -> StockConfiguration:
     """All that has no target goes through a cluster of this name."""
-    configuration = leading_to(upstream)
+    configuration = StockConfiguration.leading_https_to(upstream.port)
     configuration.cluster("client_hosts")["name"] = cluster
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
     targets["routes"][-1]["route"]["cluster"] = cluster
@@ -325,8 +318,7 @@ def test_nothing_signed_leaves_through_istios_pass_through_cluster(start_proxy, 
         {"prefix": "/plain", "hosts": ["*.amazonaws.com"], "upstreamTls": False},
         {"prefix": "/query", "hosts": ["*.amazonaws.com"], "signing": {"location": "query"}},
     ]
-    policy = {"routes": routes, "credentialsWaitMs": 5000, "unmatched": "pass"}
-    proxy = start_proxy(policy, through(cluster, api))
+    proxy = start_proxy(policy(routes, unmatched="pass"), through(cluster, api))
     proxy.push(TEMPORARY_KEY)
 
     for path, body in [("/a", None), ("/a", b"body"), ("/query/a", None)]:

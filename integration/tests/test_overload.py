@@ -18,16 +18,12 @@ WAIT_MS = 20_000
 KIB_60 = 60 << 10
 
 
-def http1_head(path: str, *headers: str) -> bytes:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
-
-
-AWAITED = http1_head("/api/x", "Content-Length: 4") + b"ab"
-LARGE = http1_head("/api/x", "Content-Length: 1000000") + bytes(KIB_60)
+AWAITED = raw.http1_head("POST /api/x HTTP/1.1", "Content-Length: 4") + b"ab"
+LARGE = raw.http1_head("POST /api/x HTTP/1.1", "Content-Length: 1000000") + bytes(KIB_60)
 CHUNK = f"{KIB_60:x};chunk-signature={'0' * 64}\r\n".encode()
 STALLED_CHUNK = (
-    http1_head(
-        "/s3/bucket/key",
+    raw.http1_head(
+        "POST /s3/bucket/key HTTP/1.1",
         f"Content-Length: {len(CHUNK) + KIB_60 + 2 + 88}",
         f"x-amz-decoded-content-length: {KIB_60}",
         f"x-amz-content-sha256: {aws_chunked.SIGNED}",
@@ -35,8 +31,8 @@ STALLED_CHUNK = (
     + CHUNK
     + bytes(KIB_60 - 1)
 )
-WITHOUT_CREDENTIALS = http1_head("/role/x", "Content-Length: 0")
-LARGE_WITHOUT_CREDENTIALS = http1_head("/role/x", "Content-Length: 1000000") + bytes(KIB_60)
+WITHOUT_CREDENTIALS = raw.http1_head("POST /role/x HTTP/1.1", "Content-Length: 0")
+LARGE_WITHOUT_CREDENTIALS = raw.http1_head("POST /role/x HTTP/1.1", "Content-Length: 1000000") + bytes(KIB_60)
 # 26 octets on the wire, once HPACK knows it.
 LARGE_HEADERS = [(b"x-a", b"v" * 3900)] * 14
 
@@ -99,7 +95,7 @@ def refused(proxy, route: str) -> int:
 def test_a_flood_leaves_the_requests_of_others_untouched(bounded_proxy, api, s3, flood, route, held):
     proxy = bounded_proxy
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as slow:
-        slow.sendall(http1_head("/api/slow", "Content-Length: 4", "Connection: close") + b"ab")
+        slow.sendall(raw.http1_head("POST /api/slow HTTP/1.1", "Content-Length: 4", "Connection: close") + b"ab")
         wait_until(lambda: proxy.envoy.stat("http.traffic.downstream_rq_active") == 1, "the slow upload to be held")
         with flood(proxy.port):
             count = 10 * (REQUESTS if held == REQUESTS else held)
@@ -151,4 +147,4 @@ def test_many_that_wait_for_credentials_do_not_slow_down_others(start_proxy, api
         assert median() < alone + 0.05
 
 
-QUICK = b"GET /api/quick HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+QUICK = raw.http1_head("GET /api/quick HTTP/1.1", "Connection: close")

@@ -11,6 +11,7 @@ import pytest
 from integration.harness import raw
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route, policy, s3_route
+from integration.harness.upstream import Upstream
 from integration.stack.client import http2
 from integration.stack.process import wait_until
 from integration.stack.proxy import StockConfiguration
@@ -40,8 +41,6 @@ def test_the_mode_decides_what_is_signed(proxy, s3, route, payload):
 
 
 def test_an_upload_to_s3_over_tls_is_left_unsigned_by_auto(start_proxy, authority, s3_verifier):
-    from integration.harness.upstream import Upstream
-
     configuration = StockConfiguration()
     configuration.trust(authority.certificate)
     with Upstream(s3_verifier, tls=authority.server_context("localhost")) as s3:
@@ -132,9 +131,9 @@ def test_a_client_that_waits_for_100_continue_is_told_to_go_on(proxy, request, r
 def test_with_a_hash_of_the_client_the_body_streams(proxy, s3, claimed):
     body = b"x" * 20_000
     value = hashlib.sha256(body).hexdigest() if claimed == "hash" else claimed
-    head = ["PUT /client/b/k HTTP/1.1", "Host: localhost", "Content-Length: 20000", f"X-Amz-Content-SHA256: {value}"]
+    head = raw.http1_head("PUT /client/b/k HTTP/1.1", "Content-Length: 20000", f"X-Amz-Content-SHA256: {value}")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
-        tcp.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body[:5_000])
+        tcp.sendall(head + body[:5_000])
         wait_until(lambda: s3.arrived == 5_000, "the first bytes to arrive", timeout=5)
         tcp.sendall(body[5_000:])
         assert tcp.recv(65536).startswith(b"HTTP/1.1 200"), s3.last.refusal
@@ -168,7 +167,7 @@ def test_a_proxy_that_can_not_hold_a_request_at_its_headers_says_so(start_proxy,
 def test_a_hashed_body_goes_out_with_its_length(proxy, api, s3, route, body):
     upstream = api if route == "/api" else s3
     chunked = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:]) if part) + b"0\r\n\r\n"
-    request = f"PUT {route} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunked
+    request = raw.http1_head(f"PUT {route} HTTP/1.1", "Transfer-Encoding: chunked") + chunked
     assert raw.statuses(raw.http1(proxy.port, request)) == [200], upstream.last.refusal
     assert_sent_with_length(upstream, body)
 

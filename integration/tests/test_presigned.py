@@ -40,7 +40,7 @@ def proxy(start_shared_proxy, _api, _s3):
 @pytest.fixture(scope="module")
 def stored(start_shared_proxy, ministack):
     """A proxy before ministack, by query as a user and as an assumed role; and an object of 32 MiB there."""
-    target = {"target": ministack.url, "service": "s3", "region": REGION}
+    target = s3_route(ministack)
     routes = {
         "/user": {**target, "signing": BY_QUERY},
         "/role": {**target, "signing": BY_QUERY, "roleArn": ministack.role_arn},

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from integration.harness import raw
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route, policy
 from integration.stack.client import http2
@@ -28,16 +29,9 @@ ROUTES = pytest.mark.parametrize("route", ["/header", "/query", "/sigv4a", "/uns
 
 @ROUTES
 def test_a_websocket_upgrade_is_signed_and_passes_bytes_both_ways(proxy, api, route):
-    head = [
-        f"GET {route}/live?room=1 HTTP/1.1",
-        "Host: localhost",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ]
+    head = raw.http1_head(f"GET {route}/live?room=1 HTTP/1.1", *raw.WEBSOCKET)
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
-        tcp.sendall("\r\n".join(head).encode() + b"\r\n\r\n")
+        tcp.sendall(head)
         answer = tcp.recv(65536)
         assert answer.startswith(b"HTTP/1.1 101"), answer
         for frame in (b"\x81\x05hello", b"\x82\x04\xff\x00\xfe\x01", b"x" * 50_000):

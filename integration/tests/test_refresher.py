@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from botocore.credentials import Credentials
 
+from integration.harness.policies import s3_route
 from integration.harness.sts import QuickSts
 from integration.stack.aws_servers import REGION
 from integration.stack.capture import Capture
@@ -26,7 +27,7 @@ def proxy(start_proxy, ministack):
     ministack.client("s3").create_bucket(
         Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
     ) if BUCKET not in bucket_names(ministack) else None
-    route = {"target": ministack.url, "service": "s3", "region": REGION}
+    route = s3_route(ministack)
     return start_proxy({"routes": {"/base": route, "/role": {**route, "roleArn": ministack.role_arn}}})
 
 
@@ -34,14 +35,10 @@ def bucket_names(ministack) -> set[str]:
     return {bucket["Name"] for bucket in ministack.client("s3").list_buckets()["Buckets"]}
 
 
-def eventually_status(proxy, status: int, path: str) -> None:
-    wait_until(lambda: proxy.request(path).status == status, f"{path} to answer {status}", timeout=20)
-
-
 def test_a_role_is_assumed_and_its_requests_are_accepted(proxy, ministack, tmp_path):
     with Refresher(tmp_path, proxy, ministack, "--interval", "1s"):
-        eventually_status(proxy, 200, "/base/")
-        eventually_status(proxy, 200, "/role/")
+        proxy.wait_for_status("/base/", 200)
+        proxy.wait_for_status("/role/", 200)
         held = {entry.get("roleArn"): entry["held"]["accessKeyId"] for entry in proxy.identities().values()}
 
     assert held[None] == ministack.user.access_key
@@ -64,10 +61,10 @@ def test_a_session_behind_a_chain_is_what_the_policy_says(start_proxy, ministack
         "/tag": {**session, "roleTags": {"team": "sales"}},
     }
     routes = {"/whole": {**session, "roleDurationSeconds": 1800}, **lacking}
-    target = {"target": ministack.url, "service": "s3", "region": REGION}
+    target = s3_route(ministack)
     proxy = start_proxy({"routes": {prefix: {**target, **route} for prefix, route in routes.items()}})
     with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
-        eventually_status(proxy, 200, "/whole/")
+        proxy.wait_for_status("/whole/", 200)
 
         def refused() -> set[str]:
             lines = [line for line in refresher.log.splitlines() if "can't get credentials" in line]
@@ -95,10 +92,10 @@ def create_role(iam, name: str, trusted: str, conditions: dict, allowed: dict) -
 
 def test_signing_resumes_after_envoy_restarts(proxy, ministack, tmp_path):
     with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
-        eventually_status(proxy, 200, "/role/")
+        proxy.wait_for_status("/role/", 200)
         proxy.envoy.restart()
-        eventually_status(proxy, 200, "/role/")
-        eventually_status(proxy, 200, "/base/")
+        proxy.wait_for_status("/role/", 200)
+        proxy.wait_for_status("/base/", 200)
         assert refresher.running
 
 
@@ -106,7 +103,7 @@ def test_a_refresher_that_starts_before_envoy_keeps_trying(proxy, ministack, tmp
     proxy.envoy.stop()
     with Refresher(tmp_path, proxy, ministack, "--interval", "1s"):
         proxy.envoy.start()
-        eventually_status(proxy, 200, "/role/")
+        proxy.wait_for_status("/role/", 200)
 
 
 def test_once_pushes_everything_and_ends(proxy, ministack, tmp_path):
@@ -115,19 +112,19 @@ def test_once_pushes_everything_and_ends(proxy, ministack, tmp_path):
         assert refresher.wait(30) == 0, refresher.log
 
     assert proxy.intake("/v1/status").status == 200
-    eventually_status(proxy, 200, "/role/")
+    proxy.wait_for_status("/role/", 200)
 
 
 def test_once_fails_and_names_the_role_that_can_not_be_assumed(start_proxy, ministack, tmp_path):
     forbidden = "arn:aws:iam::000000000000:role/not-there"
-    route = {"target": ministack.url, "service": "s3", "region": REGION}
+    route = s3_route(ministack)
     proxy = start_proxy({"routes": {"/base": route, "/role": {**route, "roleArn": forbidden}}})
     refresher = Refresher(tmp_path, proxy, ministack, "--once", "--timeout", "5s")
     with refresher:
         assert refresher.wait(60) != 0
 
     assert forbidden in refresher.log
-    eventually_status(proxy, 200, "/base/")
+    proxy.wait_for_status("/base/", 200)
     assert proxy.request("/role/").status == 503
 
 
@@ -142,7 +139,7 @@ def test_a_role_that_is_not_allowed_is_not_assumed(proxy, ministack, tmp_path):
         assert refresher.wait(60) != 0
 
     assert ministack.role_arn in refresher.log
-    eventually_status(proxy, 200, "/base/")
+    proxy.wait_for_status("/base/", 200)
     assert proxy.request("/role/").status == 503
 
 
@@ -155,7 +152,7 @@ def test_a_wrong_base_credential_is_reported_without_its_secret(proxy, ministack
     assert ministack.role_arn in refresher.log
     assert liar.secret_key not in refresher.log
     # What it claims to be is pushed; whether it is true is for AWS to say.
-    eventually_status(proxy, 403, "/base/")
+    proxy.wait_for_status("/base/", 403)
 
 
 def test_an_sts_that_is_not_trusted_is_told_with_its_cure(proxy, ministack, authority, tmp_path):
@@ -165,12 +162,12 @@ def test_an_sts_that_is_not_trusted_is_told_with_its_cure(proxy, ministack, auth
     ):
         cure = "add its authority to the system's certificates, or name it with SSL_CERT_FILE"
         wait_until(lambda: cure in refresher.log, "the cure")
-        eventually_status(proxy, 200, "/base/")
+        proxy.wait_for_status("/base/", 200)
 
 
 def test_ends_on_sigterm(proxy, ministack, tmp_path):
     with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
-        eventually_status(proxy, 200, "/role/")
+        proxy.wait_for_status("/role/", 200)
         refresher.stop(signal.SIGTERM)
 
     assert refresher.exit_code == 0
@@ -180,7 +177,7 @@ def test_it_is_small_and_idle(start_proxy, ministack, authority, tmp_path):
     """The figures of docs/operations.md: twenty roles over TLS, the default interval, the release build."""
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(SYSTEM_AUTHORITIES.read_bytes() + authority.certificate.read_bytes())
-    target = {"target": ministack.url, "service": "s3", "region": REGION, "roleArn": ministack.role_arn}
+    target = s3_route(ministack, roleArn=ministack.role_arn)
     proxy = start_proxy({"routes": {f"/{n}": {**target, "roleSessionName": f"session-{n}"} for n in range(20)}})
     with (
         Capture(ministack.port, authority.server_context("localhost")) as sts,
@@ -211,7 +208,7 @@ def resident_mib(pid: int) -> float:
 
 def test_nothing_of_a_secret_is_logged(proxy, ministack, tmp_path):
     with Refresher(tmp_path, proxy, ministack, "--interval", "1s") as refresher:
-        eventually_status(proxy, 200, "/role/")
+        proxy.wait_for_status("/role/", 200)
 
     assert ministack.user.secret_key not in refresher.log
     assert ministack.user.secret_key not in proxy.envoy.log

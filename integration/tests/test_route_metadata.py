@@ -5,7 +5,6 @@ import pytest
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route, policy
 from integration.stack.proxy import StockConfiguration
-from integration.tests.test_mesh import leading_to
 
 
 def with_route_metadata(configuration: StockConfiguration, metadata: dict[str, dict]) -> StockConfiguration:
@@ -43,7 +42,8 @@ def proxy(start_shared_proxy, _api):
         "/short/no-name": {"route": 5},
         "/short/no-switch": {"disabled": "true"},
     }
-    proxy = start_shared_proxy(policy(routes), with_route_metadata(leading_to(_api), metadata))
+    configuration = with_route_metadata(StockConfiguration.leading_https_to(_api.port), metadata)
+    proxy = start_shared_proxy(policy(routes), configuration)
     proxy.push(TEMPORARY_KEY)
     return proxy
 
@@ -147,7 +147,8 @@ def test_a_client_can_not_say_what_the_metadata_says(proxy, api, header):
 def test_a_policy_that_leaves_the_metadata_out_decides_alone(start_proxy, api):
     metadata = {"/short/off": {"disabled": True}, "/short/named": {"route": "/expanded"}}
     routes = {"/short": api_route(api, "/short-target"), "/expanded": api_route(api, "/expanded-target")}
-    proxy = start_proxy(policy(routes, routeMetadata=False), with_route_metadata(leading_to(api), metadata))
+    configuration = with_route_metadata(StockConfiguration.leading_https_to(api.port), metadata)
+    proxy = start_proxy(policy(routes, routeMetadata=False), configuration)
     proxy.push(TEMPORARY_KEY)
 
     for path in ["/off/a", "/named/a"]:

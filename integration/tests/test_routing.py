@@ -81,7 +81,7 @@ def test_a_path_that_could_leave_its_target_is_refused(proxy, api, path):
 
 def test_control_characters_in_a_path_are_refused(proxy, api):
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
-        tcp.sendall(b"GET /base/a\x01b HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        tcp.sendall(raw.http1_head(b"GET /base/a\x01b HTTP/1.1"))
         assert tcp.recv(65536).startswith(b"HTTP/1.1 400")
 
     assert not api.received
@@ -135,9 +135,9 @@ def passing_proxy(start_shared_proxy, _api):
 @pytest.mark.parametrize("path", ["/other", "/other/../x", "/other%2", "/off/a", "/host/a", "/strict", "/other/../api"])
 @pytest.mark.parametrize("headers", UPSTREAM_SCHEME_HEADERS.values(), ids=UPSTREAM_SCHEME_HEADERS)
 def test_a_client_can_not_choose_plain_http(passing_proxy, api, path, headers):
-    head = [f"GET {path} HTTP/1.1".encode(), f"Host: 127.0.0.1:{api.port}".encode(), *headers]
+    head = raw.http1_head(f"GET {path} HTTP/1.1", *headers, host=f"127.0.0.1:{api.port}")
     body = b"0\r\n\r\n" if b"Transfer-Encoding: chunked" in headers else b""
-    answer = raw.http1(passing_proxy.port, b"\r\n".join([*head, b"", b""]) + body)
+    answer = raw.http1(passing_proxy.port, head + body)
 
     # Over https, with which the upstream does not answer; or refused. Had it gone out in clear, it would be there.
     refused = {"/strict": 401, "/other/../api": 400}
@@ -168,7 +168,7 @@ def test_hosts_tell_routes_with_the_same_prefix_apart(start_proxy, api):
         {"prefix": "/", "hosts": ["*.orders.internal"], **api_route(api, "/wild")},
         {"prefix": "/", "hosts": ["eu.orders.internal"], **api_route(api, "/exact")},
     ]
-    proxy = start_proxy({"routes": routes, "credentialsWaitMs": 5000})
+    proxy = start_proxy(policy(routes))
     proxy.push(TEMPORARY_KEY)
 
     for host, path in [

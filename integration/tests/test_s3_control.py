@@ -3,6 +3,7 @@
 import pytest
 
 from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.policies import policy
 from integration.stack.aws_servers import REGION
 from integration.stack.proxy import StockConfiguration
 
@@ -12,10 +13,9 @@ PATH = f"/v20180820/tags/{ARN}"
 
 @pytest.fixture(scope="module")
 def proxy(start_shared_proxy, _s3):
-    configuration = StockConfiguration()
-    configuration.lead_https_to(_s3.port)
+    configuration = StockConfiguration.leading_https_to(_s3.port)
     route = {"prefix": "/", "hosts": ["*.amazonaws.com"], "service": "s3", "region": REGION}
-    proxy = start_shared_proxy({"routes": [route], "credentialsWaitMs": 5000}, configuration)
+    proxy = start_shared_proxy(policy([route]), configuration)
     proxy.push(TEMPORARY_KEY)
     return proxy
 

@@ -1,19 +1,17 @@
 """A second S3 server that verifies, s3s-fs, takes what the proxy signs; it shares no code with ministack."""
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from integration.harness import aws_chunked
-from integration.harness.policies import policy
+from integration.harness.keys import THROWAWAY
+from integration.harness.policies import policy, s3_route
+from integration.harness.sdk import sdk_client
 from integration.stack.aws_servers import REGION, S3sFs, s3s_fs_binary
 from integration.stack.client import curl
 
 pytestmark = pytest.mark.skipif(s3s_fs_binary() is None, reason="integration/setup-s3s-fs.sh was not run")
 
-THROWAWAY = Credentials("THROWAWAY", "throw-away")
 DATA = bytes(range(256)) * (5 << 12) + b"!"
 KEYS = ["plain", "a b+c/ü(1).txt", "x=1/y=2/part.csv", "quote'&;:@$!*,", "日本/🙂", "~tilde-_."]
 
@@ -27,7 +25,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def proxy(start_shared_proxy, server):
-    target = {"target": server.url, "service": "s3", "region": REGION}
+    target = s3_route(server)
     routes = {
         "/s3": target,
         "/query": {**target, "signing": {"location": "query"}},
@@ -39,14 +37,7 @@ def proxy(start_shared_proxy, server):
 
 
 def client(proxy, route: str = "/s3"):
-    return boto3.client(
-        "s3",
-        endpoint_url=proxy.url + route,
-        region_name=REGION,
-        aws_access_key_id=THROWAWAY.access_key,
-        aws_secret_access_key=THROWAWAY.secret_key,
-        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
-    )
+    return sdk_client("s3", proxy.url + route)
 
 
 def test_the_server_refuses_the_clients_own_key(server):

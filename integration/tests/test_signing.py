@@ -5,7 +5,6 @@ import pytest
 from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.policies import api_route, policy
 from integration.harness.upstream import Upstream
-from integration.stack.aws_servers import REGION
 from integration.stack.capture import Capture
 from integration.stack.client import curl, http2
 from integration.stack.proxy import StockConfiguration
@@ -170,7 +169,7 @@ def test_the_host_that_is_signed_is_the_one_that_is_sent(proxy, api):
 )
 def test_a_byte_changed_between_envoy_and_the_upstream_is_refused(start_proxy, api, old, new):
     with Capture(api.port) as capture:
-        route = {"target": capture.url + "/prod", "service": "execute-api", "region": REGION}
+        route = api_route(capture, "/prod")
         proxy = start_proxy(policy({"/api": route}))
         proxy.push(TEMPORARY_KEY)
         order = {"method": "POST", "headers": {"Content-Type": "text/plain"}, "body": b"a body"}

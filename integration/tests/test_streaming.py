@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from integration.harness import raw
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import policy, s3_route
 from integration.harness.upstream import Answer
@@ -48,10 +49,10 @@ def test_a_large_response_comes_whole(proxy, s3):
     ("route", "headers"), [("/unsigned", {}), ("/client", {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})]
 )
 def test_an_upload_reaches_the_upstream_while_it_is_still_being_sent(proxy, s3, route, headers):
-    head = [f"PUT {route}/bucket/key HTTP/1.1", "Host: localhost", "Content-Length: 20000", "Connection: close"]
-    head += [f"{name}: {value}" for name, value in headers.items()]
+    lines = ["Content-Length: 20000", "Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
+    head = raw.http1_head(f"PUT {route}/bucket/key HTTP/1.1", *lines)
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
-        tcp.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + b"x" * 10_000)
+        tcp.sendall(head + b"x" * 10_000)
         wait_until(lambda: s3.arrived == 10_000, "the first half to arrive", timeout=5)
         tcp.sendall(b"x" * 10_000)
         assert tcp.recv(65536).startswith(b"HTTP/1.1 200")
@@ -61,7 +62,7 @@ def test_an_upload_reaches_the_upstream_while_it_is_still_being_sent(proxy, s3, 
 
 def test_a_body_that_is_hashed_waits_until_it_is_whole(proxy, s3):
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
-        tcp.sendall(b"PUT /s3/bucket/key HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nfour")
+        tcp.sendall(raw.http1_head("PUT /s3/bucket/key HTTP/1.1", "Content-Length: 8") + b"four")
         with pytest.raises(TimeoutError):
             wait_until(lambda: s3.arrived > 0, "bytes that must not come", timeout=0.5)
         tcp.sendall(b"more")
@@ -73,6 +74,6 @@ def test_a_body_that_is_hashed_waits_until_it_is_whole(proxy, s3):
 def test_a_client_that_goes_away_in_the_middle_does_no_harm(proxy, s3):
     for route in ("/s3", "/unsigned"):
         with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
-            tcp.sendall(f"PUT {route}/b/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nfour".encode())
+            tcp.sendall(raw.http1_head(f"PUT {route}/b/k HTTP/1.1", "Content-Length: 8") + b"four")
 
     assert proxy.request("/s3/bucket/key").status == 200

@@ -60,10 +60,6 @@ def proxy(start_proxy, api):
     return start_proxy({"routes": {"/api": api_route(api)}})
 
 
-def eventually_status(proxy, status: int, path: str = "/api", timeout: float = 20) -> None:
-    wait_until(lambda: proxy.request(path).status == status, f"{path} to answer {status}", timeout)
-
-
 def pushes(refresher) -> int:
     return refresher.log.count("pushed credentials")
 
@@ -83,10 +79,10 @@ def probe(refresher, path: str = "/readyz"):
 
 def test_a_wrong_secret_under_the_right_key_is_corrected(proxy, api, start_refresher):
     refresher = start_refresher(proxy, "--interval", "1h")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     for wrong in ["not-the-secret", "not-the-secret", "nor-this-one"]:
         assert by_hand(proxy, Credentials(STATIC_KEY.access_key, wrong)) == 204
-        eventually_status(proxy, 200, timeout=3)
+        proxy.wait_for_status("/api", 200, timeout=3)
         held = proxy.identities()["default"]["held"]
         assert held["fingerprint"]
         assert wrong not in refresher.log
@@ -97,22 +93,22 @@ def test_a_wrong_secret_under_the_right_key_is_corrected(proxy, api, start_refre
 
 def test_a_revocation_that_is_taken_back_by_hand_is_taken_back_for_the_refresher(proxy, api, start_refresher):
     refresher = start_refresher(proxy, "--listen", "127.0.0.1:0")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     proxy.revoke()
-    eventually_status(proxy, 503)
+    proxy.wait_for_status("/api", 503)
     wait_until(lambda: "which was revoked" in probe(refresher).text, "the refresher to see the revocation")
     assert by_hand(proxy, STATIC_KEY, "?unless-revoked") == 409
 
     assert by_hand(proxy, STATIC_KEY) == 204
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     wait_until(lambda: probe(refresher).text == "ok\n", "the refresher to be content")
     proxy.envoy.restart()
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
 
 
 def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
     first = start_refresher(proxy, "--interval", "200ms")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     second = start_refresher(proxy, "--interval", "200ms", key=TEMPORARY_KEY)
     wait_until(lambda: pushes(second) == 1, "the second push")
     time.sleep(2)
@@ -121,7 +117,7 @@ def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
     # One of the two keys is revoked: the other's refresher steps in, once.
     proxy.revoke()
     wait_until(lambda: pushes(first) == 2, "the first one's push")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     time.sleep(2)
     assert (pushes(first), pushes(second)) == (2, 1)
     assert proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
@@ -179,7 +175,7 @@ def test_credentials_of_a_policy_that_is_gone_can_be_deleted_immediately(dynamic
 def test_credentials_go_when_the_last_policy_goes(dynamic, api):
     proxy, listeners = dynamic
     proxy.push(STATIC_KEY)
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     listeners.write([])
     wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
     # Its lease of 30 seconds has to run out, after it has drained.
@@ -196,7 +192,7 @@ def test_credentials_go_when_the_last_policy_goes(dynamic, api):
 def test_a_listener_that_moved_is_supplied_within_a_second(dynamic, api, start_refresher):
     proxy, listeners = dynamic
     start_refresher(proxy, "--interval", "1h")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     routes = {"/api": api_route(api), "/moved": api_route(api)}
     moved = copy.deepcopy(listeners.listener)
     moved["name"] = "moved"
@@ -222,7 +218,7 @@ def test_what_a_new_policy_requires_is_supplied_at_once(dynamic, api, start_refr
     listeners.write([listeners.listener])
     wait_until(lambda: "traffic" in proxy.envoy.admin("/listeners"), "the listener")
     began = time.monotonic()
-    eventually_status(proxy, 200, timeout=5)
+    proxy.wait_for_status("/api", 200, timeout=5)
     assert time.monotonic() - began < 1
 
 
@@ -247,7 +243,7 @@ def test_three_hundred_roles_with_fifty_tags_keep_nobody_from_being_supplied(sta
     routes = {f"/{n}": api_route(api, **role, roleSessionName=f"session-{n}") for n in range(300)}
     proxy = start_proxy({"routes": {"/api": api_route(api), **routes}})
     refresher = start_refresher(proxy, AWS_ENDPOINT_URL_STS="http://127.0.0.1:9")
-    eventually_status(proxy, 200, timeout=60)
+    proxy.wait_for_status("/api", 200, timeout=60)
     assert len(proxy.identities()) == 301
     assert "can't ask the proxy" not in refresher.log
 
@@ -289,14 +285,14 @@ def test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed(start_pro
     proxy = start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
     source = FadingSource(tmp_path)
     refresher = start_refresher(proxy, "--listen", "127.0.0.1:0", **source.environment)
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     wait_until(lambda: ROLE_ARN in probe(refresher).text, "the role to be reported")
     assert probe(refresher).status == 200
     assert proxy.intake("/v1/status").status == 503
     assert 'proxy_unsupplied_identities{proxy="' in probe(refresher, "/metrics").text
 
     source.down()
-    eventually_status(proxy, 503)
+    proxy.wait_for_status("/api", 503)
     wait_until(lambda: "default: " in probe(refresher).text, "the failure to be reported")
     assert probe(refresher).status == 200
 
@@ -378,7 +374,7 @@ def test_a_hot_restart_is_noticed_within_a_second(start_proxy, configuration, ap
 def test_a_restarted_envoy_is_supplied_within_a_second(start_proxy, api, start_refresher, how):
     proxy = start_proxy({"routes": {"/api": api_route(api)}})
     start_refresher(proxy, "--interval", "1h")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     time.sleep(1)
     if how == "killed":
         proxy.envoy.process.stop(signal.SIGKILL)
@@ -386,7 +382,7 @@ def test_a_restarted_envoy_is_supplied_within_a_second(start_proxy, api, start_r
         proxy.envoy.stop()
     proxy.envoy.start()
     began = time.monotonic()
-    eventually_status(proxy, 200, timeout=5)
+    proxy.wait_for_status("/api", 200, timeout=5)
     took = time.monotonic() - began
     print(f"signs {took:.2f} s after its new start, at an interval of an hour")
     assert took < 1
@@ -398,13 +394,13 @@ def test_a_pod_that_is_replaced_is_noticed_within_a_second(start_proxy, configur
     old, path = proxy.envoy, proxy.socket
     successor = start_proxy({"routes": {"/api": api_route(api)}}, StockConfiguration())
     start_refresher(proxy, "--interval", "1h")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     assert successor.request("/api").status == 503
     time.sleep(1)
     old.process.send_signal(signal.SIGKILL)
     successor.socket.rename(path)
     began = time.monotonic()
-    eventually_status(successor, 200, timeout=5)
+    successor.wait_for_status("/api", 200, timeout=5)
     took = time.monotonic() - began
     print(f"signs {took:.2f} s after the old one was killed, at an interval of an hour")
     assert took < 1
@@ -454,19 +450,19 @@ def test_a_clock_that_jumps_stops_nobody_else_and_is_recovered_from(
         # The upstream does not know the session's key.
         signed = {"/api": 200, "/role": 403}
         for path, status in signed.items():
-            eventually_status(proxy, status, path)
+            proxy.wait_for_status(path, status)
 
         clock.set("+2h")
         wait_until(lambda: "expired already" in refresher.log, "the jump to be seen")
         proxy.envoy.restart()
         began = time.monotonic()
-        eventually_status(proxy, 200, timeout=5)
+        proxy.wait_for_status("/api", 200, timeout=5)
         assert time.monotonic() - began < 1
         assert proxy.request("/role").status == 503
 
         clock.set("+0")
         began = time.monotonic()
-        eventually_status(proxy, 403, "/role", timeout=5)
+        proxy.wait_for_status("/role", 403, timeout=5)
         print(f"signs {time.monotonic() - began:.2f} s after the clock was set right")
         assert time.monotonic() - began < 1.5
 
@@ -475,14 +471,14 @@ def test_a_clock_that_jumps_stops_nobody_else_and_is_recovered_from(
             proxy.envoy.restart()
             began = time.monotonic()
             for path, status in signed.items():
-                eventually_status(proxy, status, path, timeout=5)
+                proxy.wait_for_status(path, status, timeout=5)
             assert time.monotonic() - began < 1.5, offset
 
 
 def test_no_request_fails_over_a_restart_that_waits_for_credentials(start_proxy, api, start_refresher):
     proxy = start_proxy({"routes": {"/api": api_route(api)}, "credentialsWaitMs": 2000})
     start_refresher(proxy, "--interval", "1h")
-    eventually_status(proxy, 200)
+    proxy.wait_for_status("/api", 200)
     time.sleep(1)
     proxy.envoy.process.stop(signal.SIGKILL)
     proxy.envoy.start()
@@ -530,7 +526,7 @@ def test_a_port_is_supplied_with_certificates_that_are_read_again(tls_proxy, api
         wait_until(lambda: "no TLS with the proxy" in refresher.log, "the refresher to refuse the proxy's certificate")
         assert tls_proxy.request("/api").status == 503
         rotate(authority, authority)
-        eventually_status(tls_proxy, 200)
+        tls_proxy.wait_for_status("/api", 200)
         assert "PRIVATE KEY" not in refresher.log
 
 
@@ -567,11 +563,11 @@ def test_sighup_looks_again_and_sigterm_ends_it(proxy, api, start_refresher, tmp
     write(Credentials(STATIC_KEY.access_key, "outdated"))
     empty = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
     refresher = start_refresher(proxy, "--interval", "1h", AWS_SHARED_CREDENTIALS_FILE=str(profile), **empty)
-    eventually_status(proxy, 403)
+    proxy.wait_for_status("/api", 403)
     write(STATIC_KEY)
     time.sleep(1.2)
     refresher.send_signal(signal.SIGHUP)
-    eventually_status(proxy, 200, timeout=5)
+    proxy.wait_for_status("/api", 200, timeout=5)
     assert refresher.running
     began = time.monotonic()
     refresher.stop(signal.SIGTERM)

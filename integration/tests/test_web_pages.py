@@ -71,7 +71,7 @@ def test_a_name_that_was_led_to_this_machine_finds_no_route(proxy, s3, host):
 
 @pytest.mark.parametrize("target", ["http://evil.example/s3/bucket/key", "http://evil.example:8080/s3/bucket/key"])
 def test_a_foreign_host_in_the_request_line_finds_no_route(proxy, s3, target):
-    answer = raw.http1(proxy.port, f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    answer = raw.http1(proxy.port, raw.http1_head(f"GET {target} HTTP/1.1"))
 
     assert raw.statuses(answer) == [404]
     assert not s3.received
@@ -136,8 +136,8 @@ def test_a_page_of_another_site_is_refused(proxy, s3, method, headers):
 
 @pytest.mark.parametrize("lines", [("cross-site", "none"), ("none", "Cross-Site"), ("cross-site", "cross-site")])
 def test_of_several_lines_one_of_another_site_counts(proxy, s3, lines):
-    head = "".join(f"Sec-Fetch-Site: {line}\r\n" for line in lines)
-    answer = raw.http1(proxy.port, f"GET /s3/bucket/key HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
+    head = raw.http1_head("GET /s3/bucket/key HTTP/1.1", *(f"Sec-Fetch-Site: {line}" for line in lines))
+    answer = raw.http1(proxy.port, head)
 
     assert raw.statuses(answer) == [403]
     assert not s3.received
@@ -161,9 +161,9 @@ def test_own_pages_and_programs_are_served(proxy, s3, method, headers):
     ],
 )
 def test_a_header_sent_twice_and_a_websocket_are_refused_too(proxy, s3, headers):
-    head = [b"GET /s3/bucket/key HTTP/1.1", b"Host: localhost", *headers, b"", b""]
+    head = raw.http1_head("GET /s3/bucket/key HTTP/1.1", *headers)
 
-    assert raw.statuses(raw.http1(proxy.port, b"\r\n".join(head))) == [403]
+    assert raw.statuses(raw.http1(proxy.port, head)) == [403]
     assert not s3.received
 
 
