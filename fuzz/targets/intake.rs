@@ -11,7 +11,7 @@ use sigv4_core::intake::{self, Caller, IntakePolicy};
 
 use memory::Memory;
 
-#[path = "../../src/core/src/credentials/memory.rs"]
+#[path = "../../src/core/src/test_support/memory.rs"]
 mod memory;
 
 const SECRET: &str = "a-secret-that-no-answer-tells";
@@ -40,7 +40,7 @@ fuzz_target!(|input: &[u8]| {
     store.want("policy", &[Identity::default_chain()], now, true).expect("the memory takes it");
     store.put("default", &known).expect("the memory takes it");
     let mut ids = WantedIds::default();
-    let before = memory.0.borrow().clone();
+    let before = memory.0.lock().unwrap().clone();
 
     let reply = intake::answer(&store, &mut ids, method, path, body, now);
     assert!([200, 204, 400, 404, 405, 409, 503].contains(&reply.status), "{}", reply.status);
@@ -56,7 +56,7 @@ fuzz_target!(|input: &[u8]| {
 
     let held = store.get("default");
     if !reply.changed {
-        assert_eq!(*memory.0.borrow(), before, "nothing was said to change");
+        assert_eq!(*memory.0.lock().unwrap(), before, "nothing was said to change");
     } else if method == b"DELETE" {
         assert!(held.is_none());
     } else {

@@ -56,12 +56,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::test_support::at;
 
     const LAST: u64 = 253_402_300_799;
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
 
     #[test]
     fn what_wasm_can_hold_is_parsed() {

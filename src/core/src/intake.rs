@@ -346,7 +346,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::credentials::{Identity, memory::Memory};
+    use crate::credentials::Identity;
+    use crate::test_support::{Memory, credentials};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"; // of "token"
@@ -441,8 +442,7 @@ mod tests {
     fn what_is_held_for_nobody_can_be_taken_away() {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
-        let left_over = Credentials::new("AKIDLEFT", "hush".to_owned(), None, None).unwrap();
-        store.put("default", &left_over).unwrap();
+        store.put("default", &credentials("AKIDLEFT", "hush")).unwrap();
         assert_eq!(answer(&store, b"PUT", PATH, DOCUMENT, NOW).status, 404);
         let reply = answer(&store, b"DELETE", PATH, b"", NOW);
         assert_eq!((reply.status, reply.changed), (204, true));

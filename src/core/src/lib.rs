@@ -33,3 +33,5 @@ pub mod payload;
 pub mod policy;
 pub mod refusal;
 pub mod signing;
+#[cfg(test)]
+mod test_support;

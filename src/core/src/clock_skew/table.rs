@@ -162,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::credentials::memory::Memory;
+    use crate::test_support::{self, Memory};
 
     const HOST: &[u8] = b"s3.eu-west-1.amazonaws.com";
     /// Sun, 30 Aug 2015 12:36:00 GMT
@@ -170,7 +170,7 @@ mod tests {
     const HOUR: i64 = 3600;
 
     fn at(seconds: i64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())
+        test_support::at(seconds.unsigned_abs())
     }
 
     fn now() -> SystemTime {
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(learned, 40 * MAX_UNSHARED);
         assert_eq!(skew.by_host.len(), MAX_HOSTS);
         assert!(skew.by_host.keys().any(|host| host.starts_with("bucket-39-")), "the latest ones are kept");
-        assert!(memory.0.borrow()[KEY].0.len() < MAX_HOSTS * (MAX_AUTHORITY + 16));
+        assert!(memory.0.lock().unwrap()[KEY].0.len() < MAX_HOSTS * (MAX_AUTHORITY + 16));
 
         let long = vec![b'a'; MAX_AUTHORITY + 1];
         assert_eq!(skew.learn(&long, NOW + HOUR, at(NOW + 60)), None);

@@ -284,6 +284,7 @@ fn shape_error(error: serde_path_to_error::Error<serde_json::Error>) -> Credenti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::at;
 
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
@@ -299,7 +300,7 @@ mod tests {
         assert_eq!(again.access_key_id(), "AKIDEXAMPLE");
         assert_eq!(again.secret_access_key(), SECRET);
         assert_eq!(again.session_token(), Some("abc+/="));
-        assert_eq!(again.expiration(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045)));
+        assert_eq!(again.expiration(), Some(at(1_767_323_045)));
     }
 
     #[test]
@@ -404,7 +405,7 @@ mod tests {
             let json = document(&format!(r#", "Expiration": "{text}""#));
             Credentials::from_document(&json).map(|credentials| credentials.expiration().unwrap())
         };
-        let expected = Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045));
+        let expected = Ok(at(1_767_323_045));
         for text in ["05Z", "05+00:00", "05-00:00", "05+0000", "05.000000+0000", "05.9+0000"] {
             let text = format!("2026-01-02T03:04:{text}");
             assert_eq!(
@@ -423,7 +424,6 @@ mod tests {
 
     #[test]
     fn a_fingerprint_differs_with_every_part_and_with_the_salt() {
-        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         let credentials = |secret: &str, token: &str, expiration| {
             Credentials::new("AKIDEXAMPLE", secret.to_owned(), Some(token.into()), expiration).unwrap()
         };
@@ -431,8 +431,8 @@ mod tests {
             credentials("secret", "token", None),
             credentials("secretto", "ken", None),
             credentials("secret", "", None),
-            credentials("secret", "token", at(1)),
-            credentials("secret", "token", at(2)),
+            credentials("secret", "token", Some(at(1))),
+            credentials("secret", "token", Some(at(2))),
         ];
         let prints: std::collections::HashSet<_> =
             all.iter().flat_map(|c| [c.fingerprint("a"), c.fingerprint("b")]).collect();

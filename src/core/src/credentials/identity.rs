@@ -240,6 +240,7 @@ impl HeldCredentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::credentials;
 
     const READER: &str = "arn:aws:iam::123456789012:role/path/orders-reader";
 
@@ -347,8 +348,7 @@ mod tests {
     #[test]
     fn held_credentials_match_those_with_the_same_secret_and_expiry() {
         let key = |secret: &str, salt: Option<&str>| {
-            let credentials = Credentials::new("AKIDEXAMPLE", secret.to_owned(), None, None).unwrap();
-            credentials.with_fingerprint_salt(salt.map(str::to_owned))
+            credentials("AKIDEXAMPLE", secret).with_fingerprint_salt(salt.map(str::to_owned))
         };
         let held = HeldCredentials::from(&key("secret", Some("a:b")));
         assert!(held.matches(&key("secret", Some("another"))) && held.matches(&key("secret", None)));

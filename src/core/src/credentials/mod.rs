@@ -2,8 +2,6 @@
 
 mod document;
 mod identity;
-#[cfg(test)]
-pub(crate) mod memory;
 mod store;
 
 pub use document::{CredentialDocumentError, Credentials};

@@ -511,10 +511,11 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::credentials::{Role, memory::Memory};
+    use crate::credentials::Role;
+    use crate::test_support::{self, Memory};
 
     fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+        test_support::at(1_000_000 + seconds)
     }
 
     fn role(name: &str) -> Identity {
@@ -523,7 +524,7 @@ mod tests {
     }
 
     fn credentials(key: &str) -> Credentials {
-        Credentials::new(key, "secret".to_owned(), None, None).unwrap()
+        test_support::credentials(key, "secret")
     }
 
     #[test]

@@ -245,18 +245,19 @@ impl ScopedKey {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use super::super::timestamp::Clock;
     use super::super::{UnsignedRequest, WireUri};
     use super::*;
+    use crate::test_support;
 
     fn at() -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(1_440_938_160)
+        test_support::at(1_440_938_160)
     }
 
     fn credentials(secret: &str) -> SigningCredentials {
-        Credentials::new("AKIDEXAMPLE", secret.to_owned(), None, None).unwrap().into()
+        test_support::credentials("AKIDEXAMPLE", secret).into()
     }
 
     const SCOPE: Scope<&str> = Scope { region: "us-east-1", service: "iam" };

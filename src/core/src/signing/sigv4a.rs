@@ -79,13 +79,13 @@ fn add_one(number: &mut [u8; 32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::credentials;
 
     #[test]
     fn the_key_is_the_one_that_the_sdk_derives() {
         for (id, secret) in [("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"), ("A", "s"), ("ASIA_1", "ü")]
         {
-            let credentials = Credentials::new(id, secret.to_owned(), None, None).unwrap();
-            let key = AsymmetricKey::derive(&credentials).unwrap();
+            let key = AsymmetricKey::derive(&credentials(id, secret)).unwrap();
             let expected = aws_sigv4::sign::v4a::generate_signing_key(id, secret);
             assert_eq!(key.0.to_bytes().as_slice(), expected.as_ref());
             let mut signature = Vec::new();

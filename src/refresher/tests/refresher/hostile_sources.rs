@@ -15,7 +15,7 @@ use crate::intake::Running;
 use crate::process::{Process, Refresher};
 use crate::sources::without_keys;
 use crate::sts::{Answer, Sts};
-use crate::{HOUR, READER, role, socket};
+use crate::support::{HOUR, READER, role, socket};
 
 /// What the debug build of an idle refresher takes, and a little more.
 const LITTLE_MEMORY: usize = 40;

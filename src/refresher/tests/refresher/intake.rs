@@ -1,6 +1,5 @@
 //! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,25 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
-/// A proxy's shared data.
-#[derive(Default)]
-struct Memory(Mutex<HashMap<String, (Vec<u8>, u32)>>);
+use memory::Memory;
 
-impl SharedData for &Memory {
-    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
-        self.0.lock().unwrap().get(key).cloned()
-    }
-
-    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError> {
-        let mut map = self.0.lock().unwrap();
-        let current = map.get(key).map_or(0, |(_, cas)| *cas);
-        if cas != 0 && cas != current {
-            return Err(SetError::Raced);
-        }
-        map.insert(key.to_owned(), (value.to_vec(), current + 1));
-        Ok(())
-    }
-}
+#[path = "../../../core/src/test_support/memory.rs"]
+mod memory;
 
 /// What the proxy wants, holds and has seen.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::intake::Running;
 use crate::process::{Refresher, get};
 use crate::sts::{Answer, Sts};
-use crate::{READER, role, socket};
+use crate::support::{READER, role, socket};
 
 /// The port is free, or another test that asked for one just now has it; that one would fail then, and say so.
 fn free_address() -> String {

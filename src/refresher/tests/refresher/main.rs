@@ -11,10 +11,10 @@ mod sources;
 mod strangers;
 mod sts;
 mod supply;
+mod support;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
@@ -24,18 +24,7 @@ use tempfile::TempDir;
 use intake::Running;
 use process::{Refresher, SECRET, get};
 use sts::{Answer, ROTATING_SECRET, SESSION_SECRET, SESSION_TOKEN, Sts};
-
-const HOUR: Duration = Duration::from_secs(3600);
-const READER: &str = "arn:aws:iam::123456789012:role/orders-reader";
-const WRITER: &str = "arn:aws:iam::123456789012:role/orders-writer";
-
-fn role(arn: &str) -> Identity {
-    Identity::assumed(Role { external_id: Some("x-1".to_owned()), ..Role::new(arn, "orders") })
-}
-
-fn socket(directory: &TempDir) -> PathBuf {
-    directory.path().join("credentials.sock")
-}
+use support::{HOUR, READER, WRITER, role, socket};
 
 #[tokio::test]
 async fn once_pushes_everything_that_the_policy_wants_and_exits_with_0() {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::intake::Running;
 use crate::process::{Refresher, get};
 use crate::sts::{Answer, Sts};
-use crate::{HOUR, READER, WRITER, role, socket};
+use crate::support::{HOUR, READER, WRITER, role, socket};
 
 fn arn(number: usize) -> String {
     format!("arn:aws:iam::123456789012:role/many-{number}")

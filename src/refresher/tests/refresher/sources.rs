@@ -14,7 +14,7 @@ use crate::intake::Running;
 use crate::peer;
 use crate::process::{Refresher, SECRET};
 use crate::sts::{self, SESSION_SECRET, SESSION_TOKEN, Sts};
-use crate::{HOUR, READER, WRITER, socket};
+use crate::support::{HOUR, READER, WRITER, socket};
 
 const PROFILE_SECRET: &str = "PROFILE/secret+of/the+base";
 const WEB_TOKEN: &str = "eyJ.web.identity";

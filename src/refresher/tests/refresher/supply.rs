@@ -12,7 +12,7 @@ use crate::intake::Running;
 use crate::peer;
 use crate::process::{Process, Refresher, SECRET, get};
 use crate::sts::{Answer, Sts};
-use crate::{HOUR, READER, WRITER, role, socket};
+use crate::support::{HOUR, READER, WRITER, role, socket};
 
 const KEY: &str = "AKIDLONGLIVED";
 

@@ -1,24 +1,24 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
 use proptest::prelude::*;
 
 use super::*;
-use crate::credentials::Credentials;
 use crate::signing::{
     Algorithm, Scope, Signer, SigningContext, SigningCredentials, SigningError, UnsignedRequest, UriStyle, WireUri,
 };
+use crate::test_support;
 
 /// 2013-05-24T00:00:00Z, of the examples in the S3 API Reference.
 fn at() -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(1_369_353_600)
+    test_support::at(1_369_353_600)
 }
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const SCOPE: Scope<&str> = Scope { region: "us-east-1", service: "s3" };
 
 fn credentials() -> SigningCredentials {
-    Credentials::new("AKIAIOSFODNN7EXAMPLE", SECRET.to_owned(), None, None).unwrap().into()
+    test_support::credentials("AKIAIOSFODNN7EXAMPLE", SECRET).into()
 }
 
 /// Signs the request of the examples; gives its signature and its body.
