@@ -5,6 +5,7 @@ past it are those of integration/tests/test_overload.py.
 """
 
 import contextlib
+import functools
 import itertools
 import socket
 import struct
@@ -17,9 +18,10 @@ from integration.harness import raw
 CONTENT_SHA256 = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 KIB_64 = 64 << 10
 
+head = functools.partial(raw.http1_head, host="app.example")
 
 STALLED_UPLOAD = (
-    raw.http1_head(
+    head(
         "PUT /bucket/key HTTP/1.1",
         "Transfer-Encoding: chunked",
         f"x-amz-content-sha256: {CONTENT_SHA256}",
@@ -91,7 +93,7 @@ class Strangers:
                 stack.enter_context(socket.create_connection(("127.0.0.1", self._port), timeout=10)) for _ in range(50)
             ]
             for tcp in connections:
-                tcp.sendall(raw.http1_head("POST /orders/x HTTP/1.1", "Content-Length: 1000000"))
+                tcp.sendall(head("POST /orders/x HTTP/1.1", "Content-Length: 1000000"))
             for _ in range(20):
                 for tcp in connections:
                     tcp.sendall(b"x")
@@ -101,14 +103,14 @@ class Strangers:
         """Connections that are reset in the middle of a body."""
         for _ in range(50):
             tcp = socket.create_connection(("127.0.0.1", self._port), timeout=10)
-            tcp.sendall(raw.http1_head("POST /orders/x HTTP/1.1", "Content-Length: 100000") + bytes(50_000))
+            tcp.sendall(head("POST /orders/x HTTP/1.1", "Content-Length: 100000") + bytes(50_000))
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             tcp.close()
         self._stop.wait(0.2)
 
     def dying_upstream(self) -> None:
         """Bodies that stream to an upstream that reads a part of them and dies."""
-        self._hold(raw.http1_head("POST /dying/x HTTP/1.1", "Content-Length: 1000000") + bytes(500_000), 10, 0.3)
+        self._hold(head("POST /dying/x HTTP/1.1", "Content-Length: 1000000") + bytes(500_000), 10, 0.3)
 
 
 class _DyingUpstream(threading.Thread):
