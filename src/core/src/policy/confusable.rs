@@ -4,7 +4,7 @@
 //! readings itself: to some upstreams `/a/b/key` is one of its paths, whatever route the policy gives it. So a prefix
 //! with several readings can't stand beside one that it begins with, or that begins with it, in one of them.
 
-use super::host::HostPattern;
+use super::authority::HostPattern;
 use crate::path::{Reading, SafePath, Spelling};
 
 /// Returns the places of two routes, the first one with a prefix of several readings, whose prefixes an upstream may not

@@ -7,7 +7,7 @@
 //!
 //! Source: Amazon S3 API reference, `CopyObject`, `UploadPartCopy` and `RenameObject`.
 
-use super::host::{NAME_MAX, RequestHost};
+use super::authority::{Authority, NAME_MAX};
 use super::{Policy, Route, Target};
 use crate::aws_endpoint::{S3Host, before, bucket_host, s3_host};
 use crate::path::percent::{self, Decode};
@@ -181,7 +181,7 @@ impl Request<'_> {
         let mut buffer = [0; NAME_MAX];
         let (host, port) = match &self.route.target {
             Some(target) => (target.host(), None),
-            None => RequestHost::read(self.authority, &mut buffer).map_or(("", None), |host| (host.name, host.port)),
+            None => Authority::parse(self.authority, &mut buffer).map_or(("", None), |host| (host.name, host.port)),
         };
         let place = match (s3_host(host), self.route.s3_domain.as_deref()) {
             (S3Host::Foreign, Some(domain)) if host == domain => S3Host::Endpoint,

@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::Route;
-use super::host::{HostPattern, NAME_MAX, NameBuffer, RequestHost};
+use super::authority::{Authority, HostPattern, NAME_MAX, NameBuffer};
 use crate::path::{PathError, Reading, SEGMENT_MAX, SafePath, Spelling, percent};
 
 /// The longest prefix that a policy may write, in bytes.
@@ -129,11 +129,11 @@ impl Matcher {
         })
     }
 
-    fn host<'b>(&self, authority: &[u8], buffer: &'b mut NameBuffer) -> Option<RequestHost<'b>> {
-        if self.by_host { RequestHost::read(authority, buffer) } else { None }
+    fn host<'b>(&self, authority: &[u8], buffer: &'b mut NameBuffer) -> Option<Authority<'b>> {
+        if self.by_host { Authority::parse(authority, buffer) } else { None }
     }
 
-    fn find_as_written(&self, host: Option<&RequestHost<'_>>, path: &[u8]) -> Option<RouteIndex> {
+    fn find_as_written(&self, host: Option<&Authority<'_>>, path: &[u8]) -> Option<RouteIndex> {
         let mut node = &self.root;
         let mut at = 0;
         let mut best = node.with_slash.find(host);
@@ -150,7 +150,7 @@ impl Matcher {
         best
     }
 
-    fn find_as_read(&self, host: Option<&RequestHost<'_>>, path: &[u8], reading: Reading) -> Option<Found> {
+    fn find_as_read(&self, host: Option<&Authority<'_>>, path: &[u8], reading: Reading) -> Option<Found> {
         let mut node = &self.root;
         let mut rank = 1;
         let found = |hosts: &Hosts, rank| hosts.find(host).map(|route| Found { route, rank });
@@ -169,7 +169,7 @@ impl Matcher {
     }
 
     /// As [`Self::find_as_read`], with dot segments resolved (RFC 3986, 5.2.4).
-    fn find_resolved(&self, host: Option<&RequestHost<'_>>, path: &[u8], reading: Reading) -> Option<RouteIndex> {
+    fn find_resolved(&self, host: Option<&Authority<'_>>, path: &[u8], reading: Reading) -> Option<RouteIndex> {
         // The nodes of the resolved path's segments; `None` where no prefix has them.
         let mut nodes: Vec<Option<&Node>> = Vec::new();
         let mut ends_in_slash = true;
@@ -240,11 +240,11 @@ impl Hosts {
         }
     }
 
-    fn find(&self, host: Option<&RequestHost<'_>>) -> Option<RouteIndex> {
+    fn find(&self, host: Option<&Authority<'_>>) -> Option<RouteIndex> {
         host.and_then(|host| self.find_named(host)).or(self.any_host)
     }
 
-    fn find_named(&self, host: &RequestHost<'_>) -> Option<RouteIndex> {
+    fn find_named(&self, host: &Authority<'_>) -> Option<RouteIndex> {
         let on_port = |routes: &Vec<(Option<u16>, RouteIndex)>| {
             routes.iter().find(|(port, _)| port.is_none() || *port == host.port).map(|(_, route)| *route)
         };

@@ -8,20 +8,20 @@
 //! | --- | --- |
 //! | `document` | the shape of the JSON document |
 //! | `compile` | what its values mean, and whether they go together |
-//! | `target`, `host`, `path_syntax` | URLs, hosts and paths as a policy writes them |
+//! | `target`, `authority`, `path_syntax` | URLs, hosts and paths as a policy writes them |
 //! | `matcher` | the route of a request |
 //! | `scope` | its credential scope |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | which headers pass |
 //! | `error` | refusals |
 
+mod authority;
 mod compile;
 mod confusable;
 mod copy_source;
 mod document;
 mod error;
 mod headers;
-mod host;
 mod matcher;
 mod path_syntax;
 #[cfg(feature = "schema")]
@@ -31,11 +31,11 @@ mod target;
 
 use std::time::Duration;
 
+pub use authority::{HostPattern, NAME_MAX, NameBuffer};
 pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
-pub use host::HostPattern;
 pub use scope::ScopeError;
 pub use target::{Scheme, Target};
 

@@ -4,8 +4,8 @@
 use crate::aws_endpoint;
 use crate::signing::Scope;
 
+use super::authority::{Authority, HostPattern, NameBuffer};
 use super::error::{Place, PolicyError};
-use super::host::HostPattern;
 use super::{Algorithm, Route, ScopeSource, Target};
 
 /// What a route says of its scope.
@@ -134,32 +134,30 @@ pub enum ScopeError {
 }
 
 impl Route {
-    /// Returns the scope of a request to `host`, an authority without its port, that came with this `authorization`.
-    /// `lower_case` is scratch space.
+    /// Returns the scope of a request to an authority, that came with this `authorization`.
     ///
     /// # Errors
     /// If neither policy nor request implies it.
     pub fn request_scope<'a>(
         &'a self,
-        host: &[u8],
+        authority: &[u8],
         authorization: Option<&'a [u8]>,
-        lower_case: &'a mut String,
+        buffer: &'a mut NameBuffer,
     ) -> Result<Scope<&'a str>, ScopeError> {
         if let Some(scope) = &self.scope {
             return Ok(scope.as_deref());
         }
-        lower_case.clear();
-        lower_case.push_str(std::str::from_utf8(host).unwrap_or_default().trim_end_matches('.'));
-        lower_case.make_ascii_lowercase();
         let rule = ScopeRule {
             service: self.service.as_deref(),
             region: self.region.as_deref(),
             source: self.scope_source,
             algorithm: &self.algorithm,
         };
+        let host = Authority::parse(authority, buffer).map_or("", |authority| authority.name);
         let signed_for = authorization.filter(|_| self.scope_source == ScopeSource::Client);
-        rule.for_host(lower_case, signed_for.and_then(Scope::of_authorization)).map_err(|refused| {
-            let (host, route) = (lower_case.clone(), self.name.clone());
+        rule.for_host(host, signed_for.and_then(Scope::of_authorization)).map_err(|refused| {
+            let host = if host.is_empty() { String::from_utf8_lossy(authority).into_owned() } else { host.to_owned() };
+            let route = self.name.clone();
             match (refused, self.scope_source) {
                 (NoScope::RequiresSigv4a, _) => ScopeError::Sigv4aHost { host, route },
                 (NoScope::Unknown { .. }, ScopeSource::Client) => ScopeError::NoClientScope { host, route },

@@ -4,7 +4,7 @@
 //! crate resolves dot segments and rewrites escapes and hosts, and adds some 190 KiB to the filter, IDNA's Unicode
 //! tables among them; `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
 
-use super::host::{HostAndPort, parse_host_and_port};
+use super::authority::{HostAndPort, parse_host_and_port};
 use super::path_syntax;
 
 /// A URL scheme.

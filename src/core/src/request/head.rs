@@ -91,14 +91,6 @@ impl<'a> RequestHead<'a> {
         let length = self.content_length.and_then(|length| usize::try_from(length).ok());
         length.map_or(FULL_BUFFER, |length| length.min(FULL_BUFFER))
     }
-
-    /// Returns the authority without its port.
-    pub(super) fn host(&self) -> &'a [u8] {
-        match self.authority.iter().rposition(|&byte| byte == b':') {
-            Some(colon) if !self.authority.ends_with(b"]") => self.authority.get(..colon).unwrap_or_default(),
-            _ => self.authority,
-        }
-    }
 }
 
 fn parse_number(value: &[u8]) -> Option<u64> {

@@ -36,7 +36,7 @@ impl<'a> Plan<'a> {
         buffers: &'a mut SigningBuffers,
     ) -> Result<Self, Refusal> {
         let SigningBuffers { host, path, uri } = buffers;
-        let scope = route.request_scope(head.host(), head.authorization, host)?;
+        let scope = route.request_scope(head.authority, head.authorization, host)?;
         let (authority, path) = match &route.target {
             Some(target) => {
                 let prefix = route.prefix_in(head.path.path()).unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::clock_skew::{ClockSkew, SkewGauges};
 use crate::credentials::{CredentialStore, SetError, Watch};
 use crate::host::{Host, HostError};
 use crate::local_reply::{self, Outcome, Refusal};
-use crate::policy::{Policy, Route};
+use crate::policy::{NAME_MAX, NameBuffer, Policy, Route};
 use crate::signing::{Signer, SigningCredentials, WireUri, lower_hex};
 use crate::wakeup;
 
@@ -55,11 +55,16 @@ pub struct Worker<H: Host> {
 }
 
 /// Buffers that one request after another uses.
-#[derive(Default)]
 pub(crate) struct SigningBuffers {
-    pub(crate) host: String,
+    pub(crate) host: NameBuffer,
     pub(crate) path: Vec<u8>,
     pub(crate) uri: WireUri,
+}
+
+impl Default for SigningBuffers {
+    fn default() -> Self {
+        Self { host: [0; NAME_MAX], path: Vec::new(), uri: WireUri::default() }
+    }
 }
 
 impl<H: Host> Worker<H> {

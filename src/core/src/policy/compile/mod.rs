@@ -9,10 +9,10 @@ mod signing;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::authority::HostPattern;
 use super::confusable::confusable;
 use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber};
 use super::error::{Place, PolicyError};
-use super::host::HostPattern;
 use super::matcher::{Matcher, PrefixSegments};
 use super::{Policy, Route};
 use crate::credentials::Identity;

@@ -3,10 +3,10 @@
 use crate::aws_endpoint::{S3Host, before, s3_host};
 use crate::credentials::Identity;
 
+use super::super::authority::HostPattern;
 use super::super::document::RouteDocument;
 use super::super::error::{Place, PolicyError};
 use super::super::headers::{self, Direction, HeaderRules};
-use super::super::host::HostPattern;
 use super::super::matcher::PREFIX_MAX;
 use super::super::scope::ScopeRule;
 use super::super::{Location, PayloadMode, Route, Scheme, Target, path_syntax};

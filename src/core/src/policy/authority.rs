@@ -1,4 +1,4 @@
-//! Host names: those that a policy writes, and those of a request's authority.
+//! Host names: those that a policy writes, and a request's authority.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use crate::aws_endpoint::before;
 
 /// The longest host name of the DNS.
-pub(super) const NAME_MAX: usize = 253;
+pub const NAME_MAX: usize = 253;
 
 /// The hosts that a route takes: one name, or all names below a domain. Lower case, without trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,7 +51,7 @@ impl HostPattern {
     /// Returns all patterns that an authority matches, the most exact first; none if it is no host.
     pub fn all_of(authority: &[u8]) -> Vec<Self> {
         let mut buffer = [0; NAME_MAX];
-        let Some(host) = RequestHost::read(authority, &mut buffer) else { return Vec::new() };
+        let Some(host) = Authority::parse(authority, &mut buffer) else { return Vec::new() };
         let domains = host.name.match_indices('.').filter_map(|(dot, _)| host.name.get(dot + 1..));
         let names = std::iter::once((false, host.name)).chain(domains.map(|domain| (true, domain)));
         let ports = host.port.map(Some).into_iter().chain([None]);
@@ -139,19 +139,19 @@ fn is_name(host: &[u8]) -> bool {
         })
 }
 
-/// The authority of a request, put in the form that patterns have: lower case, without trailing dot.
-pub(super) struct RequestHost<'a> {
+/// The authority of a request, in the form that patterns have: lower case, without trailing dot.
+pub(super) struct Authority<'a> {
     pub(super) name: &'a str,
     pub(super) port: Option<u16>,
 }
 
-/// Room for [`RequestHost::read`] to put a name in lower case.
-pub(super) type NameBuffer = [u8; NAME_MAX];
+/// Room for a host name in lower case.
+pub type NameBuffer = [u8; NAME_MAX];
 
-impl<'a> RequestHost<'a> {
-    /// `None` for what is no host with an optional port. No pattern matches such an authority: a route that keeps the
+impl<'a> Authority<'a> {
+    /// Reads it; `None` if it is not a host with an optional port. No pattern matches such an authority: a route that keeps the
     /// request's own authority would send it, signed, to wherever a less careful reader takes it for.
-    pub(super) fn read(authority: &[u8], buffer: &'a mut NameBuffer) -> Option<Self> {
+    pub(super) fn parse(authority: &[u8], buffer: &'a mut NameBuffer) -> Option<Self> {
         let (host, port) = split_port(std::str::from_utf8(authority).ok()?)?;
         let port = match port {
             None => None,
@@ -175,7 +175,7 @@ mod tests {
 
     fn read(authority: &str) -> Option<(String, Option<u16>)> {
         let mut buffer = [0; NAME_MAX];
-        RequestHost::read(authority.as_bytes(), &mut buffer).map(|host| (host.name.to_owned(), host.port))
+        Authority::parse(authority.as_bytes(), &mut buffer).map(|host| (host.name.to_owned(), host.port))
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
             assert_eq!(read(authority), None, "{authority:?}");
         }
         let mut buffer = [0; NAME_MAX];
-        assert!(RequestHost::read(b"\xff.amazonaws.com", &mut buffer).is_none());
+        assert!(Authority::parse(b"\xff.amazonaws.com", &mut buffer).is_none());
     }
 
     #[test]
