@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::algorithm::Algorithm;
-use super::aws_chunked::{AwsChunkedBody, AwsChunkedForm, ChunkSigner};
+use super::aws_chunked::{AwsChunkedForm, ChunkResigner, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
 use super::signing_key::Key;
 use super::timestamp::{Clock, Timestamp};
@@ -114,7 +114,7 @@ impl Signer {
         headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
         context: &SigningContext<'s>,
     ) -> Result<SignedHeaders<'s>, SigningError> {
-        self.sign_in_headers(request, headers, context, request.payload.is_sent_to(context.scope.service))
+        self.sign_in_headers(request, headers, context, request.payload.is_required_by(context.scope.service))
     }
 
     fn sign_in_headers<'s, 'h>(
@@ -145,7 +145,7 @@ impl Signer {
 
         write_parts(
             &[
-                &key.preamble().authorization_head,
+                &key.second_parts().authorization_head,
                 self.canonical_request.signed_headers(),
                 b", Signature=",
                 &self.signature,
@@ -183,7 +183,7 @@ impl Signer {
         request: &UnsignedRequest<'_>,
         headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
         context: &SigningContext<'s>,
-    ) -> Result<(SignedHeaders<'s>, AwsChunkedBody), SigningError> {
+    ) -> Result<(SignedHeaders<'s>, ChunkResigner), SigningError> {
         if form.is_signed() && context.algorithm != Algorithm::SigV4 {
             return Err(SigningError::AsymmetricChunks);
         }
@@ -193,12 +193,12 @@ impl Signer {
         let chunk_signer = match &key {
             Key::Symmetric(symmetric) if form.is_signed() => Some(ChunkSigner {
                 key: symmetric.signing_key().clone(),
-                context: [timestamp.as_bytes(), b"\n", &key.preamble().credential_scope, b"\n"].concat(),
+                context: [timestamp.as_bytes(), b"\n", &key.second_parts().credential_scope, b"\n"].concat(),
                 previous_signature: self.signature.clone(),
             }),
             _ => None,
         };
-        Ok((self.signed_headers(context, true), AwsChunkedBody::new(form, decoded_length, chunk_signer)))
+        Ok((self.signed_headers(context, true), ChunkResigner::new(form, decoded_length, chunk_signer)))
     }
 
     /// Signs a request in its query, and gives the path and query to send. No header is added; those of `headers` that
@@ -241,7 +241,7 @@ impl Signer {
         out.extend_from_slice(b"&X-Amz-Credential=");
         uri::write_encoded(context.credentials.credentials().access_key_id().as_bytes(), out);
         out.extend_from_slice(b"%2F");
-        uri::write_encoded(&key.preamble().credential_scope, out);
+        uri::write_encoded(&key.second_parts().credential_scope, out);
         out.extend_from_slice(b"&X-Amz-Date=");
         out.extend_from_slice(timestamp.as_bytes());
         out.extend_from_slice(b"&X-Amz-SignedHeaders=");
