@@ -2,7 +2,7 @@
 
 use crate::credentials::{DEFAULT_SESSION_NAME, Role};
 
-use super::super::document::{Entries, WholeNumber};
+use super::super::document::{Entries, RouteDocument, WholeNumber};
 use super::super::error::{Location, PolicyError};
 use super::is_word;
 
@@ -18,15 +18,27 @@ const TAGS_MAX: usize = 50;
 
 /// What a route says of its role.
 pub(super) struct RoleSettings {
-    pub(super) arn: Option<String>,
-    pub(super) session_name: Option<String>,
-    pub(super) external_id: Option<String>,
-    pub(super) duration_seconds: Option<WholeNumber>,
-    pub(super) tags: Option<Entries<String>>,
-    pub(super) chain: Option<Vec<String>>,
+    arn: Option<String>,
+    session_name: Option<String>,
+    external_id: Option<String>,
+    duration_seconds: Option<WholeNumber>,
+    tags: Option<Entries<String>>,
+    chain: Option<Vec<String>>,
 }
 
 impl RoleSettings {
+    /// Takes them from a route's document.
+    pub(super) fn take(document: &mut RouteDocument) -> Self {
+        Self {
+            arn: document.role_arn.take(),
+            session_name: document.role_session_name.take(),
+            external_id: document.external_id.take(),
+            duration_seconds: document.role_duration_seconds.take(),
+            tags: document.role_tags.take(),
+            chain: document.role_chain.take(),
+        }
+    }
+
     /// Compiles it. Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
     pub(super) fn compile(self, place: &Location) -> Result<Option<Role>, PolicyError> {
         let Some(arn) = self.arn else {

@@ -17,24 +17,17 @@ use super::{is_scope_byte, signing};
 /// authentication) is set by the caller.
 pub(super) fn compile(
     prefix: String,
-    document: RouteDocument,
+    mut document: RouteDocument,
     place: &Location,
     prefix_place: &Location,
 ) -> Result<(Route, Identity), PolicyError> {
+    let role_settings = RoleSettings::take(&mut document);
     check_prefix(&prefix).map_err(|problem| prefix_place.error(problem))?;
     let hosts = host_patterns(document.hosts, &place.key("hosts"))?;
     let target = target(document.target, &prefix, &hosts, place, prefix_place)?;
     let upstream_tls = upstream_tls(document.upstream_tls, target.as_ref(), &place.key("upstreamTls"))?;
     let s3_domain = s3_domain(document.s3_domain, target.as_ref(), &hosts, &place.key("s3Domain"))?;
-    let role = RoleSettings {
-        arn: document.role_arn,
-        session_name: document.role_session_name,
-        external_id: document.external_id,
-        duration_seconds: document.role_duration_seconds,
-        tags: document.role_tags,
-        chain: document.role_chain,
-    }
-    .compile(place)?;
+    let role = role_settings.compile(place)?;
 
     let signing_place = place.key("signing");
     let settings = document.signing.unwrap_or_default();
@@ -44,11 +37,8 @@ pub(super) fn compile(
     check_name("service", document.service.as_deref(), place)?;
     check_name("region", document.region.as_deref(), place)?;
     let (service, region) = (document.service.as_deref(), document.region.as_deref());
-    let scope = ScopeRule { service, region, source: scope_source, algorithm: &algorithm }.resolve(
-        target.as_ref(),
-        &hosts,
-        place,
-    )?;
+    let rule = ScopeRule { service, region, source: scope_source, algorithm: &algorithm };
+    let scope = rule.resolve(target.as_ref(), &hosts, place)?;
     let signed_headers =
         headers::signed_headers(document.signed_headers.unwrap_or_default(), &place.key("signedHeaders"))?;
     let payload = payload(document.payload.unwrap_or_default(), location, &place.key("payload"))?;
