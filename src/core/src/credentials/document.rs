@@ -12,7 +12,6 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::instant::{self, InstantError};
-use crate::signing::lower_hex;
 
 /// AWS credentials, whole and checked. The secret parts never show in `Debug` and are wiped on drop.
 #[derive(Clone)]
@@ -119,7 +118,7 @@ impl Credentials {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part.as_bytes());
         }
-        lower_hex(&digest.finalize()[..8])
+        base16ct::lower::encode_string(&digest.finalize()[..8])
     }
 
     /// Reads a `credential_process` document; members that the format does not name are passed over.

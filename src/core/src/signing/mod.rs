@@ -24,7 +24,6 @@ pub use algorithm::Algorithm;
 pub use aws_chunked::{
     AwsChunkedError, AwsChunkedForm, ChunkResigner, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
 };
-pub use hex::lower as lower_hex;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_signature_header, may_be_signed};
