@@ -9,6 +9,7 @@
 mod algorithm;
 mod aws_chunked;
 mod canonical_request;
+mod error;
 mod hex;
 mod payload_hash;
 mod prefix_hash;
@@ -24,10 +25,11 @@ pub use algorithm::Algorithm;
 pub use aws_chunked::{
     AwsChunkedError, AwsChunkedForm, ChunkResigner, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
 };
+pub use error::SigningError;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_signature_header, may_be_signed};
-pub use signer::{SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
+pub use signer::{SignedHeaders, Signer, SigningContext, UnsignedRequest};
 pub use signing_key::SigningCredentials;
 pub(crate) use uri::write_encoded;
 pub use uri::{UriStyle, WireUri, is_s3};

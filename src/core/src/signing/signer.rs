@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use super::algorithm::Algorithm;
 use super::aws_chunked::{AwsChunkedForm, ChunkResigner, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
-use super::signing_key::Key;
+use super::error::SigningError;
+use super::signing_key::{Key, write_parts};
 use super::timestamp::{Clock, Timestamp};
 use super::{PayloadHash, Scope, SigningCredentials, WireUri, uri};
 
@@ -43,20 +44,6 @@ pub struct SigningContext<'a> {
     pub algorithm: Algorithm<&'a str>,
     /// The time. AWS refuses a signature more than some minutes off its own clock.
     pub at: SystemTime,
-}
-
-/// Why a request can't be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SigningError {
-    /// The time of the signature lies before 1970 or after 9999.
-    #[error("the clock is off: a signature's year lies between 1970 and 9999; set the proxy's clock")]
-    Clock,
-    /// SigV4A found no key or nonce. Of all secrets and messages, next to none see this.
-    #[error("cannot derive a SigV4A key from these credentials; rotate them")]
-    Asymmetric,
-    /// A body of signed chunks can't be signed anew with SigV4A.
-    #[error("signed chunks can't be signed anew with SigV4A; let the client send STREAMING-UNSIGNED-PAYLOAD-TRAILER")]
-    AsymmetricChunks,
 }
 
 /// The headers that carry a signature. They take the place of whatever the client sent under these names.
@@ -286,14 +273,6 @@ impl Signer {
 fn write_security_token(token: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"&X-Amz-Security-Token=");
     uri::write_encoded(token.as_bytes(), out);
-}
-
-/// Writes parts one behind the other in place of what `out` held.
-pub(super) fn write_parts(parts: &[&[u8]], out: &mut Vec<u8>) {
-    out.clear();
-    for part in parts {
-        out.extend_from_slice(part);
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 use super::canonical_request::CanonicalRequest;
 use super::hex::{self, HexDigest};
 use super::prefix_hash::PrefixHashCache;
-use super::signer::write_parts;
 use super::sigv4a::AsymmetricKey;
 use super::timestamp::Timestamp;
 use super::{Algorithm, Scope};
@@ -239,6 +238,14 @@ impl ScopedKey {
     /// The key alone, for what is not a request.
     pub(super) fn signing_key(&self) -> &SigningKey {
         &self.key
+    }
+}
+
+/// Replaces what `out` held with parts, one after another.
+pub(super) fn write_parts(parts: &[&[u8]], out: &mut Vec<u8>) {
+    out.clear();
+    for part in parts {
+        out.extend_from_slice(part);
     }
 }
 
