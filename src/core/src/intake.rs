@@ -177,6 +177,11 @@ impl Reply {
         Self { status, body: error_body(code, message, None), allow: None, changed: false }
     }
 
+    fn revoked() -> Self {
+        let why = "this access key was revoked by a DELETE; push another one, as its source gives after a rotation";
+        Self::error(409, "RevokedCredentials", why)
+    }
+
     fn done(result: Result<(), SetError>) -> Self {
         match result {
             Ok(()) => Self { status: 204, body: Vec::new(), allow: None, changed: true },
@@ -218,7 +223,7 @@ pub fn answer<D: SharedData>(
             match store.is_wanted(ids, &id) {
                 Err(error) => Reply::failed(error),
                 Ok(false) => unwanted(store, method, &id),
-                Ok(true) if method == b"DELETE" => Reply::done(store.revoke(&id)),
+                Ok(true) if method == b"DELETE" => revoke(store, &id),
                 Ok(true) => put(store, &id, body, now, query == b"unless-revoked"),
             }
         }
@@ -236,10 +241,22 @@ pub fn answer<D: SharedData>(
 
 /// What no policy wants is not taken; what is still held from the time before can be taken away.
 fn unwanted<D: SharedData>(store: &CredentialStore<D>, method: &[u8], id: &str) -> Reply {
-    if method == b"DELETE" && store.get(id).is_some() {
+    if method == b"DELETE" && store.is_stored(id) {
         return Reply::done(store.forget(id));
     }
     Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities")
+}
+
+/// Revokes what is held. Even where the access key can't be remembered, the workers are told: what they hold is gone.
+fn revoke<D: SharedData>(store: &CredentialStore<D>, id: &str) -> Reply {
+    let reply = match store.revoke(id) {
+        Err(error @ SetError::Unreadable) => {
+            let why = format!("the credentials were wiped, but their access key can't be noted as revoked: {error}");
+            Reply::error(500, "SharedData", &why)
+        }
+        revoked => Reply::done(revoked),
+    };
+    Reply { changed: true, ..reply }
 }
 
 /// Whoever pushes by hand means it; who pushes by a plan, as the refresher does, is not to undo a revocation.
@@ -262,11 +279,16 @@ fn put<D: SharedData>(
     if !unless_revoked {
         return Reply::done(store.reinstate(id, key).and_then(|()| store.put(id, &credentials)));
     }
-    if store.revoked(id).iter().any(|revoked| revoked == key) {
-        let why = "this access key was revoked by a DELETE; push another one, as its source gives after a rotation";
-        return Reply::error(409, "RevokedCredentials", why);
+    let is_revoked = || store.revoked(id).map(|revoked| revoked.iter().any(|revoked| revoked == key));
+    match is_revoked() {
+        Err(error) => Reply::failed(error),
+        Ok(true) => Reply::revoked(),
+        Ok(false) => match store.put(id, &credentials).and_then(|()| is_revoked()) {
+            // A DELETE came in between. No worker takes what was put; it is not to lie there either.
+            Ok(true) => store.discard(id, key).map_or_else(Reply::failed, |()| Reply::revoked()),
+            stored => Reply::done(stored.map(drop)),
+        },
     }
-    Reply::done(store.put(id, &credentials))
 }
 
 enum Resource<'a> {
@@ -300,8 +322,11 @@ fn list<D: SharedData>(store: &CredentialStore<D>) -> Reply {
     let generation = store.generation();
     let describe = |identity: Identity| {
         let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
-        let revoked = store.revoked(identity.id());
-        IdentityStatus { identity, held, revoked }
+        let (revoked, problem) = match store.revoked(identity.id()) {
+            Ok(revoked) => (revoked, None),
+            Err(error) => (Vec::new(), Some(unreadable(error))),
+        };
+        IdentityStatus { identity, held, revoked, problem }
     };
     match store.wanted() {
         Ok(wanted) => {
@@ -319,13 +344,18 @@ struct Status {
     missing: Vec<String>,
     expired: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<&'static str>,
+    problem: Option<String>,
+}
+
+/// Says why nothing that is held for an identity is used.
+fn unreadable(error: SetError) -> String {
+    format!("its revocations can't be read, so nothing is signed for it: {error}")
 }
 
 fn status<D: SharedData>(store: &CredentialStore<D>, wanted: &[Identity], now: SystemTime) -> Reply {
     let mut status = Status { ready: !wanted.is_empty(), missing: Vec::new(), expired: Vec::new(), problem: None };
     if wanted.is_empty() {
-        status.problem = Some(NO_POLICY);
+        status.problem = Some(NO_POLICY.to_owned());
     }
     for identity in wanted {
         match store.get(identity.id()) {
@@ -334,6 +364,9 @@ fn status<D: SharedData>(store: &CredentialStore<D>, wanted: &[Identity], now: S
             None => status.missing.push(identity.id().to_owned()),
         }
         status.ready = false;
+        if let Err(error) = store.revoked(identity.id()) {
+            status.problem = Some(format!("{}: {}", identity.id(), unreadable(error)));
+        }
     }
     Reply::json(if status.ready { 200 } else { 503 }, &status)
 }
@@ -346,7 +379,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::credentials::{Identity, memory::Memory};
+    use crate::credentials::{Identity, Role, memory::Memory};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"; // of "token"
@@ -466,6 +499,41 @@ mod tests {
         for (method, path) in [(&b"GET"[..], &b"/v1/identities"[..]), (b"GET", b"/v1/status"), (b"PUT", PATH)] {
             let reply = answer(&CredentialStore(&memory), method, path, DOCUMENT, NOW);
             assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (500, Some("SharedData")));
+        }
+    }
+
+    #[test]
+    fn an_identity_whose_revocations_can_not_be_read_is_not_signed_for_and_takes_no_push() {
+        for list in [&br#"{"keys": ["AKIDEXAMPLE"]}"#[..], b"[\"AKIDEXAM", b"[1]", b"\xff"] {
+            let memory = Memory::default();
+            let store = wanting_default(&memory);
+            let other = Identity::assumed(Role::new("arn:aws:iam::123456789012:role/other", "s"));
+            store.want("policy", &[Identity::default_chain(), other.clone()], NOW, true).unwrap();
+            store.put(other.id(), &Credentials::new("AKIDOTHER", "hush".to_owned(), None, None).unwrap()).unwrap();
+            answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+            (&memory).set("sigv4.revoked.default", list, 0).unwrap();
+
+            assert!(store.get("default").is_none() && store.get(other.id()).is_some());
+            let listing = json(&answer(&store, b"GET", b"/v1/identities", b"", NOW));
+            let [held, problem] = ["held", "problem"].map(|member| &listing["identities"][0][member]);
+            assert!(held.is_null() && problem.as_str().unwrap().starts_with("its revocations can't be read"));
+            assert!(listing["identities"][1].get("problem").is_none());
+            let status = answer(&store, b"GET", b"/v1/status", b"", NOW);
+            let problem = &json(&status)["problem"];
+            assert_eq!(status.status, 503);
+            assert!(problem.as_str().unwrap().starts_with("default: its revocations can't be read"), "{problem}");
+
+            for query in [&b""[..], b"?unless-revoked"] {
+                let reply = answer(&store, b"PUT", &[PATH, query].concat(), DOCUMENT, NOW);
+                assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (500, Some("SharedData")));
+            }
+            let reply = answer(&store, b"DELETE", PATH, b"", NOW);
+            let told = json(&reply)["error"]["message"].as_str().unwrap().to_owned();
+            assert!(reply.status == 500 && reply.changed && told.contains("the credentials were wiped"), "{told}");
+            assert!(!store.is_stored("default"));
+            // What is left of it can be taken away once nobody wants the identity.
+            store.want("policy", &[other], NOW, true).unwrap();
+            assert_eq!((&memory).get("sigv4.revoked.default").unwrap().0, b"");
         }
     }
 

@@ -192,6 +192,9 @@ pub struct IdentityStatus {
     /// The ids of access keys that a `DELETE` took away, latest last: none of them is taken again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<String>,
+    /// Why nothing is used that is held, such as revocations that can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What may be told of held credentials: never a secret.
@@ -313,9 +316,10 @@ mod tests {
                         fingerprint: Some("salt:0a1b".to_owned()),
                     }),
                     revoked: Vec::new(),
+                    problem: None,
                 },
-                IdentityStatus { identity: reader(Some("x")), held: None, revoked: vec!["ASIAOLD".to_owned()] },
-                IdentityStatus { identity: whole.clone(), held: None, revoked: Vec::new() },
+                IdentityStatus { identity: reader(Some("x")), held: None, revoked: vec!["ASIAOLD".to_owned()], problem: None },
+                IdentityStatus { identity: whole.clone(), held: None, revoked: Vec::new(), problem: None },
             ],
         };
         let json = serde_json::to_value(&listing).unwrap();
