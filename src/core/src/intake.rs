@@ -8,6 +8,9 @@
 //! | `PUT /v1/identities/{id}/credentials?unless-revoked` | the same, but not an access key that a `DELETE` revoked |
 //! | `DELETE /v1/identities/{id}/credentials` | revokes what is held |
 //! | `GET /v1/status` | 200 if a policy is loaded and every wanted identity holds unexpired credentials, else 503 |
+//!
+//! A query that a call does not have is refused: the one that was meant, such as a misspelt `unless-revoked`, may have
+//! been a bound on the call. No version of the refresher sends others than these.
 
 use std::time::{Duration, SystemTime};
 
@@ -196,9 +199,16 @@ impl Reply {
 
 /// Returns the generation whose end a call waits for, if it is one that waits.
 pub fn awaited_generation(method: &[u8], path: &[u8]) -> Option<u64> {
-    let generation = path.strip_prefix(b"/v1/identities?after=").filter(|_| method == b"GET")?;
-    std::str::from_utf8(generation).ok()?.parse().ok()
+    generation(path.strip_prefix(b"/v1/identities?").filter(|_| method == b"GET")?)
 }
+
+fn generation(query: &[u8]) -> Option<u64> {
+    let digits = query.strip_prefix(b"after=").filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The query of a push that is not to take a revocation back.
+const UNLESS_REVOKED: &[u8] = b"unless-revoked";
 
 /// Answers one call of a caller that was let in. (Inlined where it is called, it would be in the filter twice.) `path` is
 /// the request's, its query included; `ids` are kept from call to call.
@@ -213,7 +223,13 @@ pub fn answer<D: SharedData>(
 ) -> Reply {
     let mut parts = path.splitn(2, |byte| *byte == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    match (Resource::of(path), method) {
+    let resource = Resource::of(path);
+    if let Some(resource) = &resource
+        && !resource.takes(method, query)
+    {
+        return Reply::error(400, "InvalidQuery", resource.queries());
+    }
+    match (resource, method) {
         (Some(Resource::Identities), b"GET") => list(store),
         (Some(Resource::Status), b"GET") => {
             store.wanted().map_or_else(Reply::failed, |wanted| status(store, &wanted, now))
@@ -224,7 +240,7 @@ pub fn answer<D: SharedData>(
                 Err(error) => Reply::failed(error),
                 Ok(false) => unwanted(store, method, &id),
                 Ok(true) if method == b"DELETE" => revoke(store, &id),
-                Ok(true) => put(store, &id, body, now, query == b"unless-revoked"),
+                Ok(true) => put(store, &id, body, now, query == UNLESS_REVOKED),
             }
         }
         (Some(resource), _) => Reply {
@@ -306,6 +322,25 @@ impl<'a> Resource<'a> {
                 let id = path.strip_prefix(b"/v1/identities/")?.strip_suffix(b"/credentials")?;
                 Some(Self::Credentials { id })
             }
+        }
+    }
+
+    /// Returns whether a call has this query, byte for byte; with a method that the resource does not know, any.
+    fn takes(&self, method: &[u8], query: &[u8]) -> bool {
+        match (self, method) {
+            _ if query.is_empty() => true,
+            (Self::Identities, b"GET") => generation(query).is_some(),
+            (Self::Credentials { .. }, b"PUT") => query == UNLESS_REVOKED,
+            (Self::Status, b"GET") | (Self::Credentials { .. }, b"DELETE") => false,
+            _ => true,
+        }
+    }
+
+    fn queries(&self) -> &'static str {
+        match self {
+            Self::Identities => "this call has no such query: use ?after= with a generation in digits, or none",
+            Self::Credentials { .. } => "this call has no such query: use ?unless-revoked with PUT, or none",
+            Self::Status => "this call has no such query: use none",
         }
     }
 
@@ -412,7 +447,7 @@ mod tests {
         let store = wanting_default(&memory);
         let put = answer(&store, b"PUT", PATH, DOCUMENT, NOW);
         assert_eq!((put.status, put.changed, put.body.is_empty()), (204, true, true));
-        let listing = answer(&store, b"GET", b"/v1/identities?x=1", b"", NOW);
+        let listing = answer(&store, b"GET", b"/v1/identities?", b"", NOW);
         assert_eq!(json(&listing)["identities"][0]["held"]["accessKeyId"], "AKIDEXAMPLE");
         assert!(!String::from_utf8(listing.body).unwrap().contains("hush"));
         assert_eq!(answer(&store, b"DELETE", PATH, b"", NOW).status, 204);
@@ -443,6 +478,54 @@ mod tests {
 
         assert_eq!(answer(&store, b"PUT", PATH, DOCUMENT, NOW).status, 204);
         assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDEXAMPLE");
+    }
+
+    #[test]
+    fn a_query_that_a_call_does_not_have_is_refused_and_changes_nothing() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+        answer(&store, b"DELETE", PATH, b"", NOW);
+        let before = (store.generation(), store.revoked("default"));
+        let path = std::str::from_utf8(PATH).unwrap();
+        for (method, path, query) in [
+            (&b"PUT"[..], path, "unless_revoked"),
+            (b"PUT", path, "Unless-Revoked"),
+            (b"PUT", path, "unless-revoked=true"),
+            (b"PUT", path, "unless-revoked&x"),
+            (b"PUT", path, "x=1"),
+            (b"PUT", path, "after=1"),
+            (b"DELETE", path, "unless-revoked"),
+            (b"GET", "/v1/status", "x"),
+            (b"GET", "/v1/identities", "x=1"),
+            (b"GET", "/v1/identities", "after="),
+            (b"GET", "/v1/identities", "after=x"),
+            (b"GET", "/v1/identities", "after=+1"),
+            (b"GET", "/v1/identities", "after=18446744073709551616"),
+            (b"GET", "/v1/identities", "unless-revoked"),
+        ] {
+            let reply = answer(&store, method, format!("{path}?{query}").as_bytes(), DOCUMENT, NOW);
+            assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (400, Some("InvalidQuery")), "{query}");
+        }
+        assert_eq!((store.generation(), store.revoked("default")), before);
+    }
+
+    /// Word for word, what each version of the refresher has sent.
+    #[test]
+    fn the_calls_of_every_version_of_the_refresher_are_understood() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        for (method, path, status) in [
+            ("PUT", "/v1/identities/default/credentials", 204),
+            ("PUT", "/v1/identities/default/credentials?unless-revoked", 204),
+            ("GET", "/v1/identities", 200),
+            ("GET", "/v1/identities?after=0", 200),
+            ("GET", "/v1/identities?after=1764276000000", 200),
+            ("GET", "/v1/status", 200),
+        ] {
+            let reply = answer(&store, method.as_bytes(), path.as_bytes(), DOCUMENT, NOW);
+            assert_eq!(reply.status, status, "{method} {path}");
+        }
     }
 
     #[test]
