@@ -1,10 +1,12 @@
 """What the manifests and the systemd unit take from the refresher, and whom they keep away from it."""
 
+import os
 import re
 import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from harness.manifests import ISTIO, MANIFESTS, build, check
 
@@ -63,6 +65,47 @@ def test_the_kubelet_alone_and_prometheus_reach_the_probes_port(manifests):
             if [port for port in covers if port.get("protocol") == "TCP"]:
                 [peer] = rule["from"]
                 assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+
+
+def test_the_component_alone_keeps_strangers_from_the_probes_port(tmp_path):
+    """As in a kustomization of one's own, without the overlays."""
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "mine", "labels": {"aws-signing": "true"}},
+        "spec": {
+            "selector": {"matchLabels": {"app": "mine"}},
+            "template": {
+                "metadata": {"labels": {"app": "mine"}},
+                "spec": {"containers": [{"name": "mine", "image": "registry.example/mine:1"}]},
+            },
+        },
+    }
+    kustomization = {
+        "namespace": "mine",
+        "resources": ["deployment.yaml"],
+        "components": [os.path.relpath(ISTIO / "refresher", tmp_path)],
+    }
+    for name, document in [("deployment", deployment), ("kustomization", kustomization)]:
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    built = {each["kind"]: each for each in build(tmp_path)}
+    assert set(built) == {"Deployment", "NetworkPolicy"}
+    policy, template = built["NetworkPolicy"], built["Deployment"]["spec"]["template"]
+    check(policy)
+    assert policy["metadata"]["namespace"] == "mine"
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert reached_by_all(policy) == set(range(1, 65536)) - {PROBES}
+
+
+def reached_by_all(policy: dict) -> set[int]:
+    """The TCP ports that a policy closes to nobody."""
+    ports = set()
+    for rule in policy["spec"]["ingress"]:
+        if "from" not in rule:
+            for port in rule["ports"]:
+                if port["protocol"] == "TCP":
+                    ports |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
+    return ports
 
 
 @pytest.mark.parametrize("gateway", OVERLAYS[1:], ids=["istio", "envoy-gateway"])
