@@ -6,6 +6,6 @@ mod identity;
 pub(crate) mod memory;
 mod store;
 
-pub use document::{CredentialDocumentError, Credentials};
+pub use document::{CredentialDocumentError, Credentials, parse_expiration};
 pub use identity::{DEFAULT_SESSION_NAME, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, Role};
 pub use store::{CredentialStore, LEASE, SetError, SharedData, WantedIds, Watch};
