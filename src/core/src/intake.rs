@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /v1/identities` | which identities the loaded policies want, and what is held for each |
 //! | `GET /v1/identities?after=GENERATION` | the same once it differs from that generation's; 304 if it does not within half a second |
+//! | `GET /v1/identities?from=ID` | a page of the same: those from that id on, and the one that the next page begins with |
 //! | `PUT /v1/identities/{id}/credentials` | takes a `credential_process` document |
 //! | `PUT /v1/identities/{id}/credentials?unless-revoked` | the same, but not an access key that a `DELETE` revoked |
 //! | `DELETE /v1/identities/{id}/credentials` | revokes what is held |
@@ -26,6 +27,10 @@ use crate::refusal::error_body;
 
 /// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// A page of the listing ends with the identity that takes it over so many bytes: a caller need not read it whole, and
+/// the virtual machine need not write it whole.
+pub const PAGE: usize = 8 << 20;
 
 /// How long a call waits for a change. While one Envoy takes over from another, a call that waits at the old one learns
 /// nothing of the new one, so this is short.
@@ -207,6 +212,11 @@ fn generation(query: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// Returns the id that a page begins with; empty for the first one.
+fn page_start(query: &[u8]) -> Option<&[u8]> {
+    query.strip_prefix(b"from=").filter(|id| !id.contains(&b'&'))
+}
+
 /// The query of a push that is not to take a revocation back.
 const UNLESS_REVOKED: &[u8] = b"unless-revoked";
 
@@ -230,7 +240,7 @@ pub fn answer<D: SharedData>(
         return Reply::error(400, "InvalidQuery", resource.queries());
     }
     match (resource, method) {
-        (Some(Resource::Identities), b"GET") => list(store),
+        (Some(Resource::Identities), b"GET") => list(store, page_start(query)),
         (Some(Resource::Status), b"GET") => {
             store.wanted().map_or_else(Reply::failed, |wanted| status(store, &wanted, now))
         }
@@ -329,7 +339,7 @@ impl<'a> Resource<'a> {
     fn takes(&self, method: &[u8], query: &[u8]) -> bool {
         match (self, method) {
             _ if query.is_empty() => true,
-            (Self::Identities, b"GET") => generation(query).is_some(),
+            (Self::Identities, b"GET") => generation(query).is_some() || page_start(query).is_some(),
             (Self::Credentials { .. }, b"PUT") => query == UNLESS_REVOKED,
             (Self::Status, b"GET") | (Self::Credentials { .. }, b"DELETE") => false,
             _ => true,
@@ -338,7 +348,9 @@ impl<'a> Resource<'a> {
 
     fn queries(&self) -> &'static str {
         match self {
-            Self::Identities => "this call has no such query: use ?after= with a generation in digits, or none",
+            Self::Identities => {
+                "this call has no such query: use ?after= with a generation in digits, ?from= with an id, or none"
+            }
             Self::Credentials { .. } => "this call has no such query: use ?unless-revoked with PUT, or none",
             Self::Status => "this call has no such query: use none",
         }
@@ -352,24 +364,36 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn list<D: SharedData>(store: &CredentialStore<D>) -> Reply {
+/// Lists what is wanted and held: all of it, or a page that begins with an id.
+fn list<D: SharedData>(store: &CredentialStore<D>, from: Option<&[u8]>) -> Reply {
     // Before what is listed, so that a change on the way ends the next wait.
     let generation = store.generation();
-    let describe = |identity: Identity| {
-        let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
-        let (revoked, problem) = match store.revoked(identity.id()) {
-            Ok(revoked) => (revoked, None),
-            Err(error) => (Vec::new(), Some(unreadable(error))),
-        };
-        IdentityStatus { identity, held, revoked, problem }
+    let mut wanted = match store.wanted() {
+        Ok(wanted) => wanted.into_iter().peekable(),
+        Err(error) => return Reply::failed(error),
     };
-    match store.wanted() {
-        Ok(wanted) => {
-            let identities = wanted.into_iter().map(describe).collect();
-            Reply::json(200, &Identities { version: PROTOCOL, generation, identities })
+    let (mut identities, mut size) = (Vec::new(), 0);
+    while let Some(identity) = wanted.next_if(|_| size <= PAGE) {
+        if from.is_some_and(|from| identity.id().as_bytes() < from) {
+            continue;
         }
-        Err(error) => Reply::failed(error),
+        let status = describe(store, identity);
+        if from.is_some() {
+            size += serde_json::to_vec(&status).map_or(0, |json| json.len());
+        }
+        identities.push(status);
     }
+    let next = wanted.next().map(|identity| identity.id().to_owned());
+    Reply::json(200, &Identities { version: PROTOCOL, generation, identities, next })
+}
+
+fn describe<D: SharedData>(store: &CredentialStore<D>, identity: Identity) -> IdentityStatus {
+    let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
+    let (revoked, problem) = match store.revoked(identity.id()) {
+        Ok(revoked) => (revoked, None),
+        Err(error) => (Vec::new(), Some(unreadable(error))),
+    };
+    IdentityStatus { identity, held, revoked, problem }
 }
 
 /// The answer of `GET /v1/status`.
@@ -498,6 +522,7 @@ mod tests {
             (b"DELETE", path, "unless-revoked"),
             (b"GET", "/v1/status", "x"),
             (b"GET", "/v1/identities", "x=1"),
+            (b"GET", "/v1/identities", "from=a&after=1"),
             (b"GET", "/v1/identities", "after="),
             (b"GET", "/v1/identities", "after=x"),
             (b"GET", "/v1/identities", "after=+1"),
@@ -519,6 +544,8 @@ mod tests {
             ("PUT", "/v1/identities/default/credentials", 204),
             ("PUT", "/v1/identities/default/credentials?unless-revoked", 204),
             ("GET", "/v1/identities", 200),
+            ("GET", "/v1/identities?from=", 200),
+            ("GET", "/v1/identities?from=orders-reader-5a57a1ac", 200),
             ("GET", "/v1/identities?after=0", 200),
             ("GET", "/v1/identities?after=1764276000000", 200),
             ("GET", "/v1/status", 200),
@@ -526,6 +553,39 @@ mod tests {
             let reply = answer(&store, method.as_bytes(), path.as_bytes(), DOCUMENT, NOW);
             assert_eq!(reply.status, status, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn the_pages_of_a_listing_are_bounded_and_make_the_whole() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        // As long as AWS allows, in letters of three bytes.
+        let long = |length: usize, number: usize| format!("{}{number:0>3}", "\u{20ac}".repeat(length - 3));
+        let tags: Vec<_> = (0..50).map(|tag| (long(128, tag), long(256, tag))).collect();
+        let role =
+            |number| Role { tags: tags.clone(), ..Role::new(format!("arn:aws:iam::123456789012:role/r{number}"), "s") };
+        let roles: Vec<_> = (0..160).map(|number| Identity::assumed(role(number))).collect();
+        store.want("policy", &roles, NOW, true).unwrap();
+        let whole = answer(&store, b"GET", b"/v1/identities", b"", NOW).body;
+        assert!(whole.len() > PAGE);
+        let whole: Identities = serde_json::from_slice(&whole).unwrap();
+        assert_eq!((whole.identities.len(), &whole.next), (160, &None));
+
+        let (mut from, mut pages) = (String::new(), Vec::new());
+        loop {
+            let page = answer(&store, b"GET", format!("/v1/identities?from={from}").as_bytes(), b"", NOW).body;
+            assert!(page.len() < PAGE + (64 << 10), "{}", page.len());
+            let page: Identities = serde_json::from_slice(&page).unwrap();
+            assert_eq!((page.version, page.generation), (whole.version, whole.generation));
+            pages.push(page.identities);
+            let Some(next) = page.next else { break };
+            assert!(next > from);
+            from = next;
+        }
+        assert_eq!(pages.len(), 2);
+        assert_eq!(pages.concat(), whole.identities);
+        let beyond = json(&answer(&store, b"GET", b"/v1/identities?from=~", b"", NOW));
+        assert_eq!((beyond["identities"].as_array().unwrap().len(), beyond.get("next")), (0, None));
     }
 
     #[test]
