@@ -1,6 +1,6 @@
 """Runs a command with the system calls that a systemd unit leaves it, where no systemd runs:
 
-    python seccomp.py UNIT COMMAND [ARGUMENT...]
+python seccomp.py UNIT COMMAND [ARGUMENT...]
 """
 
 import ctypes

@@ -17,9 +17,7 @@ from harness.stand_ins import REGION
 COMPOSE = REPOSITORY / "envoy" / "docker-compose.yaml"
 FILES = REPOSITORY / "envoy" / "compose"
 DASHBOARD = json.loads((FILES / "grafana" / "dashboards" / "sigv4.json").read_text())
-RULES = [
-    rule for group in yaml.safe_load((FILES / "rules.yaml").read_text())["groups"] for rule in group["rules"]
-]
+RULES = [rule for group in yaml.safe_load((FILES / "rules.yaml").read_text())["groups"] for rule in group["rules"]]
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 

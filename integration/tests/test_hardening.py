@@ -153,7 +153,9 @@ def test_systemd_finds_the_unit_tight():
 def test_systemd_knows_every_setting_of_the_unit(tmp_path):
     """It passes over what it does not know."""
     unit = tmp_path / UNIT.name
-    text = UNIT.read_text().replace("/usr/local/bin/credential-refresher", "/bin/true").replace("User=envoy", "User=root")
+    text = (
+        UNIT.read_text().replace("/usr/local/bin/credential-refresher", "/bin/true").replace("User=envoy", "User=root")
+    )
     unit.write_text(text)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
 
