@@ -73,6 +73,12 @@ def by_hand(proxy, key: Credentials, query: str = "") -> int:
     return proxy.intake(PLACE + query, "PUT", credential_document(key)).status
 
 
+def statuses_of(send, count: int = 40) -> set[int]:
+    """What so many requests get, eight at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return set(pool.map(lambda _: send(), range(count)))
+
+
 def probe(refresher, path: str = "/readyz"):
     wait_until(lambda: "listening for probes" in refresher.log, "the probes")
     address = refresher.log.split("address=")[1].split()[0]
@@ -126,6 +132,36 @@ def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
     time.sleep(2)
     assert (pushes(first), pushes(second)) == (2, 1)
     assert proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
+
+
+def test_a_push_that_crosses_a_revocation_leaves_nothing_of_the_revoked_key(proxy, api):
+    """Through both workers, in any order; the native tests go through each order."""
+    proxy.push(STATIC_KEY)
+    for number in range(15):
+        key = Credentials(f"AKIDROUND{number}", "secret")
+        assert by_hand(proxy, key) == 204
+        calls = [lambda: by_hand(proxy, key, "?unless-revoked")] * 3  # noqa: B023
+        calls.insert(number % 4, lambda: proxy.intake(PLACE, "DELETE").status)
+        with ThreadPoolExecutor(4) as pool:
+            statuses = list(pool.map(lambda call: call(), calls))
+        assert statuses.pop(number % 4) == 204
+        assert set(statuses) <= {204, 409}
+        default = proxy.identities()["default"]
+        assert (default["held"], key.access_key in default["revoked"]) == (None, True)
+        assert proxy.request("/api").status == 503
+
+
+def test_of_pushes_that_cross_one_is_left_whole(proxy, api):
+    proxy.push(STATIC_KEY)
+    eventually_status(proxy, 200)
+    keys = [STATIC_KEY, TEMPORARY_KEY] * 4
+    for _ in range(10):
+        before = proxy.intake("/v1/identities").json["generation"]
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda key: by_hand(proxy, key), keys)) == {204}
+        assert proxy.intake("/v1/identities").json["generation"] == before + len(keys)
+        # A mixture of the two would be refused by the upstream.
+        assert statuses_of(lambda: proxy.request("/api").status, 8) == {200}
 
 
 # The policy goes, or was never there.
@@ -561,12 +597,6 @@ def test_a_clock_that_is_set_back_stalls_no_renewal(start_proxy, api, start_refr
 
 
 WAITING = {"credentialsWaitMs": 2000}
-
-
-def statuses_of(send, count: int = 40) -> set[int]:
-    """What so many requests get, eight at a time."""
-    with ThreadPoolExecutor(8) as pool:
-        return set(pool.map(lambda _: send(), range(count)))
 
 
 def test_no_request_fails_after_envoy_was_killed(start_proxy, api, start_refresher):

@@ -304,6 +304,17 @@ async fn a_listing_is_read_page_by_page() {
 }
 
 #[tokio::test]
+async fn an_answer_of_an_intake_is_read_up_to_a_bound() {
+    let directory = TempDir::new().unwrap();
+    let endless = " ".repeat(65 << 20);
+    peer::start_on_socket(&socket(&directory), move |_| Some(peer::answer(StatusCode::OK, endless.clone())));
+    let once = ["--once", "--timeout", "300ms"];
+    let mut refresher = Refresher::new().socket(&socket(&directory)).args(&once).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(refresher.log().contains("length limit exceeded"), "{}", refresher.log());
+}
+
+#[tokio::test]
 async fn an_intake_that_no_policy_shares_is_not_ready_and_worth_a_warning() {
     let directory = TempDir::new().unwrap();
     let _proxy = Running::on_socket(&socket(&directory), &[]);
