@@ -23,6 +23,11 @@ const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two looks, however often the proxy says that something changed.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// While many sources answer or fail, a proxy is asked for its listing for a fifth of the time at most, as a long one costs
+/// it as much as its requests do; but at least once in so long.
+const LISTINGS_APART: u32 = 5;
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Credentials of somebody else that last no longer than this are replaced by our own, if those last longer.
 const EXPIRES_SOON: Duration = Duration::from_secs(300);
 
@@ -100,6 +105,8 @@ pub struct Proxy {
     /// The fingerprints under our own access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
     last_problem: Option<String>,
+    /// How long the last listing took.
+    listing_took: Duration,
 }
 
 /// What a look at a proxy found and did.
@@ -218,6 +225,7 @@ impl Proxy {
             pushed: HashMap::new(),
             corrected: HashSet::new(),
             last_problem: None,
+            listing_took: Duration::ZERO,
         }
     }
 
@@ -232,13 +240,12 @@ impl Proxy {
             // What goes wrong has been logged, and is tried again at the next look.
             let supply = self.reconcile(&keeper).await.ok();
             let settled = supply.as_ref().is_some_and(|supply| supply.requires);
-            let took = last_look.elapsed();
+            let pause = (LISTINGS_APART * self.listing_took).clamp(SHORTEST_INTERVAL, LONGEST_PAUSE);
             tokio::select! {
                 () = sleep_until(last_look + if settled { interval } else { soon }) => {}
                 () = expiry(supply.and_then(|supply| supply.expires)) => {}
-                // The keeper, and with it the sender, lives as long as this task. A long listing is not asked for all the
-                // time while many sources answer or fail.
-                _ = renewals.changed() => sleep_until(last_look + SHORTEST_INTERVAL.max(2 * took)).await,
+                // The keeper, and with it the sender, lives as long as this task.
+                _ = renewals.changed() => sleep_until(last_look + pause).await,
                 () = self.client.changed(self.generation) => {
                     let pause = if self.generation.is_some() { SHORTEST_INTERVAL } else { soon };
                     sleep_until(last_look + pause).await;
@@ -292,7 +299,9 @@ impl Proxy {
     /// A [`ProxyError`] where the proxy could not even be asked.
     async fn reconcile(&mut self, keeper: &Keeper) -> Result<Supply, ProxyError> {
         self.generation = None;
+        let asked = Instant::now();
         let listing = self.client.identities().await;
+        self.listing_took = asked.elapsed();
         self.note_whether_reached(listing.as_ref().err());
         let outcome = match listing {
             Ok(listing) => self.supply(keeper, listing).await,
