@@ -13,6 +13,8 @@
 //! A query that a call does not have is refused: the one that was meant, such as a misspelt `unless-revoked`, may have
 //! been a bound on the call. No version of the refresher sends others than these.
 
+pub(crate) mod worker;
+
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +25,7 @@ use crate::credentials::{
     CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, SetError,
     SharedData, WantedIds,
 };
-use crate::refusal::error_body;
+use crate::local_reply::error_body;
 
 /// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
 pub const MAX_BODY: usize = 64 * 1024;

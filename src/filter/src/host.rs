@@ -5,26 +5,23 @@
 //! copies are most of what signing would cost, so the calls are bound here. ABI: proxy-wasm 0.2.1.
 
 // The one place that talks to the host. Every call passes pointers and lengths of live slices, which the host only
-// reads while the call lasts, and takes back buffers as `owned` says.
+// reads while the call lasts, and takes back buffers as `take_buffer` says.
 #![allow(unsafe_code)]
 
 use std::ptr;
 use std::time::{Duration, SystemTime};
 
 use sigv4_core::credentials::{SetError, SharedData};
-use sigv4_core::pairs::pairs;
-
-/// A host call that the proxy refused, with its status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the proxy refused {call} with status {status}")]
-pub(crate) struct HostError {
-    call: &'static str,
-    status: u32,
-}
+use sigv4_core::header_map::HeaderMap;
+use sigv4_core::host::{Host, HostError, MapKind, MetricKind};
 
 const NOT_FOUND: u32 = 1;
 const EMPTY: u32 = 7;
 const CAS_MISMATCH: u32 = 8;
+
+/// Buffers of the proxy, by its numbers.
+const REQUEST_BODY: u32 = 0;
+const PLUGIN_CONFIGURATION: u32 = 7;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -93,12 +90,13 @@ unsafe extern "C" {
     fn proxy_record_metric(id: u32, value: u64) -> u32;
 }
 
+/// Returns an error if a call's status is not 0.
 fn check(call: &'static str, status: u32) -> Result<(), HostError> {
     if status == 0 { Ok(()) } else { Err(HostError { call, status }) }
 }
 
-/// Makes a call that hands a buffer back and takes the buffer over.
-fn owned(call: &'static str, make: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, HostError> {
+/// Makes a call that hands a buffer over, and takes it.
+fn take_buffer(call: &'static str, make: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, HostError> {
     let mut data: *mut u8 = ptr::null_mut();
     let mut size = 0;
     check(call, make(&raw mut data, &raw mut size))?;
@@ -110,26 +108,33 @@ fn owned(call: &'static str, make: impl FnOnce(*mut *mut u8, *mut usize) -> u32)
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
-/// Which of a stream's header maps.
-#[derive(Clone, Copy)]
-pub(crate) enum Map {
-    Request = 0,
-    Response = 2,
+/// Returns what a call found; empty if that is nothing.
+fn or_empty(found: Result<Vec<u8>, HostError>) -> Result<Vec<u8>, HostError> {
+    match found {
+        Err(HostError { status: NOT_FOUND, .. }) => Ok(Vec::new()),
+        found => found,
+    }
 }
 
-/// Which of the proxy's buffers.
-#[derive(Clone, Copy)]
-pub(crate) enum Buffer {
-    RequestBody = 0,
-    PluginConfiguration = 7,
+fn buffer(buffer: u32, start: usize, max: usize) -> Result<Vec<u8>, HostError> {
+    // SAFETY: see the module's head.
+    or_empty(take_buffer("get_buffer_bytes", |data, size| unsafe {
+        proxy_get_buffer_bytes(buffer, start, max, data, size)
+    }))
 }
 
-/// Which kind of metric.
-#[derive(Clone, Copy)]
-pub(crate) enum Metric {
-    Counter = 0,
-    Gauge = 1,
-    Histogram = 2,
+/// Replaces `size` bytes of the request's body from `start` on. The proxy takes a `start` of 0, or one at the end.
+fn splice_body(start: usize, size: usize, bytes: &[u8]) -> Result<(), HostError> {
+    // SAFETY: see the module's head.
+    check("set_buffer_bytes", unsafe { proxy_set_buffer_bytes(REQUEST_BODY, start, size, bytes.as_ptr(), bytes.len()) })
+}
+
+/// Returns the number that the ABI gives to a header map.
+fn map_number(map: MapKind) -> u32 {
+    match map {
+        MapKind::Request => 0,
+        MapKind::Response => 2,
+    }
 }
 
 /// A level of the proxy's log.
@@ -143,115 +148,22 @@ pub(crate) enum LogLevel {
     Critical = 5,
 }
 
-/// A header map as the host hands it over, in one block.
-pub(crate) struct HeaderMap(Vec<u8>);
-
-impl HeaderMap {
-    /// Reads a header map of the current stream in one call.
-    pub(crate) fn read(map: Map) -> Result<Self, HostError> {
-        // SAFETY: see the module's head.
-        owned("get_header_map_pairs", |data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
-            .map(Self)
-    }
-
-    /// How long all names and values are together, as the proxy counts headers.
-    pub(crate) fn byte_size(&self) -> usize {
-        self.iter().map(|(name, value)| name.len() + value.len()).sum()
-    }
-
-    /// Names, in lower case as Envoy keeps them, and values, in the order of arrival.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        pairs(&self.0)
-    }
-}
-
-/// A header's value; empty where there is none.
-pub(crate) fn header(map: Map, name: &[u8]) -> Result<Vec<u8>, HostError> {
-    // SAFETY: see the module's head.
-    let value = owned("get_header_map_value", |data, size| unsafe {
-        proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size)
-    });
-    match value {
-        Err(HostError { status: NOT_FOUND, .. }) => Ok(Vec::new()),
-        value => value,
-    }
-}
-
-/// Adds a header. Cheaper than [`replace_header`], for a name that is not there.
-pub(crate) fn add_header(map: Map, name: &[u8], value: &[u8]) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("add_header_map_value", unsafe {
-        proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-    })
-}
-
-/// Sets a header in place of all of that name.
-pub(crate) fn replace_header(map: Map, name: &[u8], value: &[u8]) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("replace_header_map_value", unsafe {
-        proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-    })
-}
-
-/// Takes off all headers of a name.
-pub(crate) fn remove_header(map: Map, name: &[u8]) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("remove_header_map_value", unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
-}
-
-/// Writes a line of the proxy's log. There is nobody to tell if it can't.
+/// Writes a line of the proxy's log. There is nobody to report a failure to.
 pub(crate) fn log(level: LogLevel, message: &str) {
     // SAFETY: see the module's head.
     unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
 
-/// The proxy's wall clock; the epoch where it gives none, which no credentials and no verifier accept.
-pub(crate) fn now() -> SystemTime {
-    let mut nanoseconds = 0;
-    // SAFETY: see the module's head.
-    let status = unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) };
-    SystemTime::UNIX_EPOCH + Duration::from_nanos(if status == 0 { nanoseconds } else { 0 })
-}
-
-/// Bytes of a buffer; empty where it has none there.
-pub(crate) fn buffer(buffer: Buffer, start: usize, max: usize) -> Result<Vec<u8>, HostError> {
-    // SAFETY: see the module's head.
-    let read = owned("get_buffer_bytes", |data, size| unsafe {
-        proxy_get_buffer_bytes(buffer as u32, start, max, data, size)
-    });
-    match read {
-        Err(HostError { status: NOT_FOUND, .. }) => Ok(Vec::new()),
-        read => read,
-    }
-}
-
-/// Puts bytes in place of the first `size` bytes of a buffer.
-pub(crate) fn replace_buffer(buffer: Buffer, size: usize, bytes: &[u8]) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("set_buffer_bytes", unsafe { proxy_set_buffer_bytes(buffer as u32, 0, size, bytes.as_ptr(), bytes.len()) })
-}
-
-/// A property of the current stream; the path's parts are divided by NUL. `None` where there is no such property.
-pub(crate) fn property(path: &[u8]) -> Option<Vec<u8>> {
-    // SAFETY: see the module's head.
-    owned("get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) }).ok()
-}
-
-/// Keeps a property in the current stream's filter state, under `wasm.` and its path.
-pub(crate) fn set_property(path: &[u8], value: &[u8]) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("set_property", unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
-}
+/// The proxy whose virtual machine this is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Proxy;
 
 /// The shared data of all virtual machines with this one's `vm_id`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ProxySharedData;
-
-impl SharedData for ProxySharedData {
+impl SharedData for Proxy {
     fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
         let mut cas = 0;
         // SAFETY: see the module's head.
-        let value = owned("get_shared_data", |data, size| unsafe {
+        let value = take_buffer("get_shared_data", |data, size| unsafe {
             proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas)
         });
         value.ok().map(|value| (value, cas))
@@ -267,113 +179,169 @@ impl SharedData for ProxySharedData {
     }
 }
 
-/// Makes this root context the one that a queue wakes.
-pub(crate) fn register_queue(name: &str) -> Result<u32, HostError> {
-    let mut token = 0;
-    // SAFETY: see the module's head.
-    check("register_shared_queue", unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut token) })?;
-    Ok(token)
-}
-
-/// Puts an empty message into a queue; its root context is woken on its own thread.
-pub(crate) fn wake_queue(vm_id: &[u8], name: &str) -> Result<(), HostError> {
-    let mut token = 0;
-    // SAFETY: see the module's head.
-    check("resolve_shared_queue", unsafe {
-        proxy_resolve_shared_queue(vm_id.as_ptr(), vm_id.len(), name.as_ptr(), name.len(), &raw mut token)
-    })?;
-    // SAFETY: see the module's head.
-    check("enqueue_shared_queue", unsafe { proxy_enqueue_shared_queue(token, b"".as_ptr(), 0) })
-}
-
-/// Takes everything out of a queue.
-pub(crate) fn drain_queue(token: u32) -> Result<(), HostError> {
-    loop {
+impl Host for Proxy {
+    fn now(&self) -> SystemTime {
+        let mut nanoseconds = 0;
         // SAFETY: see the module's head.
-        let taken =
-            owned("dequeue_shared_queue", |data, size| unsafe { proxy_dequeue_shared_queue(token, data, size) });
-        match taken {
-            Ok(_) => {}
-            Err(HostError { status: EMPTY, .. }) => return Ok(()),
-            Err(error) => return Err(error),
+        let status = unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) };
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(if status == 0 { nanoseconds } else { 0 })
+    }
+
+    fn configuration(&self) -> Result<Vec<u8>, HostError> {
+        buffer(PLUGIN_CONFIGURATION, 0, usize::MAX)
+    }
+
+    fn headers(&self, map: MapKind) -> Result<HeaderMap, HostError> {
+        // SAFETY: see the module's head.
+        take_buffer("get_header_map_pairs", |data, size| unsafe {
+            proxy_get_header_map_pairs(map_number(map), data, size)
+        })
+        .map(HeaderMap)
+    }
+
+    fn header(&self, map: MapKind, name: &str) -> Result<Vec<u8>, HostError> {
+        // SAFETY: see the module's head.
+        or_empty(take_buffer("get_header_map_value", |data, size| unsafe {
+            proxy_get_header_map_value(map_number(map), name.as_ptr(), name.len(), data, size)
+        }))
+    }
+
+    fn add_header(&self, map: MapKind, name: &str, value: &[u8]) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("add_header_map_value", unsafe {
+            proxy_add_header_map_value(map_number(map), name.as_ptr(), name.len(), value.as_ptr(), value.len())
+        })
+    }
+
+    fn replace_header(&self, map: MapKind, name: &str, value: &[u8]) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("replace_header_map_value", unsafe {
+            proxy_replace_header_map_value(map_number(map), name.as_ptr(), name.len(), value.as_ptr(), value.len())
+        })
+    }
+
+    fn remove_header(&self, map: MapKind, name: &[u8]) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("remove_header_map_value", unsafe {
+            proxy_remove_header_map_value(map_number(map), name.as_ptr(), name.len())
+        })
+    }
+
+    fn body(&self, start: usize, size: usize) -> Result<Vec<u8>, HostError> {
+        buffer(REQUEST_BODY, start, size)
+    }
+
+    fn drain_body(&self, size: usize) -> Result<(), HostError> {
+        splice_body(0, size, b"")
+    }
+
+    fn append_to_body(&self, bytes: &[u8]) -> Result<(), HostError> {
+        // The proxy appends at any start that is at the end or past it.
+        splice_body(usize::MAX, 0, bytes)
+    }
+
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        // SAFETY: see the module's head.
+        take_buffer("get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+            .ok()
+    }
+
+    fn set_property(&self, path: &str, value: &[u8]) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("set_property", unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
+    }
+
+    fn resume_request(&self) -> Result<(), HostError> {
+        const HTTP_REQUEST: u32 = 0;
+        // SAFETY: see the module's head.
+        check("continue_stream", unsafe { proxy_continue_stream(HTTP_REQUEST) })
+    }
+
+    fn send_local_reply(
+        &self,
+        status: u16,
+        details: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<(), HostError> {
+        const NO_GRPC_STATUS: i32 = -1;
+        let HeaderMap(headers) = HeaderMap::serialize(headers);
+        // SAFETY: see the module's head.
+        check("send_local_response", unsafe {
+            proxy_send_local_response(
+                u32::from(status),
+                details.as_ptr(),
+                details.len(),
+                body.as_ptr(),
+                body.len(),
+                headers.as_ptr(),
+                headers.len(),
+                NO_GRPC_STATUS,
+            )
+        })
+    }
+
+    fn set_effective_context(&self, context: u32) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("set_effective_context", unsafe { proxy_set_effective_context(context) })
+    }
+
+    fn set_tick_period(&self, period: Duration) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("set_tick_period_milliseconds", unsafe { proxy_set_tick_period_milliseconds(period.as_millis() as u32) })
+    }
+
+    fn register_queue(&self, name: &str) -> Result<(), HostError> {
+        let mut token = 0;
+        // SAFETY: see the module's head.
+        check("register_shared_queue", unsafe {
+            proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut token)
+        })
+    }
+
+    fn notify_queue(&self, vm_id: &[u8], name: &str) -> Result<(), HostError> {
+        let mut token = 0;
+        // SAFETY: see the module's head.
+        check("resolve_shared_queue", unsafe {
+            proxy_resolve_shared_queue(vm_id.as_ptr(), vm_id.len(), name.as_ptr(), name.len(), &raw mut token)
+        })?;
+        // SAFETY: see the module's head.
+        check("enqueue_shared_queue", unsafe { proxy_enqueue_shared_queue(token, b"".as_ptr(), 0) })
+    }
+
+    fn drain_queue(&self, token: u32) -> Result<(), HostError> {
+        loop {
+            // SAFETY: see the module's head.
+            let taken = take_buffer("dequeue_shared_queue", |data, size| unsafe {
+                proxy_dequeue_shared_queue(token, data, size)
+            });
+            match taken {
+                Ok(_) => {}
+                Err(HostError { status: EMPTY, .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
-}
 
-/// Lets the current stream's request, paused before, go on once this call into the filter ends.
-pub(crate) fn continue_request() -> Result<(), HostError> {
-    const HTTP_REQUEST: u32 = 0;
-    // SAFETY: see the module's head.
-    check("continue_stream", unsafe { proxy_continue_stream(HTTP_REQUEST) })
-}
-
-/// Answers the current stream's request; `details` shows in the access log as `%RESPONSE_CODE_DETAILS%`.
-pub(crate) fn send_local_reply(
-    status: u16,
-    details: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Result<(), HostError> {
-    const NO_GRPC_STATUS: i32 = -1;
-    let headers = serialize(headers);
-    // SAFETY: see the module's head.
-    check("send_local_response", unsafe {
-        proxy_send_local_response(
-            u32::from(status),
-            details.as_ptr(),
-            details.len(),
-            body.as_ptr(),
-            body.len(),
-            headers.as_ptr(),
-            headers.len(),
-            NO_GRPC_STATUS,
-        )
-    })
-}
-
-/// A header map in the host's form; see [`pairs`].
-fn serialize(headers: &[(&str, &str)]) -> Vec<u8> {
-    let length = |text: &str| (text.len() as u32).to_le_bytes();
-    let mut bytes = (headers.len() as u32).to_le_bytes().to_vec();
-    for (name, value) in headers {
-        bytes.extend(length(name));
-        bytes.extend(length(value));
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<u32, HostError> {
+        let kind = match kind {
+            MetricKind::Counter => 0,
+            MetricKind::Gauge => 1,
+            MetricKind::Histogram => 2,
+        };
+        let mut id = 0;
+        // SAFETY: see the module's head.
+        check("define_metric", unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) })?;
+        Ok(id)
     }
-    for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-        bytes.extend(text.as_bytes());
-        bytes.push(0);
+
+    fn increment_metric(&self, id: u32, by: u32) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("increment_metric", unsafe { proxy_increment_metric(id, i64::from(by)) })
     }
-    bytes
-}
 
-/// Makes later calls act on another context: a stream's, from a root context.
-pub(crate) fn act_on(context: u32) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("set_effective_context", unsafe { proxy_set_effective_context(context) })
-}
-
-/// Sets how often the root context's tick comes.
-pub(crate) fn set_tick_period(period: Duration) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("set_tick_period_milliseconds", unsafe { proxy_set_tick_period_milliseconds(period.as_millis() as u32) })
-}
-
-/// Makes a metric of the proxy known, or finds it.
-pub(crate) fn define_metric(kind: Metric, name: &str) -> Result<u32, HostError> {
-    let mut id = 0;
-    // SAFETY: see the module's head.
-    check("define_metric", unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut id) })?;
-    Ok(id)
-}
-
-/// Adds to a counter.
-pub(crate) fn increment_metric(id: u32, by: u32) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("increment_metric", unsafe { proxy_increment_metric(id, i64::from(by)) })
-}
-
-/// Sets a gauge, or adds a value to a histogram.
-pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
-    // SAFETY: see the module's head.
-    check("record_metric", unsafe { proxy_record_metric(id, value) })
+    fn record_metric(&self, id: u32, value: u64) -> Result<(), HostError> {
+        // SAFETY: see the module's head.
+        check("record_metric", unsafe { proxy_record_metric(id, value) })
+    }
 }

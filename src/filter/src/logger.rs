@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
-use crate::host::{self, LogLevel};
+use crate::host::{self, LogLevel, Proxy};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use sigv4_core::host::Host;
 use sigv4_core::log_limit::{LogLimit, UNLIMITED};
 
 thread_local! {
@@ -38,7 +39,7 @@ impl Log for Logger {
             Some(0)
         } else {
             let kind = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
-            LIMIT.with_borrow_mut(|limit| limit.admit(kind, host::now()))
+            LIMIT.with_borrow_mut(|limit| limit.admit(kind, Proxy.now()))
         };
         match left_out {
             None => {}

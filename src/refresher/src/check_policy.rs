@@ -10,8 +10,8 @@ use clap::Args;
 use serde::Serialize;
 use sigv4_core::credentials::{Identity, Role};
 use sigv4_core::intake::IntakePolicy;
-use sigv4_core::payload::{BodyFacts, PayloadPlan};
 use sigv4_core::policy::{Algorithm, Location, PayloadMode, Policy, Route, Scheme, Unmatched};
+use sigv4_core::request::payload::{BodyInfo, PayloadPlan};
 use sigv4_core::signing::PayloadHash;
 
 use crate::policy_file::{Form, PolicyFile};
@@ -223,7 +223,7 @@ fn payload(route: &Route) -> String {
         PayloadMode::Auto => "auto",
     };
     let Some(scope) = &route.scope else { return name.to_owned() };
-    let body = BodyFacts {
+    let body = BodyInfo {
         is_empty: false,
         is_upgrade: false,
         service: &scope.service,
@@ -231,7 +231,7 @@ fn payload(route: &Route) -> String {
         client_hash: None,
         is_event_stream: false,
     };
-    match PayloadPlan::of(route.payload, body) {
+    match PayloadPlan::decide(route.payload, body) {
         Ok(PayloadPlan::Known(PayloadHash::Unsigned)) => format!("{name}: unsigned"),
         _ => format!("{name}: signed"),
     }

@@ -10,6 +10,7 @@
 //! | `compile` | what its values mean, and whether they go together |
 //! | `target`, `host`, `path_syntax` | URLs, hosts and paths as a policy writes them |
 //! | `matcher` | the route of a request |
+//! | `scope` | its credential scope |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | which headers pass |
 //! | `error` | refusals |
@@ -25,6 +26,7 @@ mod matcher;
 mod path_syntax;
 #[cfg(feature = "schema")]
 mod schema;
+mod scope;
 mod target;
 
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub use document::PolicyDocument;
 pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
 pub use host::HostPattern;
+pub use scope::ScopeError;
 pub use target::{Scheme, Target};
 
 use crate::credentials::Identity;

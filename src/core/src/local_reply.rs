@@ -1,4 +1,4 @@
-//! The answers that the filter gives in place of an upstream's: one JSON shape, one code for each reason.
+//! The answers that the filter gives instead of an upstream's: one JSON shape, one code for each reason.
 //!
 //! `PayloadTooLarge` (413) is not among them: Envoy itself answers when a body outgrows its buffer, and the stock
 //! configuration gives that answer the same shape.
@@ -7,8 +7,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::host::{Host, HostError};
 use crate::path::PathError;
-use crate::policy::CopySourceError;
+use crate::policy::{CopySourceError, ScopeError};
 use crate::signing::{AwsChunkedError, SigningError, UnsupportedStreamingForm};
 
 /// Why a request is not sent on.
@@ -33,8 +34,54 @@ pub enum Refusal {
     InvalidBody(AwsChunkedError),
     /// The request can't be signed as it was sent.
     UnsupportedRequest(UnsupportedRequest),
-    /// Signing could not be done by the proxy's own fault; the text says why.
-    SigningFailed(String),
+    /// The request could not be signed, through no fault of the client's.
+    SigningFailed(SigningFailure),
+}
+
+/// Why a request could not be signed, through no fault of the client's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SigningFailure {
+    /// The plugin has no configuration.
+    #[error("the filter has no configuration")]
+    NoConfiguration,
+    /// The proxy refused a host call.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// There is no signature for this time, or with these credentials.
+    #[error(transparent)]
+    Signing(SigningError),
+    /// Envoy's route metadata names a route that the policy does not have.
+    #[error("Envoy's route metadata names {0:?}, which is no route of the policy")]
+    UnknownRoute(String),
+    /// Istio would forward the request without TLS.
+    #[error(
+        "the proxy has no TLS for {authority:?} and would send the request in clear through {cluster}; list the host in a \
+         ServiceEntry whose DestinationRule originates TLS, or set upstreamTls: false on the route"
+    )]
+    NoTls {
+        /// The request's authority.
+        authority: String,
+        /// The cluster that Envoy has chosen.
+        cluster: String,
+    },
+    /// The body reached the proxy, and not the filter.
+    #[error(
+        "the proxy does not show the body to the filter: set allow_on_headers_stop_iteration: true in the filter's \
+         PluginConfig (Envoy 1.36 and later)"
+    )]
+    BodyWithheld,
+}
+
+impl From<SigningFailure> for Refusal {
+    fn from(failure: SigningFailure) -> Self {
+        Self::SigningFailed(failure)
+    }
+}
+
+impl From<HostError> for Refusal {
+    fn from(error: HostError) -> Self {
+        SigningFailure::from(error).into()
+    }
 }
 
 /// Why a request can't be signed as it was sent. The text says what to send, or what to set in the policy.
@@ -64,33 +111,9 @@ pub enum UnsupportedRequest {
     /// The signer's own header is there.
     #[error("x-sigv4-upstream is set by the signer; send the request without it")]
     UpstreamScheme,
-    /// The host takes SigV4A alone, and the route signs with SigV4.
-    #[error("the host {host:?} takes SigV4A signatures only; set signing.algorithm: sigv4a for route {route}")]
-    Sigv4aHost {
-        /// The host, without its port.
-        host: String,
-        /// The route's name.
-        route: String,
-    },
-    /// Service and region can't be inferred from the host.
-    #[error("service and region can't be inferred from the host {host:?}; set both for route {route}")]
-    UnknownScope {
-        /// The host, without its port.
-        host: String,
-        /// The route's name.
-        route: String,
-    },
-    /// Service and region can't be inferred from the host, and the client's signature names none.
-    #[error(
-        "neither the host {host:?} nor an authorization header names service and region; sign the request under a \
-         throw-away key with AWS4-HMAC-SHA256, or set both for route {route}"
-    )]
-    NoClientScope {
-        /// The host, without its port.
-        host: String,
-        /// The route's name.
-        route: String,
-    },
+    /// Neither policy nor request implies a scope.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
 }
 
 impl From<UnsupportedRequest> for Refusal {
@@ -99,11 +122,17 @@ impl From<UnsupportedRequest> for Refusal {
     }
 }
 
+impl From<ScopeError> for Refusal {
+    fn from(error: ScopeError) -> Self {
+        UnsupportedRequest::from(error).into()
+    }
+}
+
 impl From<SigningError> for Refusal {
     fn from(error: SigningError) -> Self {
         match error {
             SigningError::AsymmetricChunks => UnsupportedRequest::SignedChunks(error).into(),
-            SigningError::Clock | SigningError::Asymmetric => Self::SigningFailed(error.to_string()),
+            SigningError::Clock | SigningError::Asymmetric => Self::SigningFailed(SigningFailure::Signing(error)),
         }
     }
 }
@@ -175,8 +204,51 @@ impl fmt::Display for Refusal {
             ),
             Self::InvalidBody(error) => write!(f, "the body is refused: {error}"),
             Self::UnsupportedRequest(cause) => write!(f, "the request can't be signed as it was sent: {cause}"),
-            Self::SigningFailed(why) => write!(f, "the request could not be signed: {why}"),
+            Self::SigningFailed(cause) => write!(f, "the request could not be signed: {cause}"),
         }
+    }
+}
+
+/// What became of a request that a route took, or that was refused.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// It was signed and goes on.
+    Signed,
+    /// The client was redirected to a presigned URL.
+    Redirected,
+    /// The client was answered with a refusal.
+    Refused(&'a Refusal),
+}
+
+impl Outcome<'_> {
+    /// Returns the word for it in metrics and in the access log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Signed => "Signed",
+            Self::Redirected => "Redirected",
+            Self::Refused(refusal) => refusal.code(),
+        }
+    }
+}
+
+/// Answers the stream's request with a refusal. The stream must stop after that.
+pub(crate) fn send(host: &impl Host, refusal: &Refusal, route: Option<&str>) {
+    log::debug!("refused with {}: {refusal}", refusal.code());
+    let body = refusal.body(route);
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(refusal.retry_after().map(|seconds| ("retry-after", seconds)));
+    if let Err(error) = host.send_local_reply(refusal.status(), refusal.code(), &headers, &body) {
+        // The stream stays stopped and ends with the client's or the route's timeout; it is never sent on.
+        log::error!("{error}");
+    }
+}
+
+/// Sends the client to a URL, with the same method and body (307). The stream must stop after that.
+pub(crate) fn redirect(host: &impl Host, url: &str) {
+    // A presigned URL is a key for as long as it is valid.
+    let headers = [("location", url), ("cache-control", "no-store")];
+    if let Err(error) = host.send_local_reply(307, "Presigned", &headers, b"") {
+        log::error!("{error}");
     }
 }
 

@@ -5,11 +5,13 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::host::{self, HostError, Metric};
-use sigv4_core::policy::Route;
+use crate::host::{Host, HostError, MetricKind};
+use crate::local_reply::Outcome;
+use crate::policy::Route;
 
 /// The metrics that this worker has used so far.
-pub(crate) struct Metrics {
+pub(crate) struct Metrics<H: Host> {
+    host: H,
     known: RefCell<Known>,
 }
 
@@ -33,18 +35,18 @@ struct OutcomeMetrics {
     held: Option<u32>,
 }
 
-impl Metrics {
+impl<H: Host> Metrics<H> {
     /// Metrics of a policy with so many routes.
-    pub(crate) fn new(routes: usize) -> Self {
+    pub(crate) fn new(host: H, routes: usize) -> Self {
         let by_route = (0..=routes).map(|_| Vec::new()).collect();
-        Self { known: RefCell::new(Known { by_route, unpublished: Vec::new() }) }
+        Self { host, known: RefCell::new(Known { by_route, unpublished: Vec::new() }) }
     }
 
     /// Counts a request by its route, if one took it, and by what became of it. The proxy learns of it when that is
     /// [published](Self::publish).
-    pub(crate) fn count(&self, route: Option<&Route>, outcome: &'static str) {
+    pub(crate) fn count(&self, route: Option<&Route>, outcome: Outcome<'_>) {
         let Known { by_route, unpublished } = &mut *self.known.borrow_mut();
-        log_failure(place(by_route, route, outcome).map(|place| {
+        log_failure(self.place(by_route, route, outcome).map(|place| {
             let metrics = &mut by_route[place.0][place.1];
             if metrics.unpublished == 0 {
                 unpublished.push(place);
@@ -58,82 +60,83 @@ impl Metrics {
         let Known { by_route, unpublished } = &mut *self.known.borrow_mut();
         for (route, outcome) in unpublished.drain(..) {
             let metrics = &mut by_route[route][outcome];
-            log_failure(host::increment_metric(metrics.requests, std::mem::take(&mut metrics.unpublished)));
+            log_failure(self.host.increment_metric(metrics.requests, std::mem::take(&mut metrics.unpublished)));
         }
     }
 
     /// Says how long the filter took at the headers of a request.
-    pub(crate) fn took(&self, route: Option<&Route>, outcome: &'static str, time: Duration) {
+    pub(crate) fn took(&self, route: Option<&Route>, outcome: Outcome<'_>, time: Duration) {
         let id = self.histogram(route, outcome, "signing_microseconds", |metrics| &mut metrics.signing);
-        log_failure(id.and_then(|id| host::record_metric(id, time.as_micros() as u64)));
+        log_failure(id.and_then(|id| self.host.record_metric(id, time.as_micros() as u64)));
     }
 
     /// Says how long a request was held, for its body or for credentials.
-    pub(crate) fn held(&self, route: Option<&Route>, outcome: &'static str, time: Duration) {
+    pub(crate) fn held(&self, route: Option<&Route>, outcome: Outcome<'_>, time: Duration) {
         let id = self.histogram(route, outcome, "held_milliseconds", |metrics| &mut metrics.held);
-        log_failure(id.and_then(|id| host::record_metric(id, time.as_millis() as u64)));
+        log_failure(id.and_then(|id| self.host.record_metric(id, time.as_millis() as u64)));
     }
 
     fn histogram(
         &self,
         route: Option<&Route>,
-        outcome: &'static str,
+        outcome: Outcome<'_>,
         name: &str,
         choose: impl Fn(&mut OutcomeMetrics) -> &mut Option<u32>,
     ) -> Result<u32, HostError> {
         let Known { by_route, .. } = &mut *self.known.borrow_mut();
-        let (at, which) = place(by_route, route, outcome)?;
+        let (at, which) = self.place(by_route, route, outcome)?;
         let id = choose(&mut by_route[at][which]);
         match *id {
             Some(id) => Ok(id),
-            None => Ok(*id.insert(define(Metric::Histogram, name, route, outcome)?)),
+            None => Ok(*id.insert(self.define(MetricKind::Histogram, name, route, outcome.code())?)),
         }
     }
 
     /// Shows how much longer an identity's credentials hold.
     pub(crate) fn remaining_life(&self, identity: &str, remaining: Duration) {
-        let gauge =
-            host::define_metric(Metric::Gauge, &format!("sigv4.credentials_remaining_seconds;identity={identity}"));
-        log_failure(gauge.and_then(|id| host::record_metric(id, remaining.as_secs())));
+        let gauge = self
+            .host
+            .define_metric(MetricKind::Gauge, &format!("sigv4.credentials_remaining_seconds;identity={identity}"));
+        log_failure(gauge.and_then(|id| self.host.record_metric(id, remaining.as_secs())));
     }
 
     /// Shows by how many seconds a host's clock and the proxy's differ. `host` is one that the policy names.
     pub(crate) fn clock_skew(&self, host: &str, seconds: u64) {
-        let gauge = host::define_metric(Metric::Gauge, &format!("sigv4.clock_skew_seconds;host={host}"));
-        log_failure(gauge.and_then(|id| host::record_metric(id, seconds)));
+        let gauge = self.host.define_metric(MetricKind::Gauge, &format!("sigv4.clock_skew_seconds;host={host}"));
+        log_failure(gauge.and_then(|id| self.host.record_metric(id, seconds)));
+    }
+    /// Returns where the metrics of a route and outcome are; their counter is defined with the first look.
+    fn place(
+        &self,
+        by_route: &mut [Vec<OutcomeMetrics>],
+        route: Option<&Route>,
+        outcome: Outcome<'_>,
+    ) -> Result<Place, HostError> {
+        let last = by_route.len() - 1;
+        let at = route.map_or(last, |route| route.index.min(last));
+        let (of_route, outcome) = (&mut by_route[at], outcome.code());
+        let which = match of_route.iter().position(|metrics| metrics.outcome == outcome) {
+            Some(which) => which,
+            None => {
+                let requests = self.define(MetricKind::Counter, "requests", route, outcome)?;
+                of_route.push(OutcomeMetrics { outcome, requests, unpublished: 0, signing: None, held: None });
+                of_route.len() - 1
+            }
+        };
+        Ok((at, which))
+    }
+
+    fn define(&self, kind: MetricKind, name: &str, route: Option<&Route>, outcome: &str) -> Result<u32, HostError> {
+        let label = route.map_or("none", |route| route.name.as_str());
+        self.host.define_metric(kind, &format!("sigv4.{name};route={label};outcome={outcome}"))
     }
 }
 
-impl Drop for Metrics {
+impl<H: Host> Drop for Metrics<H> {
     /// With a policy that is replaced, the last that it counted must not go.
     fn drop(&mut self) {
         self.publish();
     }
-}
-
-/// Where the metrics of a route and outcome are; their counter is made with the first look.
-fn place(
-    by_route: &mut [Vec<OutcomeMetrics>],
-    route: Option<&Route>,
-    outcome: &'static str,
-) -> Result<Place, HostError> {
-    let last = by_route.len() - 1;
-    let at = route.map_or(last, |route| route.index.min(last));
-    let of_route = &mut by_route[at];
-    let which = match of_route.iter().position(|metrics| metrics.outcome == outcome) {
-        Some(which) => which,
-        None => {
-            let requests = define(Metric::Counter, "requests", route, outcome)?;
-            of_route.push(OutcomeMetrics { outcome, requests, unpublished: 0, signing: None, held: None });
-            of_route.len() - 1
-        }
-    };
-    Ok((at, which))
-}
-
-fn define(kind: Metric, name: &str, route: Option<&Route>, outcome: &str) -> Result<u32, HostError> {
-    let label = route.map_or("none", |route| route.name.as_str());
-    host::define_metric(kind, &format!("sigv4.{name};route={label};outcome={outcome}"))
 }
 
 /// A request does not fail because it could not be counted.

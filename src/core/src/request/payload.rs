@@ -5,7 +5,7 @@ use crate::signing::{self, AwsChunkedForm, PayloadHash, UnsupportedStreamingForm
 
 /// What a request tells of its body at its headers.
 #[derive(Debug, Clone, Copy)]
-pub struct BodyFacts<'a> {
+pub struct BodyInfo<'a> {
     /// No body follows.
     pub is_empty: bool,
     /// The connection changes to another protocol (WebSocket); what follows is no body of the request.
@@ -45,7 +45,7 @@ impl PayloadPlan {
     /// # Errors
     /// Where the body has signatures in it that can't be replaced. The service would refuse them, or take the body for
     /// another than it is; and a stream of events may stay open for hours, too long to be held until it is whole.
-    pub fn of(mode: PayloadMode, body: BodyFacts<'_>) -> Result<Self, UnsupportedStreamingForm> {
+    pub fn decide(mode: PayloadMode, body: BodyInfo<'_>) -> Result<Self, UnsupportedStreamingForm> {
         let is_s3 = signing::is_s3(body.service);
         let form = body.client_hash.map(AwsChunkedForm::from_client_header).transpose()?.flatten();
         match form {
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    const WITH_BODY: BodyFacts<'_> = BodyFacts {
+    const WITH_BODY: BodyInfo<'_> = BodyInfo {
         is_empty: false,
         is_upgrade: false,
         service: "execute-api",
@@ -89,26 +89,26 @@ mod tests {
         is_event_stream: false,
     };
 
-    const S3: BodyFacts<'_> = BodyFacts { service: "s3", ..WITH_BODY };
+    const S3: BodyInfo<'_> = BodyInfo { service: "s3", ..WITH_BODY };
 
     #[test]
     fn a_request_without_a_body_is_signed_at_once() {
         for mode in [Auto, Signed, Unsigned, Client] {
-            let plan = PayloadPlan::of(mode, BodyFacts { is_empty: true, ..WITH_BODY });
+            let plan = PayloadPlan::decide(mode, BodyInfo { is_empty: true, ..WITH_BODY });
             assert_eq!(plan, Ok(PayloadPlan::Known(PayloadHash::Empty)));
         }
     }
 
     #[test]
     fn an_upgrade_has_no_body_to_wait_for() {
-        let plan = PayloadPlan::of(Signed, BodyFacts { is_upgrade: true, ..WITH_BODY });
+        let plan = PayloadPlan::decide(Signed, BodyInfo { is_upgrade: true, ..WITH_BODY });
         assert_eq!(plan, Ok(PayloadPlan::Known(PayloadHash::Empty)));
     }
 
     #[test]
     fn a_body_is_hashed_but_where_it_may_stream() {
-        let plain_s3 = BodyFacts { over_tls: false, ..S3 };
-        let lattice = BodyFacts { service: "vpc-lattice-svcs", ..WITH_BODY };
+        let plain_s3 = BodyInfo { over_tls: false, ..S3 };
+        let lattice = BodyInfo { service: "vpc-lattice-svcs", ..WITH_BODY };
         for (mode, body, plan) in [
             (Auto, WITH_BODY, PayloadPlan::HashBody),
             (Auto, S3, PayloadPlan::Known(PayloadHash::Unsigned)),
@@ -119,65 +119,69 @@ mod tests {
             (Client, WITH_BODY, PayloadPlan::HashBody),
             (Client, S3, PayloadPlan::Known(PayloadHash::Unsigned)),
         ] {
-            assert_eq!(PayloadPlan::of(mode, body), Ok(plan), "{mode:?} {body:?}");
+            assert_eq!(PayloadPlan::decide(mode, body), Ok(plan), "{mode:?} {body:?}");
         }
     }
 
     #[test]
     fn the_clients_hash_is_taken_where_the_route_says_so_and_it_is_one() {
         let digest = [b'a'; 64];
-        let with = |client_hash| BodyFacts { client_hash: Some(client_hash), ..WITH_BODY };
-        assert_eq!(PayloadPlan::of(Client, with(&digest)), Ok(PayloadPlan::Known(PayloadHash::Sha256(digest))));
-        assert_eq!(PayloadPlan::of(Client, with(b"no hash")), Ok(PayloadPlan::HashBody));
-        assert_eq!(PayloadPlan::of(Auto, with(&digest)), Ok(PayloadPlan::HashBody));
+        let with = |client_hash| BodyInfo { client_hash: Some(client_hash), ..WITH_BODY };
+        assert_eq!(PayloadPlan::decide(Client, with(&digest)), Ok(PayloadPlan::Known(PayloadHash::Sha256(digest))));
+        assert_eq!(PayloadPlan::decide(Client, with(b"no hash")), Ok(PayloadPlan::HashBody));
+        assert_eq!(PayloadPlan::decide(Auto, with(&digest)), Ok(PayloadPlan::HashBody));
     }
 
     #[test]
     fn a_chunked_upload_to_s3_streams_in_every_mode() {
-        let chunked = BodyFacts { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), ..S3 };
+        let chunked = BodyInfo { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), ..S3 };
         for mode in [Auto, Signed, Unsigned, Client] {
             assert_eq!(
-                PayloadPlan::of(mode, chunked),
+                PayloadPlan::decide(mode, chunked),
                 Ok(PayloadPlan::Known(PayloadHash::AwsChunked(AwsChunkedForm::Signed)))
             );
         }
-        let unknown = BodyFacts { client_hash: Some(b"STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"), ..S3 };
-        assert_eq!(PayloadPlan::of(Auto, unknown), Err(UnsupportedStreamingForm::Unknown));
+        let unknown = BodyInfo { client_hash: Some(b"STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"), ..S3 };
+        assert_eq!(PayloadPlan::decide(Auto, unknown), Err(UnsupportedStreamingForm::Unknown));
     }
 
     #[test]
     fn signatures_in_a_body_that_can_not_be_replaced_are_refused_in_every_mode() {
-        let lattice = BodyFacts { service: "vpc-lattice-svcs", ..WITH_BODY };
+        let lattice = BodyInfo { service: "vpc-lattice-svcs", ..WITH_BODY };
         for mode in [Auto, Signed, Unsigned, Client] {
-            for body in [WITH_BODY, lattice, BodyFacts { is_empty: true, ..WITH_BODY }] {
+            for body in [WITH_BODY, lattice, BodyInfo { is_empty: true, ..WITH_BODY }] {
                 for (value, error) in [
                     (&b"STREAMING-AWS4-HMAC-SHA256-EVENTS"[..], UnsupportedStreamingForm::Events),
                     (b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD", UnsupportedStreamingForm::NotS3),
                     (b" streaming-unsigned-payload-trailer\t", UnsupportedStreamingForm::NotS3),
                     (b"STREAMING-OF-TOMORROW", UnsupportedStreamingForm::Unknown),
                 ] {
-                    let body = BodyFacts { client_hash: Some(value), ..body };
-                    assert_eq!(PayloadPlan::of(mode, body), Err(error), "{mode:?} {body:?}");
+                    let body = BodyInfo { client_hash: Some(value), ..body };
+                    assert_eq!(PayloadPlan::decide(mode, body), Err(error), "{mode:?} {body:?}");
                 }
             }
             for body in [WITH_BODY, lattice] {
-                let events = BodyFacts { is_event_stream: true, ..body };
-                assert_eq!(PayloadPlan::of(mode, events), Err(UnsupportedStreamingForm::Events), "{mode:?} {body:?}");
+                let events = BodyInfo { is_event_stream: true, ..body };
+                assert_eq!(
+                    PayloadPlan::decide(mode, events),
+                    Err(UnsupportedStreamingForm::Events),
+                    "{mode:?} {body:?}"
+                );
             }
-            let to_s3 = BodyFacts { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-EVENTS"), ..S3 };
-            assert_eq!(PayloadPlan::of(mode, to_s3), Err(UnsupportedStreamingForm::Events));
+            let to_s3 = BodyInfo { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-EVENTS"), ..S3 };
+            assert_eq!(PayloadPlan::decide(mode, to_s3), Err(UnsupportedStreamingForm::Events));
         }
     }
 
     #[test]
     fn an_event_stream_without_events_of_the_client_is_signed() {
-        let events = BodyFacts { is_event_stream: true, ..WITH_BODY };
+        let events = BodyInfo { is_event_stream: true, ..WITH_BODY };
         for (body, plan) in [
-            (BodyFacts { is_empty: true, ..events }, PayloadPlan::Known(PayloadHash::Empty)),
-            (BodyFacts { is_upgrade: true, ..events }, PayloadPlan::Known(PayloadHash::Empty)),
-            (BodyFacts { service: "s3", ..events }, PayloadPlan::Known(PayloadHash::Unsigned)),
+            (BodyInfo { is_empty: true, ..events }, PayloadPlan::Known(PayloadHash::Empty)),
+            (BodyInfo { is_upgrade: true, ..events }, PayloadPlan::Known(PayloadHash::Empty)),
+            (BodyInfo { service: "s3", ..events }, PayloadPlan::Known(PayloadHash::Unsigned)),
         ] {
-            assert_eq!(PayloadPlan::of(Auto, body), Ok(plan), "{body:?}");
+            assert_eq!(PayloadPlan::decide(Auto, body), Ok(plan), "{body:?}");
         }
     }
 

@@ -1,0 +1,74 @@
+//! What Envoy has verified of a client. Nothing that a client sends is looked at.
+//!
+//! A token is verified by Envoy's `jwt_authn` filter, which leaves its payload in the stream's dynamic metadata: a map with a
+//! member for each `payload_in_metadata` and `header_in_metadata`, which are there once a token is verified. With
+//! `failed_status_in_metadata` there is also one for a token that was *refused*, of the form `{code, message}`, and a rule
+//! such as `allow_missing_or_failed` lets that request go on. So it is not enough that there is something.
+//!
+//! Source: Envoy's `jwt_authn/v3/config.proto`.
+
+use crate::header_map::HeaderMap;
+use crate::host::Host;
+
+/// Returns whether Envoy has authenticated the request: by a client certificate or a token.
+pub(crate) fn is_authenticated(host: &impl Host) -> bool {
+    has_client_certificate(host)
+        || host
+            .property("metadata\0filter_metadata\0envoy.filters.http.jwt_authn")
+            .is_some_and(|metadata| has_verified_token(&metadata))
+}
+
+/// Returns whether the connection has a client certificate. Envoy verifies each that it asks for, unless its validation
+/// context says `trust_chain_verification: ACCEPT_UNTRUSTED`: no property says whether it did.
+pub(crate) fn has_client_certificate(host: &impl Host) -> bool {
+    host.property("connection\0mtls").is_some_and(|mtls| mtls == [1])
+}
+
+/// Returns whether the client came over a Unix socket. Its address is the socket's path; an IP peer's can't begin like one.
+pub(crate) fn is_over_unix_socket(host: &impl Host) -> bool {
+    host.property("source\0address").is_some_and(|address| matches!(address.first(), Some(b'/' | b'@')))
+}
+
+/// Returns whether the metadata holds what only a verified token leaves. `metadata` is the property as the proxy hands it
+/// over, a map of maps; what can't be read authenticates nobody.
+pub fn has_verified_token(metadata: &[u8]) -> bool {
+    // A payload that has just the members of a failure's status is not believed.
+    HeaderMap(metadata)
+        .iter()
+        .any(|(_, payload)| HeaderMap(payload).iter().any(|(claim, _)| !matches!(claim, b"code" | b"message")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serialize(map: &[(&str, &[u8])]) -> Vec<u8> {
+        HeaderMap::serialize(map).0
+    }
+
+    fn metadata(member: &str, claims: &[(&str, &[u8])]) -> Vec<u8> {
+        serialize(&[(member, &serialize(claims))])
+    }
+
+    #[test]
+    fn a_payload_authenticates() {
+        assert!(has_verified_token(&metadata("jwt", &[("iss", b"https://issuer"), ("sub", b"a")])));
+        assert!(has_verified_token(&metadata("jwt", &[("code", b"1"), ("sub", b"a")])));
+        let (failed, payload) = (serialize(&[("code", b"2"), ("message", b"expired")]), serialize(&[("sub", b"a")]));
+        assert!(has_verified_token(&serialize(&[("failed", &failed), ("jwt", &payload)])));
+    }
+
+    #[test]
+    fn the_status_of_a_refused_token_does_not() {
+        assert!(!has_verified_token(&metadata("failed", &[("code", b"2"), ("message", b"Jwt is expired")])));
+        assert!(!has_verified_token(&metadata("failed", &[("message", b"Jwt is expired")])));
+    }
+
+    #[test]
+    fn nothing_or_something_else_does_not() {
+        let text = serialize(&[("jwt", b"text")]);
+        for metadata in [&b""[..], b"\x01", b"\xff\xff\xff\xff", b"{}", &text, &metadata("jwt", &[])] {
+            assert!(!has_verified_token(metadata), "{metadata:?}");
+        }
+    }
+}

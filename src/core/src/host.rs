@@ -1,0 +1,188 @@
+//! The calls that the filter makes to its proxy. `sigv4-filter` makes them over proxy-wasm.
+
+use std::time::{Duration, SystemTime};
+
+use crate::credentials::SharedData;
+use crate::header_map::HeaderMap;
+
+#[cfg(test)]
+pub(crate) mod mock;
+
+/// A host call that the proxy refused, with its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the proxy refused {call} with status {status}")]
+pub struct HostError {
+    /// The call, without its prefix `proxy_`.
+    pub call: &'static str,
+    /// The status, as the ABI numbers it.
+    pub status: u32,
+}
+
+/// A header map of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapKind {
+    /// The request's headers.
+    Request,
+    /// The response's headers.
+    Response,
+}
+
+/// A kind of metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// A counter.
+    Counter,
+    /// A gauge.
+    Gauge,
+    /// A histogram.
+    Histogram,
+}
+
+/// What the proxy does with a request or response after a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It continues.
+    Continue,
+    /// It stops. Its body is buffered, and shown to the filter as it arrives; one that outgrows the buffer gets 413.
+    Stop,
+    /// It stops from its headers on. Its body is not shown, and the proxy reads no more of it than fits its buffer.
+    StopUnread,
+}
+
+/// The proxy, as it serves one callback of a stream or of the plugin. Headers, body and properties are those of the stream
+/// whose callback it is, or of the [effective context](Host::set_effective_context).
+///
+/// No call panics, and each says whether it failed: a panic ends the virtual machine.
+pub trait Host: SharedData + Clone {
+    /// Returns the proxy's wall-clock time, or the epoch if it has none, at which nothing can be validly signed.
+    fn now(&self) -> SystemTime;
+
+    /// Returns the plugin's configuration.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn configuration(&self) -> Result<Vec<u8>, HostError>;
+
+    /// Returns all headers.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn headers(&self, map: MapKind) -> Result<HeaderMap, HostError>;
+
+    /// Returns a header's value; empty if there is none.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn header(&self, map: MapKind, name: &str) -> Result<Vec<u8>, HostError>;
+
+    /// Adds a header. Cheaper than [`Host::replace_header`], for a name that is not there.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn add_header(&self, map: MapKind, name: &str, value: &[u8]) -> Result<(), HostError>;
+
+    /// Sets a header instead of all of that name.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn replace_header(&self, map: MapKind, name: &str, value: &[u8]) -> Result<(), HostError>;
+
+    /// Removes all headers of a name.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn remove_header(&self, map: MapKind, name: &[u8]) -> Result<(), HostError>;
+
+    /// Returns bytes of the request's body from the proxy's buffer; empty if it has none there.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn body(&self, start: usize, size: usize) -> Result<Vec<u8>, HostError>;
+
+    /// Removes bytes from the beginning of the request's body in the proxy's buffer.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn drain_body(&self, size: usize) -> Result<(), HostError>;
+
+    /// Appends bytes to the request's body in the proxy's buffer.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn append_to_body(&self, bytes: &[u8]) -> Result<(), HostError>;
+
+    /// Returns a property; the parts of its path are divided by NUL. `None` if there is no such property.
+    fn property(&self, path: &str) -> Option<Vec<u8>>;
+
+    /// Sets a property in the stream's filter state, under `wasm.` and its path.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn set_property(&self, path: &str, value: &[u8]) -> Result<(), HostError>;
+
+    /// Resumes the stream's request after this callback.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn resume_request(&self) -> Result<(), HostError>;
+
+    /// Answers the stream's request; `details` is `%RESPONSE_CODE_DETAILS%` in the access log.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn send_local_reply(
+        &self,
+        status: u16,
+        details: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<(), HostError>;
+
+    /// Makes later calls act on another context: a stream's, from the plugin's.
+    ///
+    /// # Errors
+    /// If there is no such context.
+    fn set_effective_context(&self, context: u32) -> Result<(), HostError>;
+
+    /// Sets how often the plugin's tick comes.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn set_tick_period(&self, period: Duration) -> Result<(), HostError>;
+
+    /// Has messages of a queue notify this plugin.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn register_queue(&self, name: &str) -> Result<(), HostError>;
+
+    /// Puts an empty message into a queue of a `vm_id`; its plugin is notified on its own thread.
+    ///
+    /// # Errors
+    /// If there is no such queue.
+    fn notify_queue(&self, vm_id: &[u8], name: &str) -> Result<(), HostError>;
+
+    /// Takes all messages from a queue.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn drain_queue(&self, token: u32) -> Result<(), HostError>;
+
+    /// Returns the id of a metric, which is defined if it is new.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<u32, HostError>;
+
+    /// Adds to a counter.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn increment_metric(&self, id: u32, by: u32) -> Result<(), HostError>;
+
+    /// Sets a gauge, or adds a value to a histogram.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call.
+    fn record_metric(&self, id: u32, value: u64) -> Result<(), HostError>;
+}

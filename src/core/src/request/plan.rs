@@ -1,0 +1,89 @@
+//! What is decided of a request before it is signed: its scope, and its authority and URI at the upstream.
+
+use std::time::SystemTime;
+
+use crate::path;
+use crate::policy::{self, Route};
+use crate::signing::{
+    Algorithm, PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm,
+    UriStyle, WireUri,
+};
+use crate::worker::SigningBuffers;
+
+use super::head::RequestHead;
+use super::payload::{BodyInfo, PayloadPlan};
+use crate::local_reply::Refusal;
+
+/// How a request is signed, and where it goes.
+pub(super) struct Plan<'a> {
+    pub(super) route: &'a Route,
+    pub(super) scope: Scope<&'a str>,
+    /// The authority that the upstream sees.
+    pub(super) authority: &'a [u8],
+    /// The path and query that the upstream sees.
+    pub(super) uri: &'a WireUri,
+}
+
+impl<'a> Plan<'a> {
+    /// Makes the plan of a request that a route takes.
+    ///
+    /// # Errors
+    /// If neither policy nor request implies a scope.
+    #[inline]
+    pub(super) fn new(
+        route: &'a Route,
+        head: &RequestHead<'a>,
+        buffers: &'a mut SigningBuffers,
+    ) -> Result<Self, Refusal> {
+        let SigningBuffers { host, path, uri } = buffers;
+        let scope = route.request_scope(head.host(), head.authorization, host)?;
+        let (authority, path) = match &route.target {
+            Some(target) => {
+                let prefix = route.prefix_in(head.path.path()).unwrap_or_default();
+                path::join(target.path.as_bytes(), prefix, &head.path, path);
+                (target.authority.as_bytes(), path.as_slice())
+            }
+            None => (head.authority, head.path.path()),
+        };
+        uri.set(UriStyle::of(scope.service, authority), path, head.path.query());
+        Ok(Self { route, scope, authority, uri })
+    }
+
+    /// Decides when the payload hash is known; `ends` is whether no body follows.
+    ///
+    /// # Errors
+    /// If the body has signatures in it that can't be replaced.
+    pub(super) fn payload(&self, head: &RequestHead<'_>, ends: bool) -> Result<PayloadPlan, UnsupportedStreamingForm> {
+        PayloadPlan::decide(
+            self.route.payload,
+            BodyInfo {
+                is_empty: ends,
+                is_upgrade: head.is_upgrade,
+                service: self.scope.service,
+                over_tls: self.route.upstream_tls,
+                client_hash: head.content_sha256,
+                is_event_stream: head.is_event_stream,
+            },
+        )
+    }
+
+    /// Returns the request as it is signed.
+    pub(super) fn request(&self, head: &RequestHead<'a>, payload: PayloadHash) -> UnsignedRequest<'a> {
+        UnsignedRequest {
+            method: head.method,
+            authority: self.authority,
+            uri: self.uri,
+            payload,
+            signed_headers: &self.route.signed_headers,
+        }
+    }
+
+    /// Returns the context of the signature.
+    pub(super) fn context(&self, credentials: &'a SigningCredentials, at: SystemTime) -> SigningContext<'a> {
+        let algorithm = match &self.route.algorithm {
+            policy::Algorithm::SigV4 => Algorithm::SigV4,
+            policy::Algorithm::SigV4a { region_set } => Algorithm::SigV4a { region_set },
+        };
+        SigningContext { credentials, scope: self.scope, algorithm, at }
+    }
+}

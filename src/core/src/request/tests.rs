@@ -1,0 +1,7 @@
+//! Requests through the whole signer, on a proxy that the test plays.
+
+mod failing_host;
+mod held;
+mod proxy;
+mod resigned;
+mod signed;

@@ -1,0 +1,82 @@
+//! A worker's copy of the credentials, so that a request costs no look at the shared data.
+
+use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use crate::credentials::{CredentialStore, Identity, SharedData};
+use crate::policy::{Policy, Route};
+use crate::signing::SigningCredentials;
+
+/// Credentials by the place of their identity in the policy.
+pub(crate) struct CredentialCache {
+    /// The place of each identity's id.
+    places: HashMap<String, usize>,
+    entries: RefCell<Entries>,
+}
+
+struct Entries {
+    generation: u64,
+    by_place: Vec<Option<SigningCredentials>>,
+}
+
+impl CredentialCache {
+    /// Makes a cache without credentials.
+    pub(crate) fn new(identities: &[Identity]) -> Self {
+        let places = identities.iter().map(|identity| identity.id().to_owned()).zip(0..).collect();
+        let by_place = identities.iter().map(|_| None).collect();
+        // No generation of the store has this number, so the first reload reads what is there already.
+        Self { places, entries: RefCell::new(Entries { generation: u64::MAX, by_place }) }
+    }
+
+    /// Reads what has changed in the shared data since the last reload. Returns whether anything has.
+    pub(crate) fn reload(&self, store: &CredentialStore<impl SharedData>, policy: &Policy) -> bool {
+        let generation = store.generation();
+        let mut entries = self.entries.borrow_mut();
+        if generation == entries.generation {
+            return false;
+        }
+        match store.changes(entries.generation, generation) {
+            Some(ids) => {
+                for place in ids.iter().filter_map(|id| self.places.get(id)) {
+                    entries.reload(store, policy, *place);
+                }
+            }
+            None => {
+                for place in 0..policy.identities().len() {
+                    entries.reload(store, policy, place);
+                }
+            }
+        }
+        entries.generation = generation;
+        true
+    }
+
+    /// Returns the credentials of a route's identity, if they are valid at `now`.
+    pub(crate) fn valid(&self, route: &Route, now: SystemTime) -> Option<Ref<'_, SigningCredentials>> {
+        Ref::filter_map(self.entries.borrow(), |entries| {
+            let cached = entries.by_place.get(route.identity)?.as_ref();
+            cached.filter(|cached| cached.credentials().hold_at(now))
+        })
+        .ok()
+    }
+
+    /// Returns how long the credentials of each identity are still valid: nothing if there are none, `None` if they never
+    /// expire.
+    pub(crate) fn remaining(&self, now: SystemTime) -> Vec<Option<Duration>> {
+        let remaining = |cached: &SigningCredentials| cached.credentials().remaining(now);
+        let entries = self.entries.borrow();
+        entries.by_place.iter().map(|cached| cached.as_ref().map_or(Some(Duration::ZERO), remaining)).collect()
+    }
+}
+
+impl Entries {
+    fn reload(&mut self, store: &CredentialStore<impl SharedData>, policy: &Policy, place: usize) {
+        let Some((cached, identity)) = self.by_place.get_mut(place).zip(policy.identities().get(place)) else { return };
+        let stored = store.get(identity.id());
+        // Unchanged credentials keep their derived keys.
+        if cached.as_ref().map(SigningCredentials::credentials) != stored.as_ref() {
+            *cached = stored.map(SigningCredentials::from);
+        }
+    }
+}

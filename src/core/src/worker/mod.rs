@@ -1,0 +1,219 @@
+//! What all requests of one worker share under one policy.
+
+mod clock;
+mod credentials;
+mod metrics;
+mod sampling;
+
+use std::cell::{Cell, Ref, RefCell};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+
+use crate::clock_skew::{ClockSkew, SkewGauges};
+use crate::credentials::{CredentialStore, SetError, Watch};
+use crate::host::{Host, HostError};
+use crate::local_reply::{self, Outcome, Refusal};
+use crate::policy::{Policy, Route};
+use crate::signing::{Signer, SigningCredentials, WireUri, lower_hex};
+use crate::wakeup;
+
+use clock::Clock;
+use credentials::CredentialCache;
+use metrics::Metrics;
+use sampling::Sampling;
+
+/// How often leases are renewed, and the generation of the shared data compared should a notification have been lost.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+
+/// How often while requests wait for credentials, so that none waits noticeably longer than its policy says.
+pub(crate) const FAST_TICK: Duration = Duration::from_millis(20);
+
+/// Reported as the remaining life of credentials that never expire: larger than any alert threshold.
+const NEVER_EXPIRES: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The policy, the credentials for it, and what signing keeps from request to request.
+pub struct Worker<H: Host> {
+    pub(crate) host: H,
+    pub(crate) policy: Policy,
+    /// Names the policy among those of other plugins; equal on all workers.
+    policy_id: String,
+    store: CredentialStore<H>,
+    credentials: CredentialCache,
+    pub(crate) signer: RefCell<Signer>,
+    pub(crate) buffers: RefCell<SigningBuffers>,
+    clock_skew: RefCell<ClockSkew>,
+    skew_gauges: RefCell<SkewGauges>,
+    /// Where the worker is notified of new credentials.
+    slot: Cell<Option<usize>>,
+    watch: Cell<Watch>,
+    /// When that was last done which is due once a second, however often the clock ticks.
+    last_housekeeping: Cell<SystemTime>,
+    pub(crate) clock: Clock,
+    pub(crate) sampling: Sampling,
+    pub(crate) metrics: Metrics<H>,
+}
+
+/// Buffers that one request after another uses.
+#[derive(Default)]
+pub(crate) struct SigningBuffers {
+    pub(crate) host: String,
+    pub(crate) path: Vec<u8>,
+    pub(crate) uri: WireUri,
+}
+
+impl<H: Host> Worker<H> {
+    /// Starts to sign under a policy; `document` is the text it was read from.
+    pub(crate) fn start(host: H, policy: Policy, document: &[u8]) -> Result<Self, HostError> {
+        // Another version of the filter may read other identities out of the same text.
+        let mut digest = Sha256::new_with_prefix(document);
+        policy.identities().iter().for_each(|identity| digest.update(identity.id()));
+        let policy_id = lower_hex(digest.finalize().get(..8).unwrap_or_default());
+        host.set_tick_period(TICK)?;
+        let worker = Self {
+            policy_id,
+            store: CredentialStore(host.clone()),
+            credentials: CredentialCache::new(policy.identities()),
+            signer: RefCell::default(),
+            buffers: RefCell::default(),
+            clock_skew: RefCell::default(),
+            skew_gauges: RefCell::new(SkewGauges::new(&policy)),
+            slot: Cell::new(None),
+            watch: Cell::new(Watch::new(host.now())),
+            last_housekeeping: Cell::new(SystemTime::UNIX_EPOCH),
+            clock: Clock::default(),
+            sampling: Sampling::default(),
+            metrics: Metrics::new(host.clone(), policy.routes().len()),
+            policy,
+            host,
+        };
+        worker.read_clock();
+        worker.reload();
+        worker.on_tick();
+        worker.metrics.publish();
+        Ok(worker)
+    }
+
+    /// Reads the proxy's clock.
+    pub(crate) fn read_clock(&self) -> SystemTime {
+        self.clock.read(&self.host)
+    }
+
+    /// Reads credentials that have changed in the shared data. Returns whether any have.
+    pub(crate) fn reload(&self) -> bool {
+        self.credentials.reload(&self.store, &self.policy)
+    }
+
+    /// Does what is due once a second. Returns whether it was.
+    pub(crate) fn on_tick(&self) -> bool {
+        let now = self.clock.now();
+        if now.duration_since(self.last_housekeeping.get()).is_ok_and(|passed| passed < TICK - FAST_TICK) {
+            return false;
+        }
+        self.last_housekeeping.set(now);
+        if let Err(error) = self.renew_leases(now) {
+            log::error!("{error}; will be tried again");
+        }
+        self.exchange_clock_skew(now);
+        for (remaining, identity) in self.credentials.remaining(now).into_iter().zip(self.policy.identities()) {
+            self.metrics.remaining_life(identity.id(), remaining.unwrap_or(NEVER_EXPIRES));
+        }
+        self.sampling.reset();
+        true
+    }
+
+    /// Takes the messages by which another worker says that credentials changed.
+    pub(crate) fn on_wakeup(&self, queue: u32) {
+        if let Err(error) = self.host.drain_queue(queue) {
+            log::error!("{error}");
+        }
+    }
+
+    fn renew_leases(&self, now: SystemTime) -> Result<(), SetError> {
+        let mut watch = self.watch.get();
+        let tended = self.store.tend_leases(&mut watch, Some((&self.policy_id, self.policy.identities())), now);
+        self.watch.set(watch);
+        tended?;
+        if let Some(slot) = self.slot.get()
+            && self.store.renew_watcher(slot, now)?
+        {
+            return Ok(());
+        }
+        let slot = self.store.claim_watcher(now)?;
+        match self.host.register_queue(&wakeup::queue_name(slot)) {
+            Ok(()) => self.slot.set(Some(slot)),
+            Err(error) => log::error!("{error}; changes of credentials are seen on the next tick"),
+        }
+        Ok(())
+    }
+
+    /// Returns the credentials of a route's identity, if there are any that are valid at `now`.
+    pub(crate) fn credentials(&self, route: &Route, now: SystemTime) -> Option<Ref<'_, SigningCredentials>> {
+        self.credentials.valid(route, now)
+    }
+
+    /// Returns the refusal of a request whose identity has no valid credentials.
+    pub(crate) fn no_credentials(&self, route: &Route) -> Refusal {
+        let identity = self.policy.identities().get(route.identity).map(|identity| identity.id().to_owned());
+        Refusal::NoCredentials { identity: identity.unwrap_or_default() }
+    }
+
+    /// Counts what became of the stream's request, and describes it for the access log.
+    pub(crate) fn record(&self, route: Option<&Route>, signing_name: &str, outcome: Outcome<'_>) {
+        self.metrics.count(route, outcome);
+        if matches!(outcome, Outcome::Signed) && !self.policy.access_log {
+            return;
+        }
+        if let Some(route) = route {
+            self.describe("sigv4.route", &route.name);
+            if let Some(identity) = self.policy.identities().get(route.identity) {
+                self.describe("sigv4.identity", identity.id());
+            }
+        }
+        if !signing_name.is_empty() {
+            self.describe("sigv4.signing_name", signing_name);
+        }
+        self.describe("sigv4.outcome", outcome.code());
+    }
+
+    /// Answers the stream's request with a refusal. The stream must stop after that.
+    pub(crate) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
+        self.record(route, "", Outcome::Refused(refusal));
+        local_reply::send(&self.host, refusal, route.map(|route| route.name.as_str()));
+    }
+
+    /// Keeps a word on the stream's request in the proxy's filter state, where its access log and its own local replies find
+    /// it. A request does not fail because it could not be described.
+    pub(crate) fn describe(&self, property: &str, value: &str) {
+        if let Err(error) = self.host.set_property(property, value.as_bytes()) {
+            log::error!("{error}");
+        }
+    }
+
+    /// Returns `now` by the clock of the host that is to verify the signature.
+    pub(crate) fn signing_time(&self, authority: &[u8], now: SystemTime) -> SystemTime {
+        self.clock_skew.borrow().correct(authority, now)
+    }
+
+    /// Learns of a host's clock from the `date` of a refusal, in seconds since 1970.
+    pub(crate) fn learn_clock(&self, authority: &[u8], date: i64, now: SystemTime) {
+        let learned = self.clock_skew.borrow_mut().learn(authority, date, now);
+        if let Some(seconds) = learned {
+            let authority = String::from_utf8_lossy(authority);
+            log::warn!("the clock of {authority} is {seconds} s ahead of this proxy's; requests are signed by it");
+            self.exchange_clock_skew(now);
+        }
+    }
+
+    /// Shares what this worker has learned of clocks, and takes over what others have.
+    fn exchange_clock_skew(&self, now: SystemTime) {
+        let clock_skew = &mut self.clock_skew.borrow_mut();
+        if let Err(error) = clock_skew.share(&self.host, now) {
+            log::error!("{error}; will be tried again");
+        }
+        if clock_skew.reload(&self.host) {
+            let show = |host: &str, seconds| self.metrics.clock_skew(host, seconds);
+            self.skew_gauges.borrow_mut().update(clock_skew.by_host(), show);
+        }
+    }
+}
