@@ -67,7 +67,7 @@ fuzz_target!(|input: &[u8]| {
     }
 
     // What was revoked is not taken again, however it is written, from who does not insist.
-    let place = b"/v1/identities/default/credentials";
+    let place = &b"/v1/identities/default/credentials"[..];
     store.put("default", &known).expect("the memory takes it");
     let held_before = store.get("default").is_some();
     assert_eq!(intake::answer(&store, &mut ids, b"DELETE", place, b"", now).status, 204);
