@@ -16,7 +16,9 @@ MACHINE_PATHS = [b"registry/src/", b".toolchain/"]
 def main() -> int:
     path = Path(sys.argv[1])
     module = path.read_bytes()
-    faults = [f"holds a path of the machine that built it, {part.decode()}…" for part in MACHINE_PATHS if part in module]
+    faults = [
+        f"holds a path of the machine that built it, {part.decode()}…" for part in MACHINE_PATHS if part in module
+    ]
     if len(module) > SIZE_BUDGET:
         faults.append(f"is {len(module)} bytes large, over its budget of {SIZE_BUDGET}")
     for fault in faults:

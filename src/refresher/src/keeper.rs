@@ -2,6 +2,7 @@
 //! no other, and ten proxies that want the same one cost one call.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,12 @@ const CLOCK_JUMP: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// The longest wait of an identity that has no credentials, if few have none: what its source lacked may be there.
+const LONGEST_RETRY_IF_MISSING: Duration = Duration::from_secs(4);
+
+/// How often the identities without credentials ask, all of them together; each waits longer if they are many.
+const RETRIES_PER_SECOND: usize = 10;
+
 /// How often one identity looks whether an outage is over; the others try again as soon as it is.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
@@ -45,6 +52,8 @@ pub struct Keeper {
     status: Arc<Status>,
     kept: Mutex<HashMap<Identity, Kept>>,
     renewals: watch::Sender<()>,
+    /// How many identities have no credentials, and a source that fails.
+    missing: Arc<AtomicUsize>,
     /// Of the fingerprints by which the proxies tell these credentials from others.
     salt: Arc<str>,
 }
@@ -83,7 +92,8 @@ impl Keeper {
     /// Keeps nothing yet.
     pub fn new(source: AwsSource, status: Arc<Status>) -> Self {
         let salt = format!("{:016x}", fastrand::u64(..)).into();
-        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals: watch::Sender::new(()), salt }
+        let (renewals, missing) = (watch::Sender::new(()), Arc::default());
+        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals, missing, salt }
     }
 
     /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
@@ -113,6 +123,7 @@ impl Keeper {
             source: self.source.clone(),
             status: self.status.clone(),
             renewals: self.renewals.clone(),
+            missing: self.missing.clone(),
             salt: self.salt.clone(),
         };
         let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
@@ -146,7 +157,7 @@ impl Keeper {
         }
     }
 
-    /// Changes whenever an identity has new credentials.
+    /// Changes whenever an identity has new credentials, or its source fails or recovers.
     pub fn renewals(&self) -> watch::Receiver<()> {
         self.renewals.subscribe()
     }
@@ -209,31 +220,59 @@ struct Renewal {
     source: Arc<AwsSource>,
     status: Arc<Status>,
     renewals: watch::Sender<()>,
+    missing: Arc<AtomicUsize>,
     salt: Arc<str>,
+}
+
+/// One identity that has no credentials, as long as it has none.
+struct Missing(Arc<AtomicUsize>);
+
+impl Missing {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all.clone())
+    }
+
+    fn longest_retry(&self) -> Duration {
+        longest_retry(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Missing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Renewal {
     async fn keep_fresh(self) {
-        let (mut failures, mut is_woken, mut probe) = (0, false, None);
+        let (mut failures, mut is_woken, mut was_silent) = (0, false, false);
+        let (mut probe, mut missing) = (None, None);
         loop {
             let asked = Instant::now();
-            let answer = self.source.credentials_of(&self.identity).await;
+            let answer = self.source.credentials_of(&self.identity, was_silent).await;
             let answer = answer.and_then(|credentials| {
                 let wait = renewal_wait(credentials.remaining(SystemTime::now()));
                 self.take_in(credentials, wait).map(|()| wait)
             });
+            was_silent = answer.as_ref().is_err_and(SourceError::is_silence);
             let wait = match answer {
                 Ok(wait) => {
-                    (failures, is_woken, probe) = (0, false, None);
+                    (failures, is_woken, probe, missing) = (0, false, None, None);
                     wait
                 }
                 Err(error) => {
                     failures += 1;
-                    if error.is_outage() && probe.is_none() {
-                        probe = self.source.try_probe();
-                    }
-                    let longest = if probe.is_some() { PROBE_INTERVAL } else { LONGEST_RETRY };
-                    let wait = retry_wait(failures).min(longest).max(error.retry_after());
+                    probe = if error.is_outage() { probe.or_else(|| self.source.try_probe()) } else { None };
+                    let left = self.time_left(&error);
+                    missing = left.is_zero().then(|| missing.unwrap_or_else(|| Missing::new(&self.missing)));
+                    let longest = match (&probe, &missing) {
+                        (Some(_), _) => PROBE_INTERVAL,
+                        (None, Some(missing)) => missing.longest_retry(),
+                        // When they expire, they are missing.
+                        (None, None) => LONGEST_RETRY.min(left),
+                    };
+                    let wait = retry_wait(failures, longest).max(error.retry_after());
                     self.note_failure(&error, wait);
                     wait
                 }
@@ -249,14 +288,21 @@ impl Renewal {
         }
     }
 
+    /// Returns how long the credentials will do that are there; zero if there are none, or a proxy does not take them.
+    fn time_left(&self, error: &SourceError) -> Duration {
+        let state = locked(&self.state);
+        let held = state.credentials.as_ref().filter(|_| !matches!(error, SourceError::Revoked { .. }));
+        held.map_or(Duration::ZERO, |held| held.remaining(SystemTime::now()).unwrap_or(Duration::MAX))
+    }
+
     /// Keeps what the source gave; an error if a proxy no longer takes it, though others may.
     fn take_in(&self, credentials: Credentials, next: Duration) -> Result<(), SourceError> {
         let credentials = credentials.with_fingerprint_salt(Some(self.salt.to_string()));
         let summary = HeldCredentials::from(&credentials);
         let mut state = locked(&self.state);
         let revoked = state.is_revoked(credentials.access_key_id());
-        if !revoked {
-            state.failure = None;
+        if !revoked && state.failure.take().is_some() {
+            self.renewals.send_replace(());
         }
         if state.credentials.as_ref().is_some_and(|held| **held == credentials) {
             debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source still gives the same ones");
@@ -285,7 +331,10 @@ impl Renewal {
             debug!(identity = self.identity.id(), %error, retry_in = %rounded(retry), "still can't get credentials");
             return;
         }
-        state.failure = failure;
+        if state.failure != failure {
+            state.failure = failure;
+            self.renewals.send_replace(());
+        }
         let held = state.credentials.as_ref().filter(|credentials| credentials.hold_at(SystemTime::now()));
         warn!(
             identity = self.identity.id(),
@@ -305,15 +354,22 @@ fn renewal_wait(remaining: Option<Duration>) -> Duration {
     remaining.map_or(LONG_LIVED_RECHECK, |remaining| remaining.mul_f64(0.3 + 0.2 * fastrand::f64()).max(SHORTEST_WAIT))
 }
 
-/// How long to wait after so many failures in a row: twice as long each time, less up to a half at random.
-fn retry_wait(failures: u32) -> Duration {
-    let full = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_RETRY);
-    full.mul_f64(1.0 - 0.5 * fastrand::f64())
+/// Returns how long to wait after so many failures in a row: twice as long each time, up to `longest`, less up to a half at
+/// random.
+fn retry_wait(failures: u32, longest: Duration) -> Duration {
+    let full = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+    full.min(longest).mul_f64(1.0 - 0.5 * fastrand::f64())
+}
+
+/// Returns the longest wait of an identity that has no credentials, where so many have none.
+fn longest_retry(missing: usize) -> Duration {
+    let seconds = (missing / RETRIES_PER_SECOND).try_into().unwrap_or(u64::MAX);
+    Duration::from_secs(seconds).clamp(LONGEST_RETRY_IF_MISSING, LONGEST_RETRY)
 }
 
 /// Sleeps until either clock says that `wait` is over. The wall clock is the one that expiries are told in, and the
 /// monotonic one stands still while the machine sleeps; but a wall clock can be set back.
-async fn sleep(wait: Duration) {
+pub async fn sleep(wait: Duration) {
     let (wall, monotonic) = (SystemTime::now() + wait, Instant::now() + wait);
     loop {
         let left = wall.duration_since(SystemTime::now()).unwrap_or_default();
@@ -350,7 +406,16 @@ mod tests {
     fn retries_get_rarer_up_to_a_minute() {
         for (failures, longest) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1000, 60)] {
             let longest = Duration::from_secs(longest);
-            assert!((longest / 2..=longest).contains(&retry_wait(failures)), "{failures}");
+            assert!((longest / 2..=longest).contains(&retry_wait(failures, LONGEST_RETRY)), "{failures}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_every_few_seconds_and_more_rarely_if_much_is() {
+        for (missing, longest) in [(1, 4), (40, 4), (100, 10), (600, 60), (10_000, 60)] {
+            let longest = Duration::from_secs(longest);
+            assert_eq!(longest_retry(missing), longest, "{missing}");
+            assert!((longest / 2..=longest).contains(&retry_wait(1000, longest_retry(missing))), "{missing}");
         }
     }
 }

@@ -28,8 +28,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 /// How long one exchange with a proxy may take. It is on the same machine: a healthy one answers in milliseconds.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// More than the listing of 1,000 roles with 50 tags each, all as long as AWS allows.
+/// More than a page of a listing. A filter from before there were pages gives all at once: that of 1,000 roles with 50
+/// tags each, all as long as AWS allows, is smaller.
 const LARGEST_ANSWER: usize = 64 << 20;
+
+/// More pages than the memory of a filter could fill.
+const MOST_PAGES: usize = 128;
 
 /// Where a proxy's intake listens.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -161,6 +165,9 @@ pub enum ProxyError {
     /// An answer that no intake gives.
     #[error("the answer is no list of identities ({0}): is this the proxy's intake?")]
     Listing(serde_json::Error),
+    /// No filter has the memory for so many pages, and each is of later identities than the one before.
+    #[error("the pages of its listing don't end: is this the proxy's intake?")]
+    Pages,
     /// The filter is newer, and its listing means something that this version can't know.
     #[error("its listing is of version {0}, and this version knows up to {PROTOCOL}: upgrade credential-refresher")]
     Version(u32),
@@ -213,12 +220,29 @@ impl ProxyClient {
         &self.address
     }
 
-    /// What the proxy's policies want, and what it holds.
+    /// Returns what the proxy's policies want, and what it holds. The generation is the first page's: what changes while
+    /// the pages are read has another.
     ///
     /// # Errors
     /// Any [`ProxyError`].
     pub async fn identities(&mut self) -> Result<Identities, ProxyError> {
-        let answer = self.exchange(Method::GET, "/v1/identities", Bytes::new()).await?;
+        let mut listing = self.page("").await?;
+        for _ in 0..MOST_PAGES {
+            let Some(next) = listing.next.take() else {
+                return Ok(listing);
+            };
+            let page = self.page(&next).await?;
+            if page.next.as_ref().is_some_and(|further| *further <= next) {
+                break;
+            }
+            listing.next = page.next;
+            listing.identities.extend(page.identities);
+        }
+        Err(ProxyError::Pages)
+    }
+
+    async fn page(&mut self, from: &str) -> Result<Identities, ProxyError> {
+        let answer = self.exchange(Method::GET, &format!("/v1/identities?from={from}"), Bytes::new()).await?;
         let listing = serde_json::from_slice::<Identities>(&answer);
         // A later version may have another form.
         let version = match &listing {

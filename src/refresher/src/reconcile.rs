@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
 
-use crate::keeper::{Keeper, KeptIdentity};
+use crate::keeper::{self, Keeper, KeptIdentity};
 use crate::proxy_client::{ProxyClient, ProxyError};
 use crate::sources::SourceError;
 use crate::status::Status;
@@ -22,6 +22,11 @@ const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Between two looks, however often the proxy says that something changed.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+
+/// While many sources answer or fail, a proxy is asked for its listing for a fifth of the time at most, as a long one costs
+/// it as much as its requests do; but at least once in so long.
+const LISTINGS_APART: u32 = 5;
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Credentials of somebody else that last no longer than this are replaced by our own, if those last longer.
 const EXPIRES_SOON: Duration = Duration::from_secs(300);
@@ -100,6 +105,8 @@ pub struct Proxy {
     /// The fingerprints under our own access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
     last_problem: Option<String>,
+    /// How long the last listing took.
+    listing_took: Duration,
 }
 
 /// What a look at a proxy found and did.
@@ -111,8 +118,10 @@ pub struct Supply {
     pub requires: bool,
     /// Whether it holds unexpired credentials for at least one identity.
     holds: bool,
-    /// Whether it was given any since it started, even if they are gone.
+    /// Whether it was given any that have expired since; what was revoked does not count, as that is meant.
     was_supplied: bool,
+    /// When the first of what it holds expires.
+    expires: Option<SystemTime>,
 }
 
 impl Supply {
@@ -144,8 +153,19 @@ pub enum Lack {
     Refused(Refusal),
     /// The source has not answered yet, or its last answer was this failure.
     NoCredentials(Option<String>),
+    /// The source only has what was revoked in this proxy.
+    Revoked(String),
     /// The proxy did not take them.
     PushFailed(ProxyError),
+}
+
+/// What became of one identity.
+enum Outcome {
+    /// The proxy holds credentials for it.
+    Held,
+    Lacking(Lack),
+    /// No policy wants it any longer.
+    Unwanted,
 }
 
 /// Why an identity is not supplied, whatever its source would say.
@@ -184,7 +204,7 @@ impl fmt::Display for Unsupplied {
         write!(f, "{}: ", self.identity)?;
         match &self.why {
             Lack::Refused(refusal) => refusal.fmt(f),
-            Lack::NoCredentials(Some(failure)) => f.write_str(failure),
+            Lack::NoCredentials(Some(failure)) | Lack::Revoked(failure) => f.write_str(failure),
             Lack::NoCredentials(None) => f.write_str("its source has not answered yet"),
             Lack::PushFailed(error) => error.fmt(f),
         }
@@ -205,6 +225,7 @@ impl Proxy {
             pushed: HashMap::new(),
             corrected: HashSet::new(),
             last_problem: None,
+            listing_took: Duration::ZERO,
         }
     }
 
@@ -217,11 +238,14 @@ impl Proxy {
             renewals.mark_unchanged();
             let last_look = Instant::now();
             // What goes wrong has been logged, and is tried again at the next look.
-            let settled = self.reconcile(&keeper).await.is_ok_and(|supply| supply.requires);
+            let supply = self.reconcile(&keeper).await.ok();
+            let settled = supply.as_ref().is_some_and(|supply| supply.requires);
+            let pause = (LISTINGS_APART * self.listing_took).clamp(SHORTEST_INTERVAL, LONGEST_PAUSE);
             tokio::select! {
                 () = sleep_until(last_look + if settled { interval } else { soon }) => {}
+                () = expiry(supply.and_then(|supply| supply.expires)) => {}
                 // The keeper, and with it the sender, lives as long as this task.
-                _ = renewals.changed() => {}
+                _ = renewals.changed() => sleep_until(last_look + pause).await,
                 () = self.client.changed(self.generation) => {
                     let pause = if self.generation.is_some() { SHORTEST_INTERVAL } else { soon };
                     sleep_until(last_look + pause).await;
@@ -275,7 +299,9 @@ impl Proxy {
     /// A [`ProxyError`] where the proxy could not even be asked.
     async fn reconcile(&mut self, keeper: &Keeper) -> Result<Supply, ProxyError> {
         self.generation = None;
+        let asked = Instant::now();
         let listing = self.client.identities().await;
+        self.listing_took = asked.elapsed();
         self.note_whether_reached(listing.as_ref().err());
         let outcome = match listing {
             Ok(listing) => self.supply(keeper, listing).await,
@@ -309,43 +335,48 @@ impl Proxy {
         self.corrected.retain(|(identity, _)| wanted.contains(identity));
 
         for (kept, status) in self.wanted.clone().iter().zip(&allowed) {
-            let Some(why) = self.supply_identity(kept, status, has_versions).await? else {
-                supply.holds = true;
-                continue;
-            };
-            supply.unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
+            match self.supply_identity(kept, status, has_versions).await? {
+                Outcome::Held => supply.holds = true,
+                Outcome::Unwanted => {}
+                Outcome::Lacking(why) => {
+                    supply.unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
+                }
+            }
         }
         Ok(supply)
     }
 
-    /// Pushes an identity's credentials if the proxy lacks them. Returns why the proxy still lacks them.
+    /// Pushes an identity's credentials if the proxy lacks them.
     async fn supply_identity(
         &mut self,
         kept: &KeptIdentity,
         status: &IdentityStatus,
         has_versions: bool,
-    ) -> Result<Option<Lack>, ProxyError> {
+    ) -> Result<Outcome, ProxyError> {
         let Some(credentials) = kept.credentials() else {
-            return Ok(Some(Lack::NoCredentials(kept.failure())));
+            return Ok(Outcome::Lacking(Lack::NoCredentials(kept.failure())));
         };
         let access_key_id = credentials.access_key_id();
         if status.revoked.iter().any(|revoked| revoked == access_key_id) {
             // Another's may be there, and serve.
-            let lacks = !status.held.as_ref().is_some_and(|held| is_unexpired(held, SystemTime::now()));
+            if status.held.as_ref().is_some_and(|held| is_unexpired(held, SystemTime::now())) {
+                return Ok(Outcome::Held);
+            }
             let revoked = SourceError::Revoked { access_key_id: access_key_id.to_owned() };
-            return Ok(lacks.then(|| Lack::NoCredentials(Some(revoked.to_string()))));
+            return Ok(Outcome::Lacking(Lack::Revoked(revoked.to_string())));
         }
         let ours = HeldCredentials::from(&*credentials);
         if self.must_push(status, &credentials, &ours, has_versions) {
             match self.push(kept.identity(), &credentials, &ours).await {
-                Ok(()) => {}
-                Err(error @ ProxyError::Refused { .. }) => return Ok(Some(Lack::PushFailed(error))),
+                Ok(true) => {}
+                Ok(false) => return Ok(Outcome::Unwanted),
+                Err(error @ ProxyError::Refused { .. }) => return Ok(Outcome::Lacking(Lack::PushFailed(error))),
                 // Not about these credentials: the next push would fare no better, and may take as long to fail.
                 Err(error) => return Err(error),
             }
         }
         self.pushed.insert(kept.identity().clone(), ours);
-        Ok(None)
+        Ok(Outcome::Held)
     }
 
     /// Whether the proxy is to be given `credentials`: if it holds none, if our source has changed since we last
@@ -392,12 +423,13 @@ impl Proxy {
         true
     }
 
+    /// Returns whether the proxy took them; `false` if no policy wants the identity any longer.
     async fn push(
         &mut self,
         identity: &Identity,
         credentials: &Credentials,
         summary: &HeldCredentials,
-    ) -> Result<(), ProxyError> {
+    ) -> Result<bool, ProxyError> {
         let outcome = self.client.push(identity, credentials).await;
         let proxy = self.client.address();
         match outcome {
@@ -410,11 +442,11 @@ impl Proxy {
                     expires = summary.expiration,
                     "pushed credentials"
                 );
-                Ok(())
+                Ok(true)
             }
             Err(ProxyError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
                 debug!(%proxy, identity = identity.id(), "no policy wants this identity any longer");
-                Ok(())
+                Ok(false)
             }
             Err(error) => {
                 self.status.pushed(proxy, false);
@@ -490,7 +522,16 @@ fn summary(listing: &Identities) -> Supply {
         unsupplied: Vec::new(),
         requires: !all.is_empty(),
         holds: all.iter().any(held),
-        was_supplied: all.iter().any(|status| status.held.is_some() || !status.revoked.is_empty()),
+        was_supplied: all.iter().any(|status| status.held.is_some()),
+        expires: all.iter().filter_map(|status| status.held.as_ref()?.expires_at()).filter(|at| *at > now).min(),
+    }
+}
+
+/// Waits until then; forever if there is no such time.
+async fn expiry(at: Option<SystemTime>) {
+    match at {
+        Some(at) => keeper::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -562,14 +603,17 @@ mod tests {
         let lacking = |why| vec![Unsupplied { identity: "x".to_owned(), why }];
         let failed = || lacking(Lack::NoCredentials(Some("no".to_owned())));
         let pending = || lacking(Lack::NoCredentials(None));
+        let revoked = || lacking(Lack::Revoked("no".to_owned()));
         for (requires, holds, was_supplied, unsupplied, ready) in [
             (false, false, false, Vec::new(), false),
             (true, true, true, failed(), true),
             (true, false, false, failed(), false),
             (true, false, true, failed(), true),
             (true, false, true, pending(), false),
+            (true, false, true, revoked(), false),
+            (true, true, true, revoked(), true),
         ] {
-            let supply = Supply { unsupplied, requires, holds, was_supplied };
+            let supply = Supply { unsupplied, requires, holds, was_supplied, expires: None };
             assert_eq!(supply.is_ready(), ready, "{supply:?}");
         }
     }

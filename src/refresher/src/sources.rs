@@ -66,13 +66,13 @@ pub enum SourceError {
         role: String,
         /// What STS said, or why it could not be asked.
         problem: String,
-        /// It could not be asked.
-        unreachable: bool,
+        /// It could not be asked, or is out of order.
+        is_down: bool,
         /// How long it wants to be left alone, if it said so or had too many calls.
         retry_after: Option<Duration>,
     },
     /// No answer in time.
-    #[error("no answer from {source_name} within {} s", after.as_secs())]
+    #[error("no answer from {source_name} within {} s", after.as_secs_f64())]
     Timeout {
         /// What did not answer.
         source_name: &'static str,
@@ -114,9 +114,14 @@ impl SourceError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Chain(_) | Self::Timeout { source_name: CHAIN, .. } => true,
-            Self::Sts { unreachable, .. } => *unreachable,
+            Self::Sts { is_down, .. } => *is_down,
             _ => false,
         }
+    }
+
+    /// Whether STS gave no answer for this role.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Timeout { source_name: STS, .. })
     }
 
     /// How long not to ask again, at the least.
@@ -180,12 +185,12 @@ impl AwsSource {
         }
     }
 
-    /// Gets an identity's credentials anew.
+    /// Gets an identity's credentials anew; `was_silent` says that STS gave no answer for it when it was last asked.
     ///
     /// # Errors
     /// Any [`SourceError`]; credentials that have expired already are an error too.
-    pub async fn credentials_of(&self, identity: &Identity) -> Result<Credentials, SourceError> {
-        let outcome = self.obtain(identity).await;
+    pub async fn credentials_of(&self, identity: &Identity, was_silent: bool) -> Result<Credentials, SourceError> {
+        let outcome = self.obtain(identity, was_silent).await;
         match &outcome {
             Ok(_) if self.is_out.swap(false, Ordering::Relaxed) => self.recoveries.notify_waiters(),
             Err(error) if error.is_outage() => self.is_out.store(true, Ordering::Relaxed),
@@ -204,12 +209,14 @@ impl AwsSource {
         self.probe.clone().try_acquire_owned().ok()
     }
 
-    async fn obtain(&self, identity: &Identity) -> Result<Credentials, SourceError> {
+    async fn obtain(&self, identity: &Identity, was_silent: bool) -> Result<Credentials, SourceError> {
         let (source_name, credentials) = match identity.role() {
             None => (CHAIN, from_chain(&self.base(LOOK_SHARED_FOR).await?.credentials)?),
             Some(role) => {
-                let assumed = self.sts_calls.in_turn(self.base_for_role(), async |base| assume(role, base).await).await;
-                let assumed = assumed.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
+                let assumed =
+                    self.sts_calls.in_turn(was_silent, self.base_for_role(), async |base| assume(role, base).await);
+                let assumed =
+                    assumed.await.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
                 (STS, assumed.inspect_err(|error| self.sts_calls.pause(error.retry_after()))?)
             }
         };
@@ -397,8 +404,9 @@ where
     let asked_for = error.raw_response().and_then(|answer| answer.headers().get("retry-after")?.parse().ok());
     let is_throttled = error.code().is_some_and(|code| THROTTLING_ERRORS.contains(&code));
     let retry_after = asked_for.map(Duration::from_secs).or(is_throttled.then_some(THROTTLED_PAUSE));
-    let unreachable = matches!(error, SdkError::DispatchFailure(_));
-    SourceError::Sts { role: role.to_owned(), problem, unreachable, retry_after }
+    let has_failed = error.raw_response().is_some_and(|answer| answer.status().is_server_error());
+    let is_down = has_failed || matches!(error, SdkError::DispatchFailure(_));
+    SourceError::Sts { role: role.to_owned(), problem, is_down, retry_after }
 }
 
 /// What to do about a problem, by words that stand in what the SDK and STS say of it.

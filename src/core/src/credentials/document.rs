@@ -247,7 +247,11 @@ pub(super) fn format_expiration(at: SystemTime) -> String {
 const EXPIRATION_OUT_OF_RANGE: CredentialDocumentError =
     CredentialDocumentError::Value { member: "Expiration", problem: "must lie between the years 1970 and 9999" };
 
-fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
+/// Reads an expiry as people and programs write it: RFC 3339, also with the zone as `+0000`, and with white space around it.
+///
+/// # Errors
+/// [`CredentialDocumentError::Value`] if it is no instant, or none that can be written.
+pub fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
     let mut text = text.trim_ascii().to_owned();
     // The zone as Python's %z and Go's -0700 write it, `+0000`.
     if text.is_ascii()
