@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that a compiled filter is within its budget and tells nothing of the machine that built it. That it imports the
-proxy-wasm ABI alone, a test checks.
+"""Checks that a compiled filter is within its budget and tells nothing of the machine that built it. A test checks that
+it imports the proxy-wasm ABI alone.
 
     build/check_wasm.py dist/sigv4_filter.wasm
 """
