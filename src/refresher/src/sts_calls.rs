@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::locked;
+use crate::sync::lock;
 
 /// Calls in flight that have begun a moment ago.
 const MOST_NEW_CALLS: usize = 8;
@@ -82,13 +82,13 @@ impl StsCalls {
 
     /// Begins no call for a while, since STS asked for that.
     pub fn pause(&self, pause: Duration) {
-        let mut paused_until = locked(&self.paused_until);
+        let mut paused_until = lock(&self.paused_until);
         *paused_until = (*paused_until).max(Instant::now() + pause.min(LONGEST_PAUSE));
     }
 
     async fn pause_is_over(&self) {
         loop {
-            let until = *locked(&self.paused_until);
+            let until = *lock(&self.paused_until);
             if until <= Instant::now() {
                 return;
             }
@@ -124,7 +124,7 @@ impl Turns {
     async fn take(self: &Arc<Self>, was_silent: bool) -> Turn {
         loop {
             let turn = {
-                let mut queues = locked(&self.0);
+                let mut queues = lock(&self.0);
                 if queues.free > 0 {
                     queues.free -= 1;
                     return Turn(Some(self.clone()));
@@ -140,13 +140,13 @@ impl Turns {
     }
 
     fn waiting(&self) -> usize {
-        let queues = locked(&self.0);
+        let queues = lock(&self.0);
         queues.waiting.len() + queues.silent.len()
     }
 
     fn pass_on(self: Arc<Self>) {
         loop {
-            let Some(next) = locked(&self.0).next() else { return };
+            let Some(next) = lock(&self.0).next() else { return };
             // Who has stopped waiting gives it back.
             match next.send(Turn(Some(self.clone()))) {
                 Ok(()) => return,
@@ -320,7 +320,7 @@ mod tests {
             }
         };
         tokio::join!(all, impatient);
-        assert_eq!((calls.turns.waiting(), locked(&calls.turns.0).free), (0, MOST_NEW_CALLS));
+        assert_eq!((calls.turns.waiting(), lock(&calls.turns.0).free), (0, MOST_NEW_CALLS));
     }
 
     #[tokio::test(start_paused = true)]

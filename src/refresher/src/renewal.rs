@@ -12,10 +12,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::locked;
-use crate::sources::{AwsSource, SourceError};
-use crate::status::Status;
-use crate::telemetry::instant;
+use crate::aws_source::{AwsSource, SourceError};
+use crate::log::instant;
+use crate::metrics::Metrics;
+use crate::sync::lock;
 
 /// Credentials without an expiry may be replaced at their source at any time: so often it is looked at again.
 const LONG_LIVED_RECHECK: Duration = Duration::from_secs(60);
@@ -47,10 +47,10 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// All identities that some proxy wants.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct RenewalPool {
     source: Arc<AwsSource>,
-    status: Arc<Status>,
-    kept: Mutex<HashMap<Identity, Kept>>,
+    metrics: Arc<Metrics>,
+    kept: Mutex<HashMap<Identity, Entry>>,
     renewals: watch::Sender<()>,
     /// How many identities have no credentials, and a source that fails.
     missing: Arc<AtomicUsize>,
@@ -59,18 +59,18 @@ pub struct Keeper {
 }
 
 #[derive(Debug)]
-struct Kept {
-    identity: Arc<KeptIdentity>,
+struct Entry {
+    identity: Arc<RenewalHandle>,
     last_wanted: Instant,
 }
 
 /// One identity whose credentials are kept fresh.
 #[derive(Debug)]
-pub struct KeptIdentity {
+pub struct RenewalHandle {
     identity: Identity,
     state: Arc<Mutex<State>>,
     due: Arc<Notify>,
-    status: Arc<Status>,
+    metrics: Arc<Metrics>,
     task: AbortHandle,
 }
 
@@ -88,19 +88,19 @@ impl State {
     }
 }
 
-impl Keeper {
+impl RenewalPool {
     /// Keeps nothing yet.
-    pub fn new(source: AwsSource, status: Arc<Status>) -> Self {
+    pub fn new(source: AwsSource, metrics: Arc<Metrics>) -> Self {
         let salt = format!("{:016x}", fastrand::u64(..)).into();
         let (renewals, missing) = (watch::Sender::new(()), Arc::default());
-        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals, missing, salt }
+        Self { source: Arc::new(source), metrics, kept: Mutex::default(), renewals, missing, salt }
     }
 
     /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
     /// holds it, and [`UNWANTED_GRACE`] longer.
-    pub fn keep(&self, identity: &Identity) -> Arc<KeptIdentity> {
-        let mut all = locked(&self.kept);
-        let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Kept {
+    pub fn acquire(&self, identity: &Identity) -> Arc<RenewalHandle> {
+        let mut all = lock(&self.kept);
+        let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Entry {
             identity: Arc::new(self.start(identity)),
             last_wanted: Instant::now(),
         });
@@ -110,30 +110,30 @@ impl Keeper {
 
     /// Forgets the identities that nobody has wanted for a while.
     pub fn forget_unwanted(&self) {
-        locked(&self.kept)
+        lock(&self.kept)
             .retain(|_, kept| Arc::strong_count(&kept.identity) > 1 || kept.last_wanted.elapsed() < UNWANTED_GRACE);
     }
 
-    fn start(&self, identity: &Identity) -> KeptIdentity {
+    fn start(&self, identity: &Identity) -> RenewalHandle {
         let (state, due) = (Arc::<Mutex<State>>::default(), Arc::<Notify>::default());
         let renewal = Renewal {
             identity: identity.clone(),
             state: state.clone(),
             due: due.clone(),
             source: self.source.clone(),
-            status: self.status.clone(),
+            metrics: self.metrics.clone(),
             renewals: self.renewals.clone(),
             missing: self.missing.clone(),
             salt: self.salt.clone(),
         };
         let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
-        KeptIdentity { identity: identity.clone(), state, due, status: self.status.clone(), task }
+        RenewalHandle { identity: identity.clone(), state, due, metrics: self.metrics.clone(), task }
     }
 
     /// Asks every source again, and has every proxy looked at.
     pub fn renew_all(&self) {
-        self.source.forget_looks();
-        locked(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
+        self.source.forget_chain_result();
+        lock(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
         self.renewals.send_replace(());
     }
 
@@ -148,7 +148,7 @@ impl Keeper {
             let jump = now.0.duration_since(expected).unwrap_or_else(|earlier| earlier.duration());
             if jump > CLOCK_JUMP {
                 warn!(by = %rounded(jump), back = now.0 < expected, "the clock was set");
-                let kept = locked(&self.kept);
+                let kept = lock(&self.kept);
                 let failing = kept.values().filter(|kept| kept.identity.failure().is_some());
                 failing.for_each(|kept| kept.identity.due.notify_one());
                 self.renewals.send_replace(());
@@ -163,7 +163,7 @@ impl Keeper {
     }
 }
 
-impl KeptIdentity {
+impl RenewalHandle {
     /// Whose credentials these are.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -171,13 +171,13 @@ impl KeptIdentity {
 
     /// The newest credentials; `None` before the first, and when they have expired.
     pub fn credentials(&self) -> Option<Arc<Credentials>> {
-        locked(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
+        lock(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
     }
 
     /// Takes note of the access keys that a proxy no longer takes, and asks the source for another one if the one in use
     /// is among them. The other proxies go on with it.
     pub fn note_revoked(&self, proxy: String, access_key_ids: &[String]) {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let before = state.revoked.insert(proxy, access_key_ids.to_vec()).unwrap_or_default();
         if before == access_key_ids {
             return;
@@ -200,25 +200,25 @@ impl KeptIdentity {
 
     /// Why the source's last answer was none, until it gives one.
     pub fn failure(&self) -> Option<String> {
-        locked(&self.state).failure.clone()
+        lock(&self.state).failure.clone()
     }
 }
 
-impl Drop for KeptIdentity {
+impl Drop for RenewalHandle {
     fn drop(&mut self) {
         self.task.abort();
-        self.status.no_longer_wanted(&self.identity);
+        self.metrics.remove_identity(&self.identity);
     }
 }
 
-/// The task behind one [`KeptIdentity`].
+/// The task behind one [`RenewalHandle`].
 struct Renewal {
     identity: Identity,
     state: Arc<Mutex<State>>,
     /// Told when credentials are to be got before their time.
     due: Arc<Notify>,
     source: Arc<AwsSource>,
-    status: Arc<Status>,
+    metrics: Arc<Metrics>,
     renewals: watch::Sender<()>,
     missing: Arc<AtomicUsize>,
     salt: Arc<str>,
@@ -290,7 +290,7 @@ impl Renewal {
 
     /// Returns how long the credentials will do that are there; zero if there are none, or a proxy does not take them.
     fn time_left(&self, error: &SourceError) -> Duration {
-        let state = locked(&self.state);
+        let state = lock(&self.state);
         let held = state.credentials.as_ref().filter(|_| !matches!(error, SourceError::Revoked { .. }));
         held.map_or(Duration::ZERO, |held| held.remaining(SystemTime::now()).unwrap_or(Duration::MAX))
     }
@@ -299,7 +299,7 @@ impl Renewal {
     fn take_in(&self, credentials: Credentials, next: Duration) -> Result<(), SourceError> {
         let credentials = credentials.with_fingerprint_salt(Some(self.salt.to_string()));
         let summary = HeldCredentials::from(&credentials);
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let revoked = state.is_revoked(credentials.access_key_id());
         if !revoked && state.failure.take().is_some() {
             self.renewals.send_replace(());
@@ -315,7 +315,7 @@ impl Renewal {
                 renewal_in = %rounded(next),
                 "got credentials"
             );
-            self.status.renewed(&self.identity, &credentials);
+            self.metrics.renewed(&self.identity, &credentials);
             state.credentials = Some(Arc::new(credentials));
             self.renewals.send_replace(());
         }
@@ -323,8 +323,8 @@ impl Renewal {
     }
 
     fn note_failure(&self, error: &SourceError, retry: Duration) {
-        self.status.source_failed(&self.identity, error);
-        let mut state = locked(&self.state);
+        self.metrics.source_failed(&self.identity, error);
+        let mut state = lock(&self.state);
         let failure = Some(error.to_string());
         if matches!(error, SourceError::Revoked { .. }) && state.failure == failure {
             // Until somebody rotates the key there is nothing new to say.
