@@ -224,6 +224,14 @@ def test_links_between_documents_lead_somewhere(document):
             assert anchor in anchors(linked.read_text()), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_files_that_a_document_names_are_there(document):
+    text = (REPOSITORY / document).read_text()
+    named = re.findall(r"`((?:src|envoy|integration|build|docs|fuzz)/[\w./-]+)`", text)
+
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+
+
 def test_the_index_has_every_page():
     index = links((REPOSITORY / "docs" / "README.md").read_text())
     pages = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
