@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::document::HeaderRulesDocument;
 use super::error::{Location, PolicyError};
-use crate::signing::{is_signature_header, may_be_signed};
+use crate::signing::{is_hop_by_hop, is_signature_header, may_be_signed};
 
 /// The header by which the filter tells the proxy's route configuration how to speak to the upstream (`http`; absent for
 /// TLS). Only the signer sets it: a client's is removed from every request.
@@ -174,22 +174,9 @@ fn belongs_to_signing(name: &[u8]) -> bool {
     is_signature_header(name) || name == UPSTREAM_SCHEME_HEADER.as_bytes()
 }
 
-/// Headers of one hop (RFC 9110, 7.6.1) and those that say how long the message is.
+/// Returns whether a header is for one hop, or says how long the message is.
 fn is_framing_header(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"connection"
-            | b"content-length"
-            | b"expect"
-            | b"keep-alive"
-            | b"proxy-authenticate"
-            | b"proxy-authorization"
-            | b"proxy-connection"
-            | b"te"
-            | b"trailer"
-            | b"transfer-encoding"
-            | b"upgrade"
-    )
+    name == b"content-length" || is_hop_by_hop(name)
 }
 
 /// Compiles the names of headers that are signed beside the usual ones.

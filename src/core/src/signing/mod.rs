@@ -28,7 +28,7 @@ pub use aws_chunked::{
 pub use error::SigningError;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
-pub use signed_headers::{is_signature_header, may_be_signed};
+pub use signed_headers::{is_hop_by_hop, is_signature_header, may_be_signed};
 pub use signer::{SignedHeaders, Signer, SigningContext, UnsignedRequest};
 pub use signing_key::SigningCredentials;
 pub(crate) use uri::write_encoded;
