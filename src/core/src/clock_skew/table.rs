@@ -80,7 +80,7 @@ impl ClockSkew {
     /// written by a later call.
     ///
     /// # Errors
-    /// Where the proxy does not take the value; nothing is lost by it.
+    /// If the proxy refuses the value; nothing is lost by it.
     pub fn share(&mut self, data: &impl SharedData, now: SystemTime) -> Result<(), SetError> {
         let second = unix_seconds(now);
         let is_early = self.last_shared == Some(second) && self.by_host.len() > FEW_HOSTS;

@@ -117,7 +117,7 @@ impl<H: Host> Worker<H> {
         }
         self.last_housekeeping.set(now);
         if let Err(error) = self.renew_leases(now) {
-            log::error!("{error}; will be tried again");
+            log::error!("{error}; it will be retried");
         }
         self.exchange_clock_skew(now);
         for (remaining, identity) in self.credentials.remaining(now).into_iter().zip(self.policy.identities()) {
@@ -214,7 +214,7 @@ impl<H: Host> Worker<H> {
     fn exchange_clock_skew(&self, now: SystemTime) {
         let clock_skew = &mut self.clock_skew.borrow_mut();
         if let Err(error) = clock_skew.share(&self.host, now) {
-            log::error!("{error}; will be tried again");
+            log::error!("{error}; it will be retried");
         }
         if clock_skew.reload(&self.host) {
             let show = |host: &str, seconds| self.metrics.clock_skew(host, seconds);
