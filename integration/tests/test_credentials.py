@@ -46,7 +46,7 @@ def test_expired_credentials_are_refused(proxy, api):
     answer = proxy.intake(PLACE, "PUT", credential_document(TEMPORARY_KEY, timedelta(seconds=-1)))
 
     assert (answer.status, answer.json["error"]["code"]) == (400, "InvalidCredentials")
-    assert "lies in the past" in answer.json["error"]["message"]
+    assert "is in the past" in answer.json["error"]["message"]
     assert proxy.identities()["default"]["held"] is None
 
 

@@ -54,7 +54,7 @@ PROTOCOLS = pytest.mark.parametrize("post", [post_open, post_open_http2], ids=["
 
 def is_refused_with_advice(answer: tuple[int, dict]) -> bool:
     status, error = answer
-    return (status, error["code"]) == (400, "UnsupportedRequest") and "past the proxy" in error["message"]
+    return (status, error["code"]) == (400, "UnsupportedRequest") and "bypass the proxy" in error["message"]
 
 
 @PROTOCOLS

@@ -141,7 +141,7 @@ def test_wants_of_a_later_version_are_left_alone_and_named(later):
 def test_revocations_that_can_not_be_read_leave_nothing_in_use(later):
     filter = Filter(of_the_earlier_version() | {"sigv4.revoked.default": later})
     assert (filter.signed_with("/api"), filter.signed_with("/role")) == (503, "ASIAROLE")
-    assert any('no credentials are used for "default"' in line for line in filter.host.log)
+    assert any('nothing is signed for "default"' in line for line in filter.host.log)
     assert [filter.push(DOCUMENT, query=query) for query in ["", "?unless-revoked"]] == [500, 500]
     default, role = filter.intake("/v1/identities")[1]["identities"]
     assert (default["held"], "can't be read" in default["problem"], "problem" in role) == (None, True, False)

@@ -1,9 +1,9 @@
-//! What Envoy has verified of a client. Nothing that a client sends is looked at.
+//! The properties of a client that Envoy has verified. Nothing that a client sends is trusted.
 //!
-//! A token is verified by Envoy's `jwt_authn` filter, which leaves its payload in the stream's dynamic metadata: a map with a
-//! member for each `payload_in_metadata` and `header_in_metadata`, which are there once a token is verified. With
-//! `failed_status_in_metadata` there is also one for a token that was *refused*, of the form `{code, message}`, and a rule
-//! such as `allow_missing_or_failed` lets that request go on. So it is not enough that there is something.
+//! A token is verified by Envoy's `jwt_authn` filter, which leaves its payload in the stream's dynamic metadata: a map with
+//! a member for each `payload_in_metadata` and `header_in_metadata` of a verified token. With `failed_status_in_metadata`
+//! there is also one for a *rejected* token, of the form `{code, message}`, and a rule such as `allow_missing_or_failed`
+//! lets that request continue. So the presence of metadata proves nothing.
 //!
 //! Source: Envoy's `jwt_authn/v3/config.proto`.
 
@@ -18,21 +18,21 @@ pub(crate) fn is_authenticated(host: &impl Host) -> bool {
             .is_some_and(|metadata| has_verified_token(&metadata))
 }
 
-/// Returns whether the connection has a client certificate. Envoy verifies each that it asks for, unless its validation
-/// context says `trust_chain_verification: ACCEPT_UNTRUSTED`: no property says whether it did.
+/// Returns whether the connection has a client certificate. Envoy verifies each one that it requests, unless its validation
+/// context has `trust_chain_verification: ACCEPT_UNTRUSTED`, which no property reveals.
 pub(crate) fn has_client_certificate(host: &impl Host) -> bool {
     host.property("connection\0mtls").is_some_and(|mtls| mtls == [1])
 }
 
-/// Returns whether the client came over a Unix socket. Its address is the socket's path; an IP peer's can't begin like one.
+/// Returns whether the client came over a Unix socket. Its address is the socket's path; an IP address can't begin like one.
 pub(crate) fn is_over_unix_socket(host: &impl Host) -> bool {
     host.property("source\0address").is_some_and(|address| matches!(address.first(), Some(b'/' | b'@')))
 }
 
-/// Returns whether the metadata holds what only a verified token leaves. `metadata` is the property as the proxy hands it
-/// over, a map of maps; what can't be read authenticates nobody.
+/// Returns whether the metadata has a member that only a verified token sets. `metadata` is the property in the proxy's
+/// form, a map of maps; unreadable metadata authenticates nobody.
 pub fn has_verified_token(metadata: &[u8]) -> bool {
-    // A payload that has just the members of a failure's status is not believed.
+    // A payload that has exactly the members of a failure's status is rejected.
     HeaderMap(metadata)
         .iter()
         .any(|(_, payload)| HeaderMap(payload).iter().any(|(claim, _)| !matches!(claim, b"code" | b"message")))

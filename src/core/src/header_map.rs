@@ -1,11 +1,11 @@
-//! The form in which the proxy hands maps over: header maps, and properties that are maps.
+//! The proxy's serialized form of maps: header maps, and properties that are maps.
 
-/// A map as the proxy hands it over, in one block.
+/// A map in the proxy's form, in one block.
 #[derive(Debug, Clone, Copy)]
 pub struct HeaderMap<B = Vec<u8>>(pub B);
 
 impl<B: AsRef<[u8]>> HeaderMap<B> {
-    /// Returns names, in lower case as Envoy keeps them, and values, in the order of arrival. Ends at what is malformed.
+    /// Returns names, which Envoy keeps in lower case, and values, in the order of arrival. Ends at malformed data.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         // The count, then the lengths of all names and values, then each name and value followed by a NUL.
         let (count, map) = self.0.as_ref().split_first_chunk().unwrap_or((&[0; 4], &[]));

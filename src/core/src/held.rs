@@ -1,4 +1,4 @@
-//! Requests that can't go on yet: how many a worker may hold, how much of them, and which have waited longest.
+//! Requests that can't continue yet: the bounds on their number and bytes in a worker, and their order.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -7,24 +7,24 @@ use std::rc::{Rc, Weak};
 /// The bounds of a policy on what each worker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldLimits {
-    /// Requests.
+    /// The number of requests.
     pub requests: u32,
-    /// Bytes of their headers and bodies, in the proxy's buffers and in the filter's.
+    /// The bytes of their headers and bodies, in the proxy's buffers and in the filter's.
     pub bytes: u32,
 }
 
-/// What one worker holds at present, under all its policies.
+/// The totals held by one worker, under all its policies.
 #[derive(Debug, Default)]
 pub struct HeldTotals {
     requests: Cell<u32>,
     bytes: Cell<u32>,
 }
 
-/// A worker holds as much as it may.
+/// The error of a worker at its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// One request's share of what its worker holds. Dropping it gives the share back.
+/// One request's share of its worker's totals. Dropping it releases the share.
 #[derive(Debug)]
 pub struct HeldShare {
     totals: Rc<HeldTotals>,
@@ -47,7 +47,7 @@ impl HeldShare {
         Ok(Self { totals: Rc::clone(totals), limits, requests: 1, bytes: 0 })
     }
 
-    /// Begins to count the bytes of a request that goes on, and of which parts are held.
+    /// Counts the bytes of a request that continues while parts of it are held.
     pub fn of_parts(totals: &Rc<HeldTotals>, limits: HeldLimits) -> Self {
         Self { totals: Rc::clone(totals), limits, requests: 0, bytes: 0 }
     }
@@ -55,7 +55,7 @@ impl HeldShare {
     /// Sets how many bytes of the request are held.
     ///
     /// # Errors
-    /// [`Overloaded`] if these are more than before, and more than the worker may hold. The share stays as it was.
+    /// [`Overloaded`] if these are more than before, and more than the worker may hold. The share does not change.
     pub fn set_bytes(&mut self, bytes: usize) -> Result<(), Overloaded> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let total = (self.totals.bytes.get() - self.bytes).saturating_add(bytes);
@@ -75,8 +75,8 @@ impl Drop for HeldShare {
     }
 }
 
-/// Held requests in the order of their arrival, by their context. As all may wait equally long, that is the order of
-/// their deadlines too. An entry does not keep its request: those that ended are passed over.
+/// A queue of held requests in the order of arrival, by context. All have the same timeout, so this is the order of their
+/// deadlines too. An entry does not own its request: ended ones are skipped.
 #[derive(Debug)]
 pub struct HeldQueue<T>(VecDeque<(u32, Weak<T>)>);
 
@@ -90,7 +90,7 @@ impl<T> HeldQueue<T> {
     /// Adds the request that came last.
     pub fn push(&mut self, context: u32, request: &Rc<T>) {
         if self.0.len() == self.0.capacity() {
-            // Requests that ended must not pile up before the longest waiting one. Room for as many again makes that rare.
+            // Ended requests must not accumulate after a live one. Doubling the room makes this rare.
             self.0.retain(|(_, request)| request.strong_count() > 0);
             self.0.reserve(self.0.len() + 1);
         }

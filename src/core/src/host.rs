@@ -38,21 +38,22 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// What the proxy does with a request or response after a callback.
+/// The proxy's next step with a request or response after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     /// It continues.
     Continue,
-    /// It stops. Its body is buffered, and shown to the filter as it arrives; one that outgrows the buffer gets 413.
+    /// It stops. Its body is buffered and passed to the filter as it arrives; one that exceeds the buffer gets 413.
     Stop,
-    /// It stops from its headers on. Its body is not shown, and the proxy reads no more of it than fits its buffer.
+    /// It stops at its headers. Its body is not passed to the filter, and the proxy reads no more of it than its buffer
+    /// holds.
     StopUnread,
 }
 
-/// The proxy, as it serves one callback of a stream or of the plugin. Headers, body and properties are those of the stream
-/// whose callback it is, or of the [effective context](Host::set_effective_context).
+/// The proxy, during one callback of a stream or of the plugin. Headers, body and properties are those of the callback's
+/// stream, or of the [effective context](Host::set_effective_context).
 ///
-/// No call panics, and each says whether it failed: a panic ends the virtual machine.
+/// Calls return their failure and never panic: a panic ends the virtual machine.
 pub trait Host: SharedData + Clone {
     /// Returns the proxy's wall-clock time, or the epoch if it has none, at which nothing can be validly signed.
     fn now(&self) -> SystemTime;
@@ -75,7 +76,7 @@ pub trait Host: SharedData + Clone {
     /// If the proxy refuses the call.
     fn header(&self, map: MapKind, name: &str) -> Result<Vec<u8>, HostError>;
 
-    /// Adds a header. Cheaper than [`Host::replace_header`], for a name that is not there.
+    /// Adds a header. Cheaper than [`Host::replace_header`], for a new name.
     ///
     /// # Errors
     /// If the proxy refuses the call.
@@ -111,7 +112,7 @@ pub trait Host: SharedData + Clone {
     /// If the proxy refuses the call.
     fn append_to_body(&self, bytes: &[u8]) -> Result<(), HostError>;
 
-    /// Returns a property; the parts of its path are divided by NUL. `None` if there is no such property.
+    /// Returns a property; the parts of its path are separated by NUL. `None` if there is no such property.
     fn property(&self, path: &str) -> Option<Vec<u8>>;
 
     /// Sets a property in the stream's filter state, under `wasm.` and its path.
@@ -144,13 +145,13 @@ pub trait Host: SharedData + Clone {
     /// If there is no such context.
     fn set_effective_context(&self, context: u32) -> Result<(), HostError>;
 
-    /// Sets how often the plugin's tick comes.
+    /// Sets the period of the plugin's tick.
     ///
     /// # Errors
     /// If the proxy refuses the call.
     fn set_tick_period(&self, period: Duration) -> Result<(), HostError>;
 
-    /// Has messages of a queue notify this plugin.
+    /// Subscribes this plugin to a queue.
     ///
     /// # Errors
     /// If the proxy refuses the call.
@@ -168,7 +169,7 @@ pub trait Host: SharedData + Clone {
     /// If the proxy refuses the call.
     fn drain_queue(&self, token: u32) -> Result<(), HostError>;
 
-    /// Returns the id of a metric, which is defined if it is new.
+    /// Returns the id of a metric, and defines the metric if it is new.
     ///
     /// # Errors
     /// If the proxy refuses the call.

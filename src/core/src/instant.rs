@@ -1,9 +1,9 @@
-//! Points in time from text and back, without a panic.
+//! Conversion of points in time from and to text, without a panic.
 //!
-//! A `SystemTime` can hold less on wasm32, where it begins with 1970, than on other machines, and a date of the `time` crate
-//! ends with the year 9999. The crate's own `From` conversions between the two panic outside of what both can hold; in the
-//! filter, a panic ends the virtual machine. The conversions here return `None` instead, on every machine for the same
-//! input: 1970 to 9999 is what they take.
+//! A `SystemTime` has a smaller range on wasm32, where it begins with 1970, than on other platforms, and a date of the
+//! `time` crate ends with the year 9999. The crate's own `From` conversions panic outside of the common range; in the
+//! filter, a panic ends the virtual machine. The conversions here accept 1970 to 9999 on every platform, and return `None`
+//! otherwise.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,39 +13,39 @@ use time::format_description::well_known::Rfc3339;
 /// Returns the instant that a text such as `2026-01-02T03:04:05Z` (RFC 3339) names.
 ///
 /// # Errors
-/// [`InstantError`] says what is wrong with it.
+/// [`InstantError`] if the text is malformed or out of range.
 pub fn parse_rfc3339(text: &str) -> Result<SystemTime, InstantError> {
     let date = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InstantError::Malformed)?;
     from_date(date).ok_or(InstantError::OutOfRange)
 }
 
-/// Writes an instant as `2026-01-02T03:04:05Z`, cut to the second; `None` after 9999 and before 1970.
+/// Formats an instant as `2026-01-02T03:04:05Z`, truncated to the second; `None` before 1970 and after 9999.
 pub fn format_rfc3339(at: SystemTime) -> Option<String> {
     to_date(at)?.format(&Rfc3339).ok()
 }
 
-/// Returns whether an instant lies in the years that can be written, 1970 to 9999.
+/// Returns whether an instant is in the years that can be formatted, 1970 to 9999.
 pub fn can_be_written(at: SystemTime) -> bool {
     to_date(at).is_some()
 }
 
-/// Why a text gives no instant.
+/// The reason why a text is not an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstantError {
     /// It is not in the format.
     Malformed,
-    /// It lies before 1970 or after 9999.
+    /// It is before 1970 or after 9999.
     OutOfRange,
 }
 
 fn from_date(date: OffsetDateTime) -> Option<SystemTime> {
     let seconds = u64::try_from(date.unix_timestamp()).ok()?;
     let at = UNIX_EPOCH.checked_add(Duration::new(seconds, date.nanosecond()))?;
-    // A date of the year 9999 in a zone west of Greenwich may lie in a later year.
+    // A date of the year 9999 in a zone west of Greenwich may be in a later year.
     can_be_written(at).then_some(at)
 }
 
-/// Returns the date of an instant, cut to the second.
+/// Returns the date of an instant, truncated to the second.
 fn to_date(at: SystemTime) -> Option<OffsetDateTime> {
     let seconds = at.duration_since(UNIX_EPOCH).ok()?.as_secs();
     OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()

@@ -1,17 +1,17 @@
-//! The private API through which credentials come in: who may call, and what each call answers.
+//! The private API that receives credentials: its authentication, and the answer to each call.
 //!
 //! | call | answer |
 //! | --- | --- |
 //! | `GET /v1/identities` | which identities the loaded policies want, and what is held for each |
-//! | `GET /v1/identities?after=GENERATION` | the same once it differs from that generation's; 304 if it does not within half a second |
-//! | `GET /v1/identities?from=ID` | a page of the same: those from that id on, and the one that the next page begins with |
-//! | `PUT /v1/identities/{id}/credentials` | takes a `credential_process` document |
-//! | `PUT /v1/identities/{id}/credentials?unless-revoked` | the same, but not an access key that a `DELETE` revoked |
-//! | `DELETE /v1/identities/{id}/credentials` | revokes what is held |
+//! | `GET /v1/identities?after=GENERATION` | the same as soon as the generation differs from this one; 304 if it does not within half a second |
+//! | `GET /v1/identities?from=ID` | a page of the same: the identities from that id on, and the id that the next page begins with |
+//! | `PUT /v1/identities/{id}/credentials` | stores a `credential_process` document |
+//! | `PUT /v1/identities/{id}/credentials?unless-revoked` | the same, but rejects an access key that a `DELETE` revoked |
+//! | `DELETE /v1/identities/{id}/credentials` | revokes the credentials held |
 //! | `GET /v1/status` | 200 if a policy is loaded and every wanted identity holds unexpired credentials, else 503 |
 //!
-//! A query that a call does not have is refused: the one that was meant, such as a misspelt `unless-revoked`, may have
-//! been a bound on the call. No version of the refresher sends others than these.
+//! An unknown query is rejected: it may be a misspelling of a restriction such as `unless-revoked`. No version of the
+//! refresher sends any other query.
 
 pub(crate) mod worker;
 
@@ -27,38 +27,38 @@ use crate::credentials::{
 };
 use crate::local_reply::error_body;
 
-/// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
+/// The largest document that is accepted, in bytes. Session tokens are a few KiB at most.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// A page of the listing ends with the identity that takes it over so many bytes: a caller need not read it whole, and
-/// the virtual machine need not write it whole.
+/// A page of the listing ends after the identity that makes it exceed this many bytes. It bounds the memory of the caller
+/// and of the virtual machine.
 pub const PAGE: usize = 8 << 20;
 
-/// How long a call waits for a change. While one Envoy takes over from another, a call that waits at the old one learns
-/// nothing of the new one, so this is short.
+/// The longest wait for a change. During a hot restart, a call that waits at the old Envoy sees no change of the new one, so
+/// this is short.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// So many calls of one worker wait for a change; the next one is answered immediately.
+/// The most calls of one worker that wait for a change; the next one is answered immediately.
 pub const MOST_WAITING: usize = 32;
 
-/// Who may call the intake.
+/// The configuration of callers that the intake accepts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IntakePolicy {
     token_digests: Vec<[u8; 32]>,
 }
 
-/// Why an intake's configuration is refused.
+/// The reason for rejecting an intake's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntakePolicyError {
     /// The document does not have the shape of an intake's configuration.
     #[error("{place}: {problem}")]
     Document {
-        /// Where, as a path into the document.
+        /// The location, as a path into the document.
         place: String,
-        /// What is wrong there.
+        /// The defect.
         problem: String,
     },
-    /// A token's digest is no SHA-256 in hex.
+    /// A token's digest is not a SHA-256 in hex.
     #[error("intake.tokenSha256[{0}]: must be the token's SHA-256 as 64 hex digits: printf %s \"$TOKEN\" | sha256sum")]
     TokenDigest(usize),
 }
@@ -77,9 +77,9 @@ struct IntakeDocument {
 }
 
 impl IntakePolicy {
-    /// Whether a plugin configuration is an intake's, going by its one key.
+    /// Returns whether a plugin configuration is an intake's, which its one key decides.
     pub fn is_meant(json: &[u8]) -> bool {
-        // A map, for serde takes a list as well for a struct.
+        // A map, because serde also accepts a list for a struct.
         type Members = std::collections::HashMap<String, serde::de::IgnoredAny>;
         serde_json::from_slice::<Members>(json).is_ok_and(|members| members.contains_key("intake"))
     }
@@ -87,7 +87,7 @@ impl IntakePolicy {
     /// Reads `{"intake": {"tokenSha256": ["<64 hex>"]}}`.
     ///
     /// # Errors
-    /// Names the place and the cure.
+    /// Names the location and the fix.
     pub fn from_json(json: &[u8]) -> Result<Self, IntakePolicyError> {
         let mut json = serde_json::Deserializer::from_slice(json);
         let document: Document = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -100,14 +100,14 @@ impl IntakePolicy {
         Ok(Self { token_digests })
     }
 
-    /// Whether a caller is let in: over a Unix socket, with a verified client certificate, or with a listed token.
+    /// Returns whether a caller is accepted: over a Unix socket, with a verified client certificate, or with a listed token.
     pub fn admits(&self, caller: &Caller<'_>) -> bool {
         caller.over_unix_socket
             || caller.client_certificate
             || caller.authorization.and_then(bearer_token).is_some_and(|token| self.knows(token))
     }
 
-    /// All digests are compared, each in constant time, so that the time tells nothing of a token.
+    /// Compares all digests, each in constant time, so that the time reveals nothing of a token.
     fn knows(&self, token: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let known =
@@ -116,12 +116,12 @@ impl IntakePolicy {
     }
 }
 
-/// What is known of a caller.
+/// The properties of a caller that decide whether it is accepted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller<'a> {
-    /// The connection came in over a Unix socket, whose file mode said who may connect.
+    /// `true` if the connection came over a Unix socket, whose file mode decides who may connect.
     pub over_unix_socket: bool,
-    /// The connection is TLS with a client certificate that Envoy verified.
+    /// `true` for TLS with a client certificate that Envoy verified.
     pub client_certificate: bool,
     /// The `authorization` header.
     pub authorization: Option<&'a [u8]>,
@@ -139,7 +139,7 @@ fn parse_digest(hex: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
     for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
         let pair = std::str::from_utf8(pair).ok()?;
-        // from_str_radix takes a sign.
+        // from_str_radix accepts a sign.
         *byte = if pair.starts_with('+') { return None } else { u8::from_str_radix(pair, 16).ok()? };
     }
     Some(digest)
@@ -152,14 +152,14 @@ pub struct Reply {
     pub status: u16,
     /// JSON, or nothing.
     pub body: Vec<u8>,
-    /// The methods that the resource knows, where the request's is none of them.
+    /// The methods that the resource supports, if the request's is not one of them.
     pub allow: Option<&'static str>,
-    /// Whether credentials changed, so that the workers are to be told.
+    /// `true` if credentials changed and the workers must be notified.
     pub changed: bool,
 }
 
 impl Reply {
-    /// The answer to a caller that is not let in.
+    /// Returns the answer to a caller that is not accepted.
     pub fn unauthenticated() -> Self {
         Self::error(
             401,
@@ -168,12 +168,12 @@ impl Reply {
         )
     }
 
-    /// The answer to a body over [`MAX_BODY`].
+    /// Returns the answer to a body over [`MAX_BODY`].
     pub fn too_large() -> Self {
         Self::error(413, "PayloadTooLarge", "a credential document has at most 64 KiB")
     }
 
-    /// The answer to a caller that waited for a change, and nothing changed.
+    /// Returns the answer to a caller that waited for a change, if nothing changed.
     pub fn unchanged() -> Self {
         Self { status: 304, body: Vec::new(), allow: None, changed: false }
     }
@@ -188,7 +188,7 @@ impl Reply {
     }
 
     fn revoked() -> Self {
-        let why = "this access key was revoked by a DELETE; push another one, as its source gives after a rotation";
+        let why = "this access key was revoked by a DELETE; rotate it and push the new one";
         Self::error(409, "RevokedCredentials", why)
     }
 
@@ -204,7 +204,7 @@ impl Reply {
     }
 }
 
-/// Returns the generation whose end a call waits for, if it is one that waits.
+/// Returns the generation after which a call waits for a change, if it waits.
 pub fn awaited_generation(method: &[u8], path: &[u8]) -> Option<u64> {
     generation(path.strip_prefix(b"/v1/identities?").filter(|_| method == b"GET")?)
 }
@@ -219,11 +219,11 @@ fn page_start(query: &[u8]) -> Option<&[u8]> {
     query.strip_prefix(b"from=").filter(|id| !id.contains(&b'&'))
 }
 
-/// The query of a push that is not to take a revocation back.
+/// The query of a push that must not undo a revocation.
 const UNLESS_REVOKED: &[u8] = b"unless-revoked";
 
-/// Answers one call of a caller that was let in. (Inlined where it is called, it would be in the filter twice.) `path` is
-/// the request's, its query included; `ids` are kept from call to call.
+/// Answers one call of an accepted caller. (Inlined, it would be in the filter twice.) `path` includes the query; `ids` are
+/// kept from call to call.
 #[inline(never)]
 pub fn answer<D: SharedData>(
     store: &CredentialStore<D>,
@@ -257,7 +257,7 @@ pub fn answer<D: SharedData>(
         }
         (Some(resource), _) => Reply {
             allow: Some(resource.methods()),
-            ..Reply::error(405, "MethodNotAllowed", "this resource does not know the method")
+            ..Reply::error(405, "MethodNotAllowed", "this resource does not support the method")
         },
         (None, _) => Reply::error(
             404,
@@ -267,7 +267,7 @@ pub fn answer<D: SharedData>(
     }
 }
 
-/// What no policy wants is not taken; what is still held from the time before can be taken away.
+/// Answers for an identity that no policy wants: a push is rejected, but credentials that are still held can be deleted.
 fn unwanted<D: SharedData>(store: &CredentialStore<D>, method: &[u8], id: &str) -> Reply {
     if method == b"DELETE" && store.is_stored(id) {
         return Reply::done(store.forget(id));
@@ -275,11 +275,12 @@ fn unwanted<D: SharedData>(store: &CredentialStore<D>, method: &[u8], id: &str) 
     Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities")
 }
 
-/// Revokes what is held. Even where the access key can't be remembered, the workers are told: what they hold is gone.
+/// Revokes the credentials held. The workers are notified even if the access key can't be remembered, because the
+/// credentials are wiped.
 fn revoke<D: SharedData>(store: &CredentialStore<D>, id: &str) -> Reply {
     let reply = match store.revoke(id) {
         Err(error @ SetError::Unreadable) => {
-            let why = format!("the credentials were wiped, but their access key can't be noted as revoked: {error}");
+            let why = format!("the credentials were wiped, but their access key can't be recorded as revoked: {error}");
             Reply::error(500, "SharedData", &why)
         }
         revoked => Reply::done(revoked),
@@ -287,7 +288,7 @@ fn revoke<D: SharedData>(store: &CredentialStore<D>, id: &str) -> Reply {
     Reply { changed: true, ..reply }
 }
 
-/// Whoever pushes by hand means it; who pushes by a plan, as the refresher does, is not to undo a revocation.
+/// Stores pushed credentials. A manual push may undo a revocation; an automated one, like the refresher's, must not.
 fn put<D: SharedData>(
     store: &CredentialStore<D>,
     id: &str,
@@ -298,7 +299,7 @@ fn put<D: SharedData>(
     let credentials = match Credentials::from_document(document) {
         Ok(credentials) if credentials.hold_at(now) => credentials,
         Ok(_) => {
-            let why = "Expiration: lies in the past; push credentials that still hold";
+            let why = "Expiration: is in the past; push credentials that have not expired";
             return Reply::error(400, "InvalidCredentials", why);
         }
         Err(error) => return Reply::error(400, "InvalidCredentials", &error.to_string()),
@@ -312,7 +313,7 @@ fn put<D: SharedData>(
         Err(error) => Reply::failed(error),
         Ok(true) => Reply::revoked(),
         Ok(false) => match store.put(id, &credentials).and_then(|()| is_revoked()) {
-            // A DELETE came in between. No worker takes what was put; it is not to lie there either.
+            // A concurrent DELETE revoked the key. No worker uses the credentials, and they must not stay stored either.
             Ok(true) => store.discard(id, key).map_or_else(Reply::failed, |()| Reply::revoked()),
             stored => Reply::done(stored.map(drop)),
         },
@@ -337,7 +338,7 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// Returns whether a call has this query, byte for byte; with a method that the resource does not know, any.
+    /// Returns whether a call supports this query, compared byte for byte. With an unsupported method, it accepts any.
     fn takes(&self, method: &[u8], query: &[u8]) -> bool {
         match (self, method) {
             _ if query.is_empty() => true,
@@ -351,10 +352,10 @@ impl<'a> Resource<'a> {
     fn queries(&self) -> &'static str {
         match self {
             Self::Identities => {
-                "this call has no such query: use ?after= with a generation in digits, ?from= with an id, or none"
+                "this call does not support the query; use ?after= with a generation in digits, ?from= with an id, or none"
             }
-            Self::Credentials { .. } => "this call has no such query: use ?unless-revoked with PUT, or none",
-            Self::Status => "this call has no such query: use none",
+            Self::Credentials { .. } => "this call does not support the query; use ?unless-revoked with PUT, or none",
+            Self::Status => "this call does not support the query; use none",
         }
     }
 
@@ -366,9 +367,9 @@ impl<'a> Resource<'a> {
     }
 }
 
-/// Lists what is wanted and held: all of it, or a page that begins with an id.
+/// Lists wanted identities and held credentials: all of them, or a page that begins with an id.
 fn list<D: SharedData>(store: &CredentialStore<D>, from: Option<&[u8]>) -> Reply {
-    // Before what is listed, so that a change on the way ends the next wait.
+    // Read before the listing, so that a concurrent change ends the next wait.
     let generation = store.generation();
     let mut wanted = match store.wanted() {
         Ok(wanted) => wanted.into_iter().peekable(),
@@ -408,7 +409,7 @@ struct Status {
     problem: Option<String>,
 }
 
-/// Says why nothing that is held for an identity is used.
+/// Returns the problem of an identity whose revocations can't be read.
 fn unreadable(error: SetError) -> String {
     format!("its revocations can't be read, so nothing is signed for it: {error}")
 }
@@ -432,7 +433,7 @@ fn status<D: SharedData>(store: &CredentialStore<D>, wanted: &[Identity], now: S
     Reply::json(if status.ready { 200 } else { 503 }, &status)
 }
 
-/// What is wrong with an intake that nobody shares.
+/// The problem of an intake whose `vm_id` no signer shares.
 pub const NO_POLICY: &str = "no policy is loaded under the intake's vm_id: give the signer's plugin the same vm_id";
 
 #[cfg(test)]
@@ -446,7 +447,7 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const TOKEN_SHA256: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"; // of "token"
 
-    /// As an intake that has answered no call yet.
+    /// Answers like an intake that has had no call yet.
     fn answer(store: &CredentialStore<&Memory>, method: &[u8], path: &[u8], body: &[u8], now: SystemTime) -> Reply {
         super::answer(store, &mut WantedIds::default(), method, path, body, now)
     }
@@ -538,7 +539,7 @@ mod tests {
         assert_eq!((store.generation(), store.revoked("default")), before);
     }
 
-    /// Word for word, what each version of the refresher has sent.
+    /// Checks, byte for byte, the calls that each version of the refresher has sent.
     #[test]
     fn the_calls_of_every_version_of_the_refresher_are_understood() {
         let memory = Memory::default();
@@ -562,7 +563,7 @@ mod tests {
     fn the_pages_of_a_listing_are_bounded_and_make_the_whole() {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
-        // As long as AWS allows, in letters of three bytes.
+        // The longest that AWS allows, in letters of three bytes.
         let long = |length: usize, number: usize| format!("{}{number:0>3}", "\u{20ac}".repeat(length - 3));
         let tags: Vec<_> = (0..50).map(|tag| (long(128, tag), long(256, tag))).collect();
         let role =
@@ -676,7 +677,7 @@ mod tests {
             let told = json(&reply)["error"]["message"].as_str().unwrap().to_owned();
             assert!(reply.status == 500 && reply.changed && told.contains("the credentials were wiped"), "{told}");
             assert!(!store.is_stored("default"));
-            // What is left of it can be taken away once nobody wants the identity.
+            // The rest can be deleted once nobody wants the identity.
             store.want("policy", &[other], NOW, true).unwrap();
             assert_eq!((&memory).get("sigv4.revoked.default").unwrap().0, b"");
         }

@@ -1,18 +1,18 @@
-//! Signs HTTP requests with AWS Signature Version 4, by a policy: what the Envoy filter decides, without a proxy.
+//! Signs HTTP requests with AWS Signature Version 4, by a policy: the decisions of the Envoy filter, without a proxy.
 //!
-//! `sigv4-filter` puts it on proxy-wasm, and `credential-refresher` shares its types.
+//! `sigv4-filter` binds it to proxy-wasm, and `credential-refresher` shares its types.
 //!
 //! | module | its job |
 //! | --- | --- |
 //! | [`aws_endpoint`] | the signing name and region that a host name implies |
-//! | [`clock_skew`] | how far the clocks of upstreams are from the proxy's |
-//! | [`connection`] | what Envoy has verified of a client: its certificate, its token, its Unix socket |
-//! | [`credentials`] | what is pushed into the proxy, for whom, and how long it is valid |
-//! | [`header_map`] | the form in which the proxy hands maps over |
+//! | [`clock_skew`] | the difference between the clocks of upstreams and the proxy's |
+//! | [`connection`] | the properties of a client that Envoy has verified: its certificate, its token, its Unix socket |
+//! | [`credentials`] | credentials: their identity, their document, and their store in the proxy |
+//! | [`header_map`] | the proxy's serialized form of maps |
 //! | [`held`] | requests that can't continue yet: the bounds on them, and their order |
 //! | [`host`] | the calls to the proxy |
-//! | [`instant`] | points in time from text and back, without a panic |
-//! | [`intake`] | the private API through which credentials come in |
+//! | [`instant`] | conversion of points in time from and to text, without a panic |
+//! | [`intake`] | the private API that receives credentials |
 //! | [`local_reply`] | the answers that the filter gives instead of an upstream's |
 //! | [`log_limit`] | warnings that requests can cause, limited to one a second |
 //! | [`path`] | the request's path: checked, read as upstreams may, appended to its target's |
@@ -20,8 +20,8 @@
 //! | [`policy`] | the signing policy: checked, compiled, and matched |
 //! | [`request`] | a request on its way through the signer |
 //! | [`signing`] | a checked request turned into a signed one |
-//! | `wakeup` | how workers learn of new credentials |
-//! | [`worker`] | what the requests of one worker share |
+//! | `wakeup` | notification of workers about new credentials |
+//! | [`worker`] | state shared by the requests of one worker |
 
 pub mod aws_endpoint;
 pub mod clock_skew;

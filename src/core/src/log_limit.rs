@@ -1,18 +1,18 @@
-//! Warnings and errors of one kind, at most one a second: what requests can cause must not fill a disk.
+//! A limit of one warning or error of a kind per second, so that requests can't fill a disk with logs.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-/// What makes messages be of one kind: the place in the source that writes them. What they say may be up to a client.
+/// A kind of message: the place in the source that writes it. The text does not count, as clients may influence it.
 pub type CallSite = (&'static str, u32);
 
-/// The target of messages that are never left out: those that no request can cause, and that may not be said again.
+/// The target of messages that are never suppressed: no request can cause them, and they may not be repeated.
 pub const UNLIMITED: &str = "unlimited";
 
-/// How long after a message none of its kind is written.
+/// The time after a message in which none of its kind is written.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Says which messages are written. There are no more kinds than places in the source, so it does not grow.
+/// A limiter of messages. Its size is bounded by the number of call sites in the source.
 #[derive(Debug, Default)]
 pub struct LogLimit(HashMap<CallSite, Seen>);
 
@@ -23,14 +23,13 @@ struct Seen {
 }
 
 impl LogLimit {
-    /// Whether a message of this kind is to be written: how many like it were left out before, or `None` where this one is
-    /// left out as well.
+    /// Returns how many messages of this kind were suppressed before, or `None` if this one must be suppressed too.
     pub fn check(&mut self, kind: CallSite, now: SystemTime) -> Option<u64> {
         let Some(seen) = self.0.get_mut(&kind) else {
             self.0.insert(kind, Seen { written: now, left_out: 0 });
             return Some(0);
         };
-        // A clock that was set back says nothing of the time that has passed.
+        // After the clock was set back, the time passed is unknown.
         if now.duration_since(seen.written).is_ok_and(|passed| passed < PAUSE) {
             seen.left_out = seen.left_out.saturating_add(1);
             return None;

@@ -1,6 +1,6 @@
-//! A plugin's life apart from its streams: its configuration, its clock, and what notifies it.
+//! A plugin outside of its streams: its configuration, its clock, and its notifications.
 //!
-//! One binary has two roles, chosen by the configuration: a *signer* on the traffic listener and an *intake* on a private one.
+//! One binary has two roles, chosen by the configuration: a *signer* on the traffic listener, an *intake* on a private one.
 
 use std::rc::Rc;
 
@@ -22,7 +22,7 @@ pub struct Plugin<H: Host> {
 }
 
 enum Role<H: Host> {
-    /// Before the configuration, or if it was refused.
+    /// Before the configuration, or if it was rejected.
     None,
     Signer {
         worker: Rc<Worker<H>>,
@@ -32,7 +32,7 @@ enum Role<H: Host> {
 }
 
 impl<H: Host> Plugin<H> {
-    /// Makes a plugin without a configuration. `held_totals` counts for all plugins of a virtual machine.
+    /// Makes a plugin without a configuration. `held_totals` is shared by all plugins of a virtual machine.
     pub fn new(host: H, held_totals: Rc<HeldTotals>) -> Self {
         Self { host, held_totals, role: Role::None }
     }
@@ -42,7 +42,7 @@ impl<H: Host> Plugin<H> {
         match self.configure() {
             Ok(()) => true,
             Err(error) => {
-                log::error!(target: UNLIMITED, "the configuration is refused: {error}");
+                log::error!(target: UNLIMITED, "the configuration is rejected: {error}");
                 false
             }
         }
@@ -51,9 +51,9 @@ impl<H: Host> Plugin<H> {
     fn configure(&mut self) -> Result<(), String> {
         let configuration = self.host.configuration().map_err(|error| error.to_string())?;
         self.role = self.role_of(&configuration).map_err(|error| match configuration.first() {
-            // The tag of a serialized Struct's first field; as text, a line's end, with which few policies begin.
+            // The tag of a serialized Struct's first field; as text, a line feed, with which few policies begin.
             Some(b'\n') => format!(
-                "{error}; is it a google.protobuf.Struct? Envoy hands that over as protobuf: write the policy as JSON in a \
+                "{error}; is it a google.protobuf.Struct? Envoy passes that as protobuf; write the policy as JSON in a \
                  google.protobuf.StringValue"
             ),
             _ => error,
@@ -73,7 +73,7 @@ impl<H: Host> Plugin<H> {
         Ok(Role::Signer { worker: Rc::new(worker), held: Rc::new(held) })
     }
 
-    /// Does what is due: for the worker, and for requests that wait.
+    /// Does what is due for the worker and for held requests.
     pub fn on_tick(&self) {
         match &self.role {
             Role::Signer { worker, held } => {
@@ -89,7 +89,7 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// Takes over credentials of which another worker says that they changed.
+    /// Reloads credentials after another worker's notification.
     pub fn on_queue_ready(&self, queue: u32) {
         if let Role::Signer { worker, held } = &self.role {
             worker.on_wakeup(queue);
@@ -99,7 +99,7 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// Returns the state of a stream that begins.
+    /// Returns the state of a new stream.
     pub fn stream(&self, context: u32) -> Stream<H> {
         match &self.role {
             Role::Signer { worker, held } => {
@@ -117,12 +117,12 @@ pub enum Stream<H: Host> {
     Signed(Box<Request<H>>),
     /// A call of the intake.
     Intake(Box<IntakeCall<H>>),
-    /// A request of a plugin without a configuration, which does not know what is to be signed.
+    /// A request of a plugin without a configuration, and so without a policy.
     Unconfigured(H),
 }
 
 impl<H: Host> Stream<H> {
-    /// Handles the headers of a request; `ends` is whether no body follows.
+    /// Handles the headers of a request; `ends` is `true` if no body follows.
     pub fn on_request_headers(&mut self, ends: bool) -> Flow {
         match self {
             Self::Signed(request) => request.on_request_headers(ends),
@@ -134,7 +134,7 @@ impl<H: Host> Stream<H> {
         }
     }
 
-    /// Handles the body of a request, of which the proxy holds `size` bytes; `ends` is whether it is complete.
+    /// Handles the body of a request, of which the proxy holds `size` bytes; `ends` is `true` if it is complete.
     pub fn on_request_body(&mut self, size: usize, ends: bool) -> Flow {
         match self {
             Self::Signed(request) => request.on_request_body(size, ends),

@@ -1,4 +1,4 @@
-//! How workers learn of new credentials: each signer claims a slot, whose queue notifies it.
+//! Notification of workers about new credentials: each signer claims a slot, whose queue notifies it.
 
 use std::time::SystemTime;
 

@@ -1,11 +1,10 @@
 //! Host name → the signing name and region that an AWS endpoint expects in a credential scope.
 //!
-//! Most host names read `service.region.suffix`, where `service` is the signing name and `suffix` one of AWS's
-//! DNS suffixes. What does not follow that form is a line in `table`. A region is known by its shape, so a new
-//! one needs no release.
+//! Most host names read `service.region.suffix`, where `service` is the signing name and `suffix` one of AWS's DNS suffixes.
+//! Other names are in `table`. A region is recognized by its shape, so a new one needs no release.
 //!
-//! Nothing is guessed: a host outside AWS's suffixes, or beneath them with a form that is not known, infers
-//! nothing, and the policy has to say what to sign for.
+//! Nothing is guessed: from a host outside AWS's suffixes, or of an unknown form, nothing is inferred, and the policy must
+//! set the scope.
 
 mod s3;
 mod table;
@@ -14,36 +13,35 @@ pub use s3::{S3Host, bucket_host, s3_host};
 
 use table::{AFTER_REGION, AMBIGUOUS, FAMILIES, GLOBAL, GOVCLOUD_GLOBAL_REGION, MULTI_REGION, NAMES, SUFFIXES, Suffix};
 
-/// The region of an endpoint that answers for all regions at once. Such an endpoint takes SigV4A signatures
-/// alone, and this is the region set to sign for.
+/// The region of an endpoint for all regions, and the region set to sign for. Such an endpoint accepts only SigV4A.
 pub const ALL_REGIONS: &str = "*";
 
 /// The length of the longest host name in the DNS.
 const NAME_MAX: usize = 253;
 
-/// What a host name tells about signing for it.
+/// The scope inferred from a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint<'a> {
-    /// The service as the credential scope names it, such as `s3` or `execute-api`.
+    /// The signing name, such as `s3` or `execute-api`.
     pub signing_name: &'a str,
     /// The region, such as `eu-west-1`, or [`ALL_REGIONS`].
     pub region: &'a str,
 }
 
 impl Endpoint<'_> {
-    /// Whether the endpoint takes SigV4A signatures alone, as S3 Multi-Region Access Points do.
+    /// Returns whether the endpoint accepts only SigV4A, like S3 Multi-Region Access Points.
     pub fn requires_sigv4a(&self) -> bool {
         self.region == ALL_REGIONS
     }
 }
 
-/// Whether names below `domain` (in lower case) may be AWS endpoints: it is one of AWS's DNS suffixes, or below one.
+/// Returns whether names below `domain` (in lower case) may be AWS endpoints: it is one of AWS's DNS suffixes, or below one.
 pub fn is_aws_domain(domain: &str) -> bool {
     SUFFIXES.iter().any(|suffix| domain == suffix.name || strip_domain(domain, suffix.name).is_some())
 }
 
-/// The signing name and region of `host`, a host name in lower case without port or trailing dot; `None` where
-/// it is not an AWS host name of a known form.
+/// Infers the signing name and region of `host`, a host name in lower case without port or trailing dot; `None` if it is not
+/// an AWS host name of a known form.
 pub fn infer(host: &str) -> Option<Endpoint<'_>> {
     if !is_host_name(host) {
         return None;
@@ -52,7 +50,7 @@ pub fn infer(host: &str) -> Option<Endpoint<'_>> {
     if let Some(labels) = strip_domain(labels, "vpce") {
         return vpc_endpoint(labels);
     }
-    // Dual-stack and newer global endpoints say so behind the name: `iam.global.api.aws`, `iam.us-gov.api.aws`.
+    // Dual-stack and newer global endpoints have a mark after the name: `iam.global.api.aws`, `iam.us-gov.api.aws`.
     let govcloud = strip_domain(labels, "us-gov");
     let labels = govcloud.or_else(|| strip_domain(labels, "global")).unwrap_or(labels);
 
@@ -73,8 +71,8 @@ pub fn infer(host: &str) -> Option<Endpoint<'_>> {
 }
 
 /// Returns whether an authority, in any case and with or without a port, is an endpoint of S3's control API, whose paths
-/// hold ARNs: `s3-control`, `s3express-control` and `s3-outposts` as the service's own label. A bucket may have such a
-/// name (`s3-control.s3.eu-west-1.amazonaws.com`) and is not one.
+/// hold ARNs: `s3-control`, `s3express-control` and `s3-outposts` as the service's own label. A bucket may have such a name
+/// (`s3-control.s3.eu-west-1.amazonaws.com`) but is not such an endpoint.
 ///
 /// Source: the endpoint rules of S3 Control in AWS's SDKs; for `control.vpce-…`, Amazon S3 User Guide, "AWS PrivateLink
 /// for Amazon S3".
@@ -102,14 +100,14 @@ fn names_s3_control(host: &str) -> bool {
     let (labels_before_id, id) = split_last(resource);
     match service {
         "s3-control" | "s3express-control" => true,
-        // With a resource before it, it is an access point.
+        // After a resource, it is an access point.
         "s3-outposts" => resource.is_empty() || (in_vpc && labels_before_id.is_empty() && id.starts_with("vpce-")),
         "s3" => in_vpc && id.starts_with("vpce-") && split_last(labels_before_id).1 == "control",
         _ => false,
     }
 }
 
-/// `name.region.suffix`
+/// Infers from `name.region.suffix`.
 fn regional<'a>(name: &'a str, region: &'a str, suffix: &Suffix) -> Option<Endpoint<'a>> {
     let name = without_fips(strip_domain(name, "dualstack").unwrap_or(name));
     if let Some(signing_name) = family(MULTI_REGION, name) {
@@ -119,7 +117,7 @@ fn regional<'a>(name: &'a str, region: &'a str, suffix: &Suffix) -> Option<Endpo
     Some(Endpoint { signing_name, region })
 }
 
-/// `name.suffix`
+/// Infers from `name.suffix`.
 fn global<'a>(name: &'a str, suffix: &Suffix, govcloud: bool) -> Option<Endpoint<'a>> {
     let name = without_fips(name);
     if let Some(signing_name) = family(MULTI_REGION, name) {
@@ -134,8 +132,8 @@ fn global<'a>(name: &'a str, suffix: &Suffix, govcloud: bool) -> Option<Endpoint
     Some(Endpoint { signing_name, region })
 }
 
-/// `[resource.]vpce-id.name.region` of an interface endpoint. An endpoint service of one's own has
-/// `vpce-svc-id` in the place of the name.
+/// Infers from `[resource.]vpce-id.name.region`, an interface endpoint. A private endpoint service has `vpce-svc-id` instead
+/// of the name.
 fn vpc_endpoint(labels: &str) -> Option<Endpoint<'_>> {
     let (rest, region) = split_last(labels);
     let is_endpoint_id = |label: &str| label.starts_with("vpce-");
@@ -145,7 +143,8 @@ fn vpc_endpoint(labels: &str) -> Option<Endpoint<'_>> {
     is_region(region).then_some(Endpoint { signing_name, region })
 }
 
-/// The signing name behind a service's name in host names. A single label that no table has is one already.
+/// Returns the signing name for a service's name in host names. A single label that is not in a table is a signing name
+/// itself.
 fn service(name: &str) -> Option<&str> {
     if let Some(signing_name) = lookup(NAMES, name) {
         return Some(signing_name);
@@ -160,18 +159,18 @@ fn service(name: &str) -> Option<&str> {
     family(FAMILIES, name).or_else(|| Some(name).filter(|name| is_signing_name(name)))
 }
 
-/// The `us-west-2` of the older S3 form `s3-us-west-2.amazonaws.com`.
+/// Returns the `us-west-2` of the older S3 form `s3-us-west-2.amazonaws.com`.
 fn dashed_s3_region(label: &str) -> Option<&str> {
     let region = label.strip_prefix("s3-")?;
     Some(region.strip_prefix("fips-").unwrap_or(region)).filter(|region| is_region(region))
 }
 
-/// FIPS endpoints append a mark to the name, or put it before: `kms-fips`, `fips.batch`.
+/// Removes the mark of FIPS endpoints, which follows or precedes the name: `kms-fips`, `fips.batch`.
 fn without_fips(name: &str) -> &str {
     name.strip_suffix("-fips").or_else(|| name.strip_prefix("fips.")).unwrap_or(name)
 }
 
-/// The value of the longest tail of `name` that the table has.
+/// Returns the value of the longest tail of `name` that is in the table.
 fn family(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
     suffixes(name).find_map(|tail| lookup(table, tail))
 }
@@ -181,22 +180,23 @@ fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
     table.get(place).map(|&(_, signing_name)| signing_name)
 }
 
-/// `a.b.c`, `b.c`, `c`
+/// Returns `a.b.c`, `b.c`, `c`.
 fn suffixes(name: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(name), |name| name.split_once('.').map(|(_, tail)| tail))
 }
 
-/// The labels before `tail`, where `name` ends in it and has more.
+/// Returns the labels before `tail`, if `name` ends in it and has more.
 pub(crate) fn strip_domain<'a>(name: &'a str, tail: &str) -> Option<&'a str> {
     name.strip_suffix(tail)?.strip_suffix('.')
 }
 
-/// `a.b.c` → (`a.b`, `c`)
+/// Splits `a.b.c` into `a.b` and `c`.
 fn split_last(name: &str) -> (&str, &str) {
     name.rsplit_once('.').unwrap_or(("", name))
 }
 
-/// Letters, digits and hyphens between single dots. An underscore is let through: old buckets have them.
+/// Returns whether `host` is letters, digits and hyphens between single dots. An underscore is allowed: old buckets have
+/// them.
 fn is_host_name(host: &str) -> bool {
     host.split('.').all(|label| {
         !label.is_empty() && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
@@ -208,7 +208,8 @@ fn is_signing_name(label: &str) -> bool {
         && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
-/// A partition's letters, at least one word, a number: `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`.
+/// Returns whether a label is a partition's letters, at least one word, and a number: `eu-west-1`, `us-gov-east-1`,
+/// `eusc-de-east-1`.
 fn is_region(label: &str) -> bool {
     let mut parts = label.split('-');
     let (Some(partition), Some(number)) = (parts.next(), parts.next_back()) else { return false };

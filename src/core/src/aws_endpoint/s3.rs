@@ -1,4 +1,4 @@
-//! Reads the bucket from an S3 host name: it may be there, or in the path.
+//! Parses S3 host names, in which a bucket may be named instead of in the path.
 
 use super::table::SUFFIXES;
 use super::{is_region, split_last, strip_domain};
@@ -17,7 +17,7 @@ pub enum S3Host<'a> {
     },
     /// An access point.
     AccessPoint {
-        /// Its name and its account's id, with a `-` between.
+        /// Its name and its account's id, joined with `-`.
         name_and_account: &'a str,
         /// Its region.
         region: &'a str,
@@ -34,7 +34,7 @@ pub enum S3Host<'a> {
 /// "AWS PrivateLink for Amazon S3".
 pub fn s3_host(host: &str) -> S3Host<'_> {
     let Some(labels) = SUFFIXES.iter().find_map(|suffix| strip_domain(host, suffix.name)) else {
-        // An address has no labels. A bucket's name has three letters at least, so `s3` is none.
+        // An address has no labels. A bucket's name has at least three letters, so `s3` is not one.
         let is_address = host.starts_with('[') || host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let may_have_bucket = host.contains('.') && !host.starts_with("s3.") && !is_address;
         return if may_have_bucket { S3Host::Foreign } else { S3Host::Endpoint };
@@ -58,7 +58,7 @@ pub fn s3_host(host: &str) -> S3Host<'_> {
     }
 }
 
-/// `resource.vpce-id.s3.region`, where `resource` says what it is: `bucket`, `name.bucket` or `name.accesspoint`.
+/// `resource.vpce-id.s3.region`, where `resource` is `bucket`, `name.bucket` or `name.accesspoint`.
 fn vpc_endpoint<'a>(host: &'a str, labels: &'a str) -> S3Host<'a> {
     let (rest, region) = split_last(labels);
     let (rest, _service) = split_last(rest);
@@ -76,8 +76,8 @@ fn bucket<'a>(host: &'a str, bucket: &'a str) -> S3Host<'a> {
     S3Host::Bucket { bucket, endpoint }
 }
 
-/// Returns the host name of a bucket beside another one, by the endpoint in the other's host name. A directory bucket names
-/// its zone (`name--zone--x-s3`); from the endpoint of a general purpose bucket, its region is not known.
+/// Returns the host name of a bucket, derived from the endpoint in another bucket's host name. A directory bucket names its
+/// zone (`name--zone--x-s3`); its region can't be derived from the endpoint of a general purpose bucket.
 ///
 /// Source: Amazon S3 User Guide, "Regional and Zonal endpoints for directory buckets".
 pub fn bucket_host(bucket: &str, endpoint: &str) -> Option<String> {

@@ -1,17 +1,17 @@
-//! The names that AWS gives its services in host names, where they are not the signing names themselves.
+//! The names of AWS's services in host names that differ from their signing names.
 //!
 //! Sources: botocore's endpoint rule sets, operation host prefixes and `endpoints.json`, against which
-//! `tests/aws_endpoints.rs` checks every line that they know; for the rest the service's page in the AWS
-//! documentation. Tables that are searched are sorted.
+//! `tests/aws_endpoints.rs` checks every line that they cover; for the rest the service's page in the AWS documentation.
+//! Tables that are searched are sorted.
 
-/// A DNS suffix under which AWS answers, and what holds for hosts beneath it.
+/// A DNS suffix of AWS, and the properties of hosts below it.
 pub(super) struct Suffix {
     pub name: &'static str,
     /// The region of the partition's global services.
     pub global_region: &'static str,
-    /// The region of its IAM, which China keeps apart.
+    /// The region of its IAM, which differs in China.
     pub iam_region: &'static str,
-    /// Whether a single label before the region is a service's name. Beneath `on.aws` it may be anything.
+    /// `true` if a single label before the region is a service's name. Below `on.aws` it may be anything.
     pub names_services: bool,
 }
 
@@ -27,8 +27,8 @@ const fn resources(suffix: Suffix) -> Suffix {
     Suffix { names_services: false, ..suffix }
 }
 
-/// botocore's `partitions.json` (`dnsSuffix`, `dualStackDnsSuffix`), and the suffixes of resources.
-/// GovCloud shares those of the commercial partition and is told by its regions.
+/// botocore's `partitions.json` (`dnsSuffix`, `dualStackDnsSuffix`), and the suffixes of resources. GovCloud shares those of
+/// the commercial partition and is recognized by its regions.
 pub(super) const SUFFIXES: &[Suffix] = &[
     suffix("amazonaws.com", "us-east-1"),
     suffix("api.aws", "us-east-1"),
@@ -243,7 +243,7 @@ pub(super) const FAMILIES: &[(&str, &str)] = &[
     ("vpc-lattice-svcs", "vpc-lattice-svcs"),
 ];
 
-/// Names that stand behind the region: `search-a.eu-west-1.es.amazonaws.com` → `es`.
+/// Names after the region: `search-a.eu-west-1.es.amazonaws.com` → `es`.
 pub(super) const AFTER_REGION: &[(&str, &str)] = &[
     ("aoss", "aoss"),
     ("cloudsearch", "cloudsearch"),
@@ -276,8 +276,8 @@ pub(super) const GLOBAL: &[(&str, &str)] = &[
     ("waf", "waf"),
 ];
 
-/// Names that answer for all regions at once and take SigV4A signatures alone, with or without labels of a
-/// resource before them: `m1.mrap.accesspoint.s3-global.amazonaws.com` → `s3`.
+/// Names of endpoints for all regions, which accept only SigV4A, with or without labels of a resource before them:
+/// `m1.mrap.accesspoint.s3-global.amazonaws.com` → `s3`.
 pub(super) const MULTI_REGION: &[(&str, &str)] = &[
     ("accesspoint.s3-global", "s3"),
     ("cloudfront-kvs", "cloudfront-keyvaluestore"),
@@ -285,7 +285,7 @@ pub(super) const MULTI_REGION: &[(&str, &str)] = &[
     ("endpoints.email", "ses"),
 ];
 
-/// Names from which nothing can be told, with or without labels before them.
+/// Names from which nothing can be inferred, with or without labels before them.
 pub(super) const AMBIGUOUS: &[&str] = &[
     // Certificates, access tokens and bearer tokens, not signatures.
     "credentials.iot",
@@ -294,11 +294,11 @@ pub(super) const AMBIGUOUS: &[&str] = &[
     // SMTP, whose passwords are made from a signature.
     "email-smtp",
     "inbound-smtp",
-    // An older and a newer service share the host; the path tells which (`geo` or `geo-maps`, ...).
+    // An older and a newer service share the host; the path decides (`geo` or `geo-maps`, ...).
     "maps.geo",
     "places.geo",
     "routes.geo",
-    // Signed for us-east-1, whatever region the host names.
+    // Signed for us-east-1, regardless of the host's region.
     "api.sustainability",
     // A website has no signed requests.
     "s3-website",

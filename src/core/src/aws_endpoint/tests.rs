@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One line a host: host, signing name, region; `-` where nothing is inferred.
+/// Checks a table with one line per host: host, signing name, region; `-` if nothing is inferred.
 fn check(lines: &str) {
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let fields: Vec<&str> = line.split_whitespace().collect();

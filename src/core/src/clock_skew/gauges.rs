@@ -1,19 +1,19 @@
-//! The differences as metrics show them: by the hosts that a policy names.
+//! The differences as metrics: by the hosts that a policy names.
 //!
-//! A metric of the proxy stays until the proxy ends. Where `hosts` has a wildcard, clients choose the names, so there is
-//! no metric for each of them: the wildcard has one, which shows the largest difference of its hosts.
+//! A metric of the proxy lives as long as the proxy. With a wildcard in `hosts`, clients choose the names, so they have no
+//! metric each: the wildcard has one, which shows the largest difference of its hosts.
 
 use std::collections::HashMap;
 
 use crate::policy::{HostPattern, Policy};
 
 /// The values of the gauges of one policy's hosts, in seconds: those of targets by their authority, and those of the `hosts`
-/// of routes without a target by how the policy writes them.
+/// of routes without a target as the policy writes them.
 #[derive(Debug)]
 pub struct SkewGauges(HashMap<String, i64>);
 
 impl SkewGauges {
-    /// Makes the gauges of a policy. None of them shows anything yet.
+    /// Makes the gauges of a policy, without values.
     pub fn new(policy: &Policy) -> Self {
         let mut shown = HashMap::new();
         for route in policy.routes() {
@@ -27,8 +27,8 @@ impl SkewGauges {
         Self(shown)
     }
 
-    /// Takes the differences by host over. Gives `show` each gauge that changes, as its label and the amount by which the
-    /// clock is off.
+    /// Updates the gauges. Calls `show` for each gauge that changes, with its label and the amount by which the clock is
+    /// off.
     pub fn update(&mut self, by_host: &HashMap<String, i64>, mut show: impl FnMut(&str, u64)) {
         let mut amounts = HashMap::new();
         for (host, seconds) in by_host {

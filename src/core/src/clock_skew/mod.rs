@@ -1,12 +1,12 @@
-//! Keeps the difference between each upstream's clock and the proxy's, learned from AWS's refusals and shared among the workers.
+//! The difference between each upstream's clock and the proxy's, learned from AWS's refusals and shared among the workers.
 //!
-//! AWS accepts a signature that is a few minutes off (S3: 15, others: 5) and refuses others with `RequestTimeTooSkewed`,
-//! `InvalidSignatureException` or the like. The proxy does not read bodies, so it goes by what is in the headers of each
-//! such refusal: the status, AWS's request id, and a `date` that differs from the proxy's clock.
+//! AWS accepts a signature that is a few minutes off (S3: 15, others: 5) and rejects others with `RequestTimeTooSkewed`,
+//! `InvalidSignatureException` or similar. The proxy does not read bodies, so it relies on the headers of each such refusal:
+//! the status, AWS's request id, and a `date` that differs from the proxy's clock.
 //!
 //! | part | its job |
 //! | --- | --- |
-//! | `refusal` | whether a response's headers are those of such a refusal, and its date |
+//! | `refusal` | recognizes such a refusal by its headers, and reads its date |
 //! | `table` | the difference for each host, in a worker and in the proxy's shared data |
 //! | `gauges` | the differences by the hosts that a policy names, for the metrics |
 

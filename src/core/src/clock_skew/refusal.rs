@@ -1,4 +1,4 @@
-//! Reads from the headers of a response what they prove about its sender's clock.
+//! Reads the time of the sender's clock from the headers of a response, if they prove it.
 
 use time::{Date, Month};
 
@@ -7,22 +7,21 @@ use time::{Date, Month};
 const REQUEST_IDS: [&[u8]; 5] =
     [b"x-amzn-requestid", b"x-amzn-request-id", b"x-amz-request-id", b"apigw-requestid", b"x-amz-apigw-id"];
 
-/// Returns whether a status is one with which AWS refuses a signature.
+/// Returns whether AWS rejects signatures with this status.
 pub fn is_refusal(status: &[u8]) -> bool {
     matches!(status, b"400" | b"401" | b"403")
 }
 
-/// Returns the `date` of a refusal in seconds since 1970, if it is the time at which AWS refused this very request.
+/// Returns the `date` of a refusal in seconds since 1970, if it is the time at which AWS rejected this very request.
 ///
-/// Only a service of AWS verifies a signature, and it sends a request id. A response from a cache has the date of an
-/// earlier one: it has an `age`, or a header of the cache that says so. `via` proves nothing, as who passes a response on
-/// adds it too.
+/// Only an AWS service verifies a signature, and it sends a request id. A response from a cache has the date of an earlier
+/// one, and an `age` or a header of the cache that reports a hit. `via` proves nothing, because every intermediary adds it.
 pub fn date_of_refusal<'a>(headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Option<i64> {
     let (mut date, mut has_request_id) = (None, false);
     for (name, value) in headers {
         match name {
             b"age" => return None,
-            // Two dates tell no time.
+            // Two dates are ambiguous.
             b"date" if date.is_some() => return None,
             b"date" => date = Some(value),
             _ if is_cache_header(name) && reports_hit(value) => return None,
@@ -33,7 +32,7 @@ pub fn date_of_refusal<'a>(headers: impl IntoIterator<Item = (&'a [u8], &'a [u8]
 }
 
 /// Returns the seconds since 1970 of an HTTP date, `Sun, 06 Nov 1994 08:49:37 GMT`: the one form of RFC 9110, 5.6.7, that
-/// may be sent. A parser for the dates of mail would be 13 KB of the filter.
+/// may be sent. A parser for mail's dates would add 13 KB to the filter.
 fn parse_date(text: &[u8]) -> Option<i64> {
     const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
     let text: &[u8; 29] = text.try_into().ok()?;
@@ -46,25 +45,24 @@ fn parse_date(text: &[u8]) -> Option<i64> {
     let month = MONTHS.chunks(3).zip(1_u8..).find(|(name, _)| *name == [*m2, *m1, *m0])?.1;
     let year = u16::from(number(*y3, *y2)?) * 100 + u16::from(number(*y1, *y0)?);
     let date = Date::from_calendar_date(year.into(), Month::try_from(month).ok()?, number(*d1, *d0)?).ok()?;
-    // A leap second counts as the one before it.
+    // A leap second counts as the previous second.
     let second = number(*second1, *second0)?;
     let at = date.with_hms(number(*hour1, *hour0)?, number(*minute1, *minute0)?, second.min(59)).ok()?;
     Some(at.assume_utc().unix_timestamp()).filter(|_| second <= 60)
 }
 
-/// Returns the number of two digits.
+/// Returns the value of two digits.
 fn number(tens: u8, ones: u8) -> Option<u8> {
     (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| (tens - b'0') * 10 + (ones - b'0'))
 }
 
-/// Returns whether a header may say where a response came from: `x-cache`, `cache-status` (RFC 9211), `cf-cache-status`
-/// and the like.
+/// Returns whether a header may report a cache hit: `x-cache`, `cache-status` (RFC 9211), `cf-cache-status` and similar.
 fn is_cache_header(name: &[u8]) -> bool {
     name != b"cache-control" && name.windows(b"cache".len()).any(|part| part == b"cache")
 }
 
-/// Returns whether a cache says that it sent a stored response: `Hit from cloudfront`, `RefreshHit from cloudfront`,
-/// `HitStale from child`, `TCP_MEM_HIT`, `MISS, HIT`, `ExampleCache; hit`. The host name after `from` may be any word.
+/// Returns whether a header reports a cache hit: `Hit from cloudfront`, `RefreshHit from cloudfront`, `HitStale from child`,
+/// `TCP_MEM_HIT`, `MISS, HIT`, `ExampleCache; hit`. The host name after `from` may be any word.
 fn reports_hit(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|report| {
         let words = report.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());

@@ -5,25 +5,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::credentials::{SetError, SharedData};
 
-/// A smaller difference is not the reason for a refusal.
+/// The smallest difference that can be the reason for a refusal.
 const TOLERANCE: i64 = 4 * 60;
 
-/// A larger difference is not believed: an upstream could have requests signed for times far away.
+/// The largest difference that is accepted, so that an upstream can't obtain signatures for the far future.
 const BOUND: i64 = 24 * 60 * 60;
 
-/// The most hosts that are kept, those learned last; in a mesh, requests name them.
+/// The most hosts kept, those learned last; in a mesh, requests choose the hosts.
 const MAX_HOSTS: usize = 1024;
 
-/// With more hosts than this, a worker writes the table at most once a second: clients can make it learn with each request.
+/// With more hosts than this, a worker writes the table at most once a second, because clients can make it learn with each
+/// request.
 const FEW_HOSTS: usize = 32;
 
-/// The most hosts that a worker may learn before it has shared them, which it does within a second.
+/// The most hosts that a worker may learn before it shares them, which it does within a second.
 const MAX_UNSHARED: usize = 64;
 
-/// A longer authority is none: a name of the DNS has 253 bytes at most, and a port five.
+/// The longest valid authority: a DNS name has at most 253 bytes, and a port five.
 const MAX_AUTHORITY: usize = 260;
 
-/// In shared data: a line for each host, `HOST SECONDS`, the one learned last at the end.
+/// The key in shared data. The value has a line for each host, `HOST SECONDS`, the last learned at the end.
 const KEY: &str = "sigv4.clock_skew";
 
 /// The differences in seconds, by authority. Empty unless a clock is off.
@@ -32,7 +33,7 @@ pub struct ClockSkew {
     by_host: HashMap<String, i64>,
     /// Differences that this worker has learned and not shared yet. 0 removes a host.
     unshared: Vec<(String, i64)>,
-    /// When this worker shared last, in seconds since 1970.
+    /// The time at which this worker shared last, in seconds since 1970.
     last_shared: Option<u64>,
     /// The compare-and-swap number of the shared table that `by_host` was read from.
     version: Option<u32>,
@@ -41,7 +42,7 @@ pub struct ClockSkew {
 impl ClockSkew {
     /// Returns the time by the clock of a host.
     pub fn correct(&self, authority: &[u8], now: SystemTime) -> SystemTime {
-        // Most of the time no clock is off, and nothing is looked up.
+        // Usually no clock is off, and nothing is looked up.
         if self.by_host.is_empty() {
             return now;
         }
@@ -76,11 +77,11 @@ impl ClockSkew {
         Some(learned)
     }
 
-    /// Writes what was learned to the shared table; a large one at most once a second, and what is left out then is
-    /// written by a later call.
+    /// Writes the learned differences to the shared table; a large one at most once a second, deferring the rest to a later
+    /// call.
     ///
     /// # Errors
-    /// Where the proxy does not take the value; nothing is lost by it.
+    /// If the proxy refuses the value; nothing is lost.
     pub fn share(&mut self, data: &impl SharedData, now: SystemTime) -> Result<(), SetError> {
         let second = unix_seconds(now);
         let is_early = self.last_shared == Some(second) && self.by_host.len() > FEW_HOSTS;
@@ -104,12 +105,12 @@ impl ClockSkew {
         Ok(())
     }
 
-    /// Takes the shared table over if it has changed since it was last read. Returns whether it had.
+    /// Reads the shared table if it has changed since the last read. Returns whether it had.
     pub fn reload(&mut self, data: &impl SharedData) -> bool {
         let Some((table, version)) = data.get(KEY) else {
-            // With a value to compare, no two first writers overwrite each other.
+            // With a value to compare, concurrent first writers do not overwrite each other.
             if let Err(error) = data.set(KEY, b"\n", 0) {
-                log::error!("{error}; what one worker learns of a clock, others may miss");
+                log::error!("{error}; workers may not share what they learn of clocks");
             }
             return false;
         };
@@ -127,21 +128,21 @@ impl ClockSkew {
         true
     }
 
-    /// Returns by how many seconds clocks are off, by host.
+    /// Returns the seconds by which clocks are off, by host.
     pub fn by_host(&self) -> &HashMap<String, i64> {
         &self.by_host
     }
 }
 
-/// Returns what the shared table says. What is no row is left out.
+/// Returns the rows of the shared table. Malformed rows are skipped.
 fn rows(table: &[u8]) -> impl Iterator<Item = (&str, i64)> {
     let lines = std::str::from_utf8(table).unwrap_or_default().lines();
     lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(host, seconds)| Some((host, seconds.parse().ok()?)))
 }
 
-/// Returns an authority as the table has it, so that no other spelling of a host takes a place of its own.
+/// Returns an authority in the table's form, so that all spellings of a host share one row.
 fn host(authority: &[u8]) -> Option<String> {
-    // In a row, a blank or a line's end would be read as the end of the host.
+    // A blank or line feed would end the host's name in its row.
     let is_host = (1..=MAX_AUTHORITY).contains(&authority.len()) && authority.iter().all(u8::is_ascii_graphic);
     let host = std::str::from_utf8(authority).ok().filter(|_| is_host)?;
     Some(host.to_ascii_lowercase())
@@ -221,7 +222,7 @@ mod tests {
     fn near_1970_no_time_underflows() {
         let mut skew = ClockSkew::default();
         assert_eq!(skew.learn(HOST, -HOUR, UNIX_EPOCH), Some(-HOUR));
-        // Before 1970 where the machine has such a time, and uncorrected where it has none.
+        // Before 1970 if the platform supports such a time, else uncorrected.
         assert!(skew.correct(HOST, UNIX_EPOCH) <= UNIX_EPOCH);
     }
 
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn without_shared_data_a_worker_learns_for_itself_within_its_bound() {
-        /// Takes no value.
+        /// Shared data that refuses every value.
         struct Broken;
         impl SharedData for Broken {
             fn get(&self, _: &str) -> Option<(Vec<u8>, u32)> {
@@ -324,7 +325,8 @@ mod tests {
     }
 
     proptest! {
-        /// Two workers that learn, share and reload in any order end with one table, whose differences are within a day.
+        /// Checks that two workers that learn, share and reload in any order agree on one table, whose differences are
+        /// within a day.
         #[test]
         fn workers_agree_once_they_have_shared(
             steps in proptest::collection::vec((0..2_usize, 0..4_u8, -2 * BOUND..2 * BOUND, 0..3_i64, 0..3_u8), 0..40),

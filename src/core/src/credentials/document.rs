@@ -1,4 +1,4 @@
-//! The `credential_process` document, the form in which credentials are pushed and kept.
+//! The `credential_process` document, the form in which credentials are pushed and stored.
 //!
 //! Source: AWS SDKs and Tools Reference Guide, "Process credential provider".
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::instant::{self, InstantError};
 
-/// AWS credentials, whole and checked. The secret parts never show in `Debug` and are wiped on drop.
+/// AWS credentials, complete and validated. `Debug` never shows the secret parts, and they are wiped on drop.
 #[derive(Clone)]
 pub struct Credentials {
     access_key_id: String,
@@ -23,10 +23,10 @@ pub struct Credentials {
     fingerprint_salt: Option<String>,
 }
 
-/// Why a credential document is refused. Never holds a value of the document.
+/// The reason for rejecting a credential document. Never holds a value of the document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialDocumentError {
-    /// The text is no JSON.
+    /// The text is not JSON.
     #[error("not a JSON document (line {line}, column {column})")]
     Syntax {
         /// 1-based.
@@ -34,23 +34,23 @@ pub enum CredentialDocumentError {
         /// 1-based.
         column: usize,
     },
-    /// A member is missing or has another type than the format gives it.
-    #[error("{0}: missing, or not of the type that credential_process gives it")]
+    /// A member is missing or has the wrong type.
+    #[error("{0}: missing, or not of the type that credential_process defines")]
     Shape(String),
-    /// `Version` is another than 1.
+    /// `Version` is not 1.
     #[error("Version: must be 1")]
     Version,
-    /// A member is there but can't be used in a request.
+    /// A member's value can't be used in a request.
     #[error("{member}: {problem}")]
     Value {
         /// The member's name.
         member: &'static str,
-        /// What is wrong with it.
+        /// The defect.
         problem: &'static str,
     },
 }
 
-/// For what a worker holds already; not for telling whether a caller knows a secret, as its time depends on the values.
+/// For a worker's own copies. The comparison is not in constant time, so it must not check a caller's secret.
 impl PartialEq for Credentials {
     fn eq(&self, other: &Self) -> bool {
         self.access_key_id == other.access_key_id
@@ -61,12 +61,12 @@ impl PartialEq for Credentials {
 }
 
 impl Credentials {
-    /// Checks and keeps credentials. White space around a part, as `echo` leaves it in a file, is not part of it, and an
-    /// empty session token is none.
+    /// Validates credentials. Trims white space around each part, as `echo` leaves it in a file; an empty session token
+    /// counts as none.
     ///
     /// # Errors
-    /// [`CredentialDocumentError::Value`] if a part is empty or has characters that no credential has, or if the
-    /// expiration can't be written.
+    /// [`CredentialDocumentError::Value`] if a part is empty or has characters that no credential has, or if the expiration
+    /// can't be formatted.
     pub fn new(
         access_key_id: impl Into<String>,
         secret_access_key: impl Into<SecretString>,
@@ -77,13 +77,13 @@ impl Credentials {
         let secret_access_key = trimmed(secret_access_key.into());
         let session_token = session_token.map(trimmed).filter(|token| !token.expose_secret().is_empty());
         let refuse = |member, problem| Err(CredentialDocumentError::Value { member, problem });
-        // IAM API Reference, AccessKey: pattern [\w]+. A slash here would shift the credential scope.
+        // IAM API Reference, AccessKey: pattern [\w]+. A slash would shift the credential scope.
         if access_key_id.is_empty() || !access_key_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return refuse("AccessKeyId", "must be letters and digits");
         }
         let secret = secret_access_key.expose_secret();
         if secret.is_empty() || secret.bytes().any(|b| b <= b' ' || b == 0x7f) {
-            return refuse("SecretAccessKey", "must not be empty, or have blanks in it");
+            return refuse("SecretAccessKey", "must not be empty or contain blanks");
         }
         if let Some(token) = &session_token
             && !token.expose_secret().bytes().all(|b| b.is_ascii_graphic())
@@ -96,21 +96,21 @@ impl Credentials {
         Ok(Self { access_key_id, secret_access_key, session_token, expiration, fingerprint_salt: None })
     }
 
-    /// Has a proxy list them with a [fingerprint](Self::fingerprint) under this salt; one that is longer than 64 bytes
-    /// is ignored.
+    /// Sets the salt of the [fingerprint](Self::fingerprint) under which a proxy lists them; a salt over 64 bytes is
+    /// ignored.
     #[must_use]
     pub fn with_fingerprint_salt(mut self, salt: Option<String>) -> Self {
         self.fingerprint_salt = salt.filter(|salt| salt.len() <= LONGEST_SALT);
         self
     }
 
-    /// The salt that whoever pushed them chose.
+    /// Returns the salt that their pusher chose.
     pub fn fingerprint_salt(&self) -> Option<&str> {
         self.fingerprint_salt.as_deref()
     }
 
-    /// Returns what tells whether two holders of one access key have the same secret, token and expiry, and nothing of
-    /// the secret: 16 hexadecimal digits of a salted SHA-256.
+    /// Returns 16 hexadecimal digits of a salted SHA-256, equal if secret, token and expiry are equal. They reveal nothing
+    /// of the secret.
     pub fn fingerprint(&self, salt: &str) -> String {
         let mut digest = Sha256::new();
         let expiration = self.expiration.map(format_expiration).unwrap_or_default();
@@ -121,10 +121,10 @@ impl Credentials {
         base16ct::lower::encode_string(&digest.finalize()[..8])
     }
 
-    /// Reads a `credential_process` document; members that the format does not name are passed over.
+    /// Reads a `credential_process` document; unknown members are ignored.
     ///
     /// # Errors
-    /// Says which member is wrong, never with its value.
+    /// Names the invalid member, never its value.
     pub fn from_document(json: &[u8]) -> Result<Self, CredentialDocumentError> {
         let mut json = serde_json::Deserializer::from_slice(json);
         let document: Document = serde_path_to_error::deserialize(&mut json).map_err(shape_error)?;
@@ -138,9 +138,9 @@ impl Credentials {
             .map(|credentials| credentials.with_fingerprint_salt(salt))
     }
 
-    /// The document that [`Credentials::from_document`] reads. It holds the secret: for the proxy alone.
+    /// Writes the document that [`Credentials::from_document`] reads. It holds the secret: for the proxy alone.
     pub fn to_document(&self) -> Zeroizing<Vec<u8>> {
-        // Room for all of it, as a vector that has to grow leaves what it held where it was.
+        // Reserved in full: a vector that grows leaves its old content, the secret, in freed memory.
         let mut document = Zeroizing::new(Vec::with_capacity(self.document_bound()));
         match serde_json::to_writer(&mut *document, &ExposedDocument(self)) {
             Ok(()) => document,
@@ -149,7 +149,7 @@ impl Credentials {
         }
     }
 
-    /// No document of these credentials is longer: JSON takes six bytes at most for one of a string.
+    /// Returns an upper bound of the document's length: JSON escapes a byte of a string with six bytes at most.
     fn document_bound(&self) -> usize {
         const MEMBERS: usize = 190;
         let token = self.session_token().unwrap_or_default();
@@ -157,32 +157,32 @@ impl Credentials {
         MEMBERS + self.access_key_id.len() + 6 * (self.secret_access_key().len() + salt.len()) + 2 * token.len()
     }
 
-    /// The access key's id, which is no secret.
+    /// Returns the access key's id, which is not a secret.
     pub fn access_key_id(&self) -> &str {
         &self.access_key_id
     }
 
-    /// The secret access key.
+    /// Returns the secret access key.
     pub fn secret_access_key(&self) -> &str {
         self.secret_access_key.expose_secret()
     }
 
-    /// The session token of temporary credentials.
+    /// Returns the session token of temporary credentials.
     pub fn session_token(&self) -> Option<&str> {
         self.session_token.as_ref().map(ExposeSecret::expose_secret)
     }
 
-    /// When they cease to hold; `None` for long-lived ones.
+    /// Returns the time at which they expire; `None` for long-lived ones.
     pub fn expiration(&self) -> Option<SystemTime> {
         self.expiration
     }
 
-    /// Whether they hold at `now`.
+    /// Returns whether they are valid at `now`.
     pub fn hold_at(&self, now: SystemTime) -> bool {
         self.expiration.is_none_or(|expiration| now < expiration)
     }
 
-    /// How much longer they hold after `now`; `None` for ever.
+    /// Returns the time left before they expire; `None` if they never do.
     pub fn remaining(&self, now: SystemTime) -> Option<Duration> {
         self.expiration.map(|expiration| expiration.duration_since(now).unwrap_or_default())
     }
@@ -229,7 +229,7 @@ impl Serialize for ExposedDocument<'_> {
     }
 }
 
-/// No pusher needs a longer salt, and what is stored has a bound.
+/// A bound on stored data; no pusher needs a longer salt.
 const LONGEST_SALT: usize = 64;
 
 fn trimmed(secret: SecretString) -> SecretString {
@@ -238,19 +238,19 @@ fn trimmed(secret: SecretString) -> SecretString {
     if part.len() == whole.len() { secret } else { part.into() }
 }
 
-/// An instant in the form that AWS documents carry, `2026-01-02T03:04:05Z`, cut to the second.
+/// Formats an instant as AWS documents do, `2026-01-02T03:04:05Z`, truncated to the second.
 pub(super) fn format_expiration(at: SystemTime) -> String {
-    // `Credentials::new` takes no instant that can't be written.
+    // `Credentials::new` rejects an instant that can't be formatted.
     instant::format_rfc3339(at).unwrap_or_default()
 }
 
 const EXPIRATION_OUT_OF_RANGE: CredentialDocumentError =
-    CredentialDocumentError::Value { member: "Expiration", problem: "must lie between the years 1970 and 9999" };
+    CredentialDocumentError::Value { member: "Expiration", problem: "must be between the years 1970 and 9999" };
 
-/// Reads an expiry as people and programs write it: RFC 3339, also with the zone as `+0000`, and with white space around it.
+/// Parses an expiry: RFC 3339, also with the zone as `+0000`, and with white space around it.
 ///
 /// # Errors
-/// [`CredentialDocumentError::Value`] if it is no instant, or none that can be written.
+/// [`CredentialDocumentError::Value`] if it is not an instant, or one that can't be formatted.
 pub fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
     let mut text = text.trim_ascii().to_owned();
     // The zone as Python's %z and Go's -0700 write it, `+0000`.
@@ -268,13 +268,13 @@ pub fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentErro
     })
 }
 
-/// serde's own words for a wrong type repeat the value, which may be the secret: only the place is kept.
+/// Returns an error with the location alone: serde's message for a wrong type repeats the value, which may be the secret.
 fn shape_error(error: serde_path_to_error::Error<serde_json::Error>) -> CredentialDocumentError {
     let inner = error.inner();
     if !inner.is_data() {
         return CredentialDocumentError::Syntax { line: inner.line(), column: inner.column() };
     }
-    // A missing member is reported at its parent; serde's words for it hold the member's name alone.
+    // serde reports a missing member at its parent; the message holds the member's name alone.
     let text = inner.to_string();
     let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
     let place = match missing {
@@ -361,7 +361,7 @@ mod tests {
             ),
             (
                 br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hu\tsh"}"#,
-                "SecretAccessKey: must not be empty, or have blanks",
+                "SecretAccessKey: must not be empty or contain blanks",
             ),
             (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": " \n"}"#, "SecretAccessKey: must not be empty"),
             (
@@ -374,11 +374,11 @@ mod tests {
             ),
             (
                 br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "1960-01-01T00:00:00Z"}"#,
-                "Expiration: must lie between",
+                "Expiration: must be between",
             ),
             (
                 br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "9999-12-31T23:59:59-01:00"}"#,
-                "Expiration: must lie between",
+                "Expiration: must be between",
             ),
             (br#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush"} hush"#, "not a JSON document"),
         ];

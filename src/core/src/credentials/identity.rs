@@ -1,4 +1,4 @@
-//! Whom a route signs as, and what the proxy tells of it on its intake.
+//! The identities that routes sign as, and the intake's listing of them.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use super::Credentials;
 use super::document::format_expiration;
 use crate::instant;
 
-/// The session name of a role for which the policy gives none, as in the Backstage plugin.
+/// The default session name, as in the Backstage plugin.
 pub const DEFAULT_SESSION_NAME: &str = "tempAssumeRoleSession";
 
 /// A role to assume with STS.
@@ -20,25 +20,25 @@ pub struct Role {
     /// The role's ARN.
     #[serde(rename = "roleArn")]
     pub arn: String,
-    /// The session's name, which shows in CloudTrail.
+    /// The session's name, as CloudTrail records it.
     #[serde(rename = "roleSessionName")]
     pub session_name: String,
-    /// The external id that the role's trust policy asks for.
+    /// The external id that the role's trust policy requires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// How long a session lasts; `None` for as long as STS gives by itself, an hour.
+    /// The length of a session; `None` for STS's default, an hour.
     #[serde(rename = "roleDurationSeconds", skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<u32>,
     /// The session's tags, each a key and a value, sorted.
     #[serde(rename = "roleTags", default, with = "as_object", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<(String, String)>,
-    /// The ARNs of the roles that are assumed before, each with the credentials of the one before it.
+    /// The ARNs of the roles to assume first, each with the credentials of the previous one.
     #[serde(rename = "roleChain", default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
 }
 
 impl Role {
-    /// A role that is assumed with nothing but a session name.
+    /// Makes a role that is assumed with a session name and nothing else.
     pub fn new(arn: impl Into<String>, session_name: impl Into<String>) -> Self {
         Self {
             arn: arn.into(),
@@ -50,16 +50,16 @@ impl Role {
         }
     }
 
-    /// The ARNs of all roles that are assumed on the way, in their order, the last one's included.
+    /// Returns the ARNs of all roles to assume, in order, this role's last.
     pub fn path(&self) -> impl Iterator<Item = &str> {
         self.chain.iter().chain([&self.arn]).map(String::as_str)
     }
 
-    /// The role's name and a digest of all that tells it apart, so that the id stays the same over restarts and reads
-    /// well in a log. What is not set leaves no trace in it: a new member changes no id that exists.
+    /// Returns the role's name and a digest of its settings: an id that is stable across restarts and readable in a log.
+    /// Unset members do not enter the digest, so a new member changes no existing id.
     fn id(&self) -> String {
         let mut digest = Sha256::new();
-        // Inlined at each call, it would be several KiB of the filter.
+        // Inlined at each call, it would add several KiB to the filter.
         #[inline(never)]
         fn update(digest: &mut Sha256, part: &str) {
             digest.update(part.as_bytes());
@@ -89,7 +89,7 @@ impl Role {
     }
 }
 
-/// Pairs that are written as an object. (A `BTreeMap` would do the same, and cost the filter more than ten KiB.)
+/// Pairs serialized as an object. (A `BTreeMap` would add more than ten KiB to the filter.)
 mod as_object {
     use serde::de::{Deserializer, MapAccess, Visitor};
     use serde::ser::Serializer;
@@ -126,7 +126,7 @@ mod as_object {
 /// The id of the refresher's own credentials.
 const DEFAULT_ID: &str = "default";
 
-/// Whom a route signs as: the refresher's own credentials, or a role assumed on top of them.
+/// An identity that a route signs as: the refresher's own credentials, or a role assumed with them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     id: String,
@@ -135,18 +135,18 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The credentials that AWS's provider chain gives, under the id `default`.
+    /// Returns the identity of AWS's provider chain, with the id `default`.
     pub fn default_chain() -> Self {
         Self { id: DEFAULT_ID.to_owned(), role: None }
     }
 
-    /// A role, under an id that is made of all that tells it apart.
+    /// Returns the identity of a role, with an id derived from its settings.
     pub fn assumed(role: Role) -> Self {
         Self { id: role.id(), role: Some(role) }
     }
 
-    /// Whether the id belongs to what is known of the identity. Where it does not, a filter of another version wants
-    /// something that this one can't read: credentials for less than that must not be taken for it.
+    /// Returns whether the id matches the settings that this version reads. If not, another version of the filter wants
+    /// settings that this one can't read, and credentials without them must not be pushed for it.
     pub fn is_understood(&self) -> bool {
         match &self.role {
             None => self.id == DEFAULT_ID,
@@ -154,62 +154,62 @@ impl Identity {
         }
     }
 
-    /// The name under which the intake knows it; safe in a URL's path as it is.
+    /// Returns the id that the intake uses, which needs no escape in a URL's path.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The role to assume; `None` for the chain's own credentials.
+    /// Returns the role to assume; `None` for the chain's own credentials.
     pub fn role(&self) -> Option<&Role> {
         self.role.as_ref()
     }
 }
 
-/// The version of the listing. A change that a reader of this version would misunderstand raises it.
+/// The version of the listing. A breaking change increments it.
 pub const PROTOCOL: u32 = 1;
 
 /// The answer of `GET /v1/identities`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identities {
-    /// [`PROTOCOL`] of the intake; 0 before there were versions, without generation and fingerprints.
+    /// [`PROTOCOL`] of the intake; 0 for intakes without a version, generation and fingerprints.
     #[serde(default)]
     pub version: u32,
-    /// Changes with each change of what is listed, and with a restart of the proxy.
+    /// A number that changes with each change of the listing, and with a restart of the proxy.
     #[serde(default)]
     pub generation: u64,
     /// All identities that the loaded policies want, or a page of them.
     pub identities: Vec<IdentityStatus>,
-    /// The id that the next page begins with; `None` on the last one, and if no page was asked for.
+    /// The id that the next page begins with; `None` on the last page, or if no page was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// One wanted identity and what the proxy holds for it.
+/// A wanted identity and the credentials that the proxy holds for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityStatus {
-    /// Which one.
+    /// The identity.
     #[serde(flatten)]
     pub identity: Identity,
-    /// What is held; `None` before the first push.
+    /// The credentials held; `None` before the first push.
     pub held: Option<HeldCredentials>,
-    /// The ids of access keys that a `DELETE` took away, latest last: none of them is taken again.
+    /// The ids of access keys that a `DELETE` revoked, latest last. They are not accepted again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<String>,
-    /// Why nothing is used that is held, such as revocations that can't be read.
+    /// The reason why the credentials are not used, such as unreadable revocations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// What may be told of held credentials: never a secret.
+/// The public properties of held credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldCredentials {
     /// The access key's id.
     pub access_key_id: String,
-    /// When they cease to hold, RFC 3339; left out for long-lived ones.
+    /// The time at which they expire, RFC 3339; omitted for long-lived ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
-    /// The salt that their pusher chose, a colon and the fingerprint under it; left out if the pusher chose none.
+    /// The salt that their pusher chose, a colon and the fingerprint; omitted if there is no salt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
 }
@@ -237,7 +237,7 @@ impl HeldCredentials {
         id == credentials.access_key_id() && print == credentials.fingerprint(salt)
     }
 
-    /// The expiry as an instant; `None` for long-lived credentials or a text that is no instant.
+    /// Returns the expiry as an instant; `None` for long-lived credentials or a text that is not an instant.
     pub fn expires_at(&self) -> Option<SystemTime> {
         instant::parse_rfc3339(self.expiration.as_deref()?).ok()
     }

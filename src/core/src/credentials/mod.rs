@@ -1,4 +1,4 @@
-//! Credentials as they travel: who they are for, the document that carries them, and what a proxy says of them.
+//! Credentials in transit: their identity, their document, the store in the proxy, and its listing.
 
 mod document;
 mod identity;

@@ -1,9 +1,9 @@
-//! What the workers of one proxy share: which identities the loaded policies want, the credentials held for them,
-//! and who is to be told when they change.
+//! State shared by the workers of one proxy: the identities that the loaded policies want, the credentials held for them,
+//! and which workers to notify when they change.
 //!
-//! Everything lives in the proxy's shared data, a map of bytes in its memory that all virtual machines of one
-//! `vm_id` see. The map has no deletion and outlives a single policy, so nothing here grows with time: wants and
-//! watchers are leases that run out when nobody renews them, and forgotten credentials are overwritten by nothing.
+//! Everything lives in the proxy's shared data, a map of bytes in its memory that all virtual machines of one `vm_id` see.
+//! The map has no deletion and outlives a single policy, so nothing here grows with time: wants and watchers are leases that
+//! expire unless renewed, and forgotten credentials are overwritten with an empty value.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,19 +12,20 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Credentials, Identity};
 
-/// How long a want or a watcher lasts without renewal. A policy that was taken away stays wanted that long.
+/// The lifetime of a want or a watcher without renewal. A removed policy's identities stay wanted that long.
 pub const LEASE: Duration = Duration::from_secs(30);
 
-/// Renewed when less than this is left, so that a worker that misses a tick or two loses nothing.
+/// A lease is renewed when less than this is left, so that a worker can miss a tick or two.
 const RENEWAL: Duration = Duration::from_secs(20);
 
-/// A virtual machine whose clock jumps by more seconds than this was paused, or had its clock set: what looks expired may be in use.
+/// A virtual machine whose clock jumps by more seconds than this was paused, or its clock was set: a lease that looks
+/// expired may be in use.
 const LONGEST_TICK: u64 = 10;
 
-/// A writer that loses this many races in a row gives up; with one try a tick and worker it can't happen by chance.
+/// The attempts of a compare-and-swap; with one attempt per worker and tick, this many conflicts do not happen by chance.
 const ATTEMPTS: usize = 64;
 
-/// So many revoked access keys of an identity are remembered; nobody revokes that many while an older one still holds.
+/// The most revoked access keys remembered for an identity; nobody revokes that many while an older one is still valid.
 const REVOKED_MAX: usize = 16;
 
 const WANTED: &str = "sigv4.wanted";
@@ -32,33 +33,33 @@ const WATCHERS: &str = "sigv4.watchers";
 const GENERATION: &str = "sigv4.generation";
 const CHANGES: &str = "sigv4.changes";
 
-/// So many bytes of the latest changes are kept, a few hundred changes. A worker that missed more reads everything.
+/// The size of the change log in bytes, a few hundred changes. A worker that missed more reads everything.
 const CHANGES_MAX: usize = 16 << 10;
 
 /// The proxy's shared data.
 pub trait SharedData {
-    /// The value under a key and its compare-and-swap number; `None` where nothing was ever set.
+    /// Returns the value of a key and its compare-and-swap number; `None` if it was never set.
     fn get(&self, key: &str) -> Option<(Vec<u8>, u32)>;
 
-    /// Sets a value, with `cas` only where the number is still that one (0: any).
+    /// Sets a value if its compare-and-swap number is still `cas` (0: always).
     ///
     /// # Errors
-    /// [`SetError::Raced`] where another writer was faster.
+    /// [`SetError::Raced`] if another writer was faster.
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError>;
 
-    /// Returns the value under a key, which is JSON; the default where there is none, or none of this type.
+    /// Returns the JSON value of a key; the default if there is none, or none of this type.
     fn read<T: DeserializeOwned + Default>(&self, key: &str) -> T {
         self.get(key).and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Updates a value with compare-and-swap, retrying on conflict. `change` gets the value and returns the new one, or
+    /// Updates a value with compare-and-swap, retrying on conflict. `change` takes the value and returns the new one, or
     /// `None` if there is nothing to write.
     ///
-    /// A value that was never set has no number to compare, so the very first write of a key is not guarded. The
-    /// proxy makes it before it starts its workers, when it tries a policy out on its main thread.
+    /// A value that was never set has no number to compare, so the first write of a key is unguarded. The proxy makes it
+    /// before it starts its workers, when it validates a policy on its main thread.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// If the proxy refuses the value.
     fn update_bytes(&self, key: &str, change: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) -> Result<(), SetError> {
         for _ in 0..ATTEMPTS {
             let (bytes, cas) = self.get(key).unwrap_or_default();
@@ -74,8 +75,8 @@ pub trait SharedData {
     /// [Updates](Self::update_bytes) a value that is JSON. `change` returns whether to write.
     ///
     /// # Errors
-    /// If the proxy does not take the value, or if it is one that another version wrote and this one can't read: to
-    /// overwrite it would take away what that version's policies require.
+    /// If the proxy refuses the value, or if another version wrote a value that this one can't read: overwriting it would
+    /// drop the wants of that version's policies.
     fn update<T, F>(&self, key: &str, mut change: F) -> Result<(), SetError>
     where
         T: Serialize + DeserializeOwned + Default,
@@ -92,13 +93,13 @@ pub trait SharedData {
     }
 }
 
-/// Why shared data was not set.
+/// The reason why shared data was not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SetError {
     /// The value had changed since it was read.
     #[error("another worker changed the value first")]
     Raced,
-    /// The proxy did not take it.
+    /// The proxy refused it.
     #[error("the proxy refused the value")]
     Refused,
     /// Another version of the filter wrote the value that is there.
@@ -106,12 +107,12 @@ pub enum SetError {
     Unreadable,
 }
 
-/// Whether a virtual machine has watched time pass for long enough to know whose lease has run out.
+/// A virtual machine's record of passing time, which decides when expired leases may be ended.
 ///
 /// After a pause of the whole process (a suspended machine, a stopped process, a clock that was set), every lease but the
-/// watching policy's own looks expired, as the others have not had their turn yet.
+/// watching policy's own looks expired, because the others have not been renewed yet.
 ///
-/// It also knows when the list of wants, which may be long, has to be read again.
+/// It also records when the list of wants, which may be long, must be read again.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch {
     since: u64,
@@ -122,17 +123,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins at `now`.
+    /// Starts at `now`.
     pub fn new(now: SystemTime) -> Self {
         Self { since: seconds(now), last: seconds(now), generation: UNSEEN, due: 0 }
     }
 
-    /// Takes note that it is `now`, and returns whether leases that have run out are to be believed.
+    /// Records `now`, and returns whether leases that look expired may be ended.
     fn tick(&mut self, now: SystemTime) -> bool {
         let now = seconds(now);
         if now < self.last || now - self.last > LONGEST_TICK {
             self.since = now;
-            // A lease may now end later than any that is given.
+            // A lease may now end later than any that can be granted.
             self.due = 0;
         }
         self.last = now;
@@ -140,7 +141,7 @@ impl Watch {
     }
 }
 
-/// The ids of all identities that are wanted, as of one generation.
+/// The ids of all wanted identities, as of one generation.
 #[derive(Debug, Clone)]
 pub struct WantedIds {
     generation: u64,
@@ -153,7 +154,7 @@ impl Default for WantedIds {
     }
 }
 
-/// Not a generation of any store.
+/// A number that is not a generation of any store.
 const UNSEEN: u64 = u64::MAX;
 
 /// The store over one proxy's shared data.
@@ -173,7 +174,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// Reads the list of wants only if it may have changed or a lease in it is due.
     ///
     /// # Errors
-    /// If the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn tend_leases(
         &self,
         watch: &mut Watch,
@@ -189,24 +190,24 @@ impl<D: SharedData> CredentialStore<D> {
         Ok(())
     }
 
-    /// Says, until the lease ends, that `policy` wants `identities`; with `sweep`, [sweeps](Self::sweep) too.
+    /// Records that `policy` wants `identities` until its lease ends; with `sweep`, [sweeps](Self::sweep) too.
     ///
     /// # Errors
-    /// If the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn want(&self, policy: &str, identities: &[Identity], now: SystemTime, sweep: bool) -> Result<(), SetError> {
         self.renew(Some((policy, identities)), now, sweep).map(drop)
     }
 
-    /// Ends the leases that have run out, and wipes the credentials that no policy wants any more. Only for who has seen
-    /// the time pass in which they were not renewed: see [`Watch`].
+    /// Ends expired leases, and wipes the credentials that no policy wants any more. Only for a caller that has watched for
+    /// a whole lease: see [`Watch`].
     ///
     /// # Errors
-    /// If the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn sweep(&self, now: SystemTime) -> Result<(), SetError> {
         self.renew(None, now, true).map(drop)
     }
 
-    /// Returns the second from which the next lease is due.
+    /// Renews or sweeps leases, and returns the second from which the next lease is due.
     fn renew(&self, own: Option<(&str, &[Identity])>, now: SystemTime, sweep: bool) -> Result<u64, SetError> {
         let mut renewal = Renewal::default();
         self.0.update(WANTED, |wants: &mut Vec<Want>| {
@@ -214,7 +215,7 @@ impl<D: SharedData> CredentialStore<D> {
             renewal.writes
         })?;
         if renewal.changed {
-            // Before anything is wiped, so that no intake takes it for wanted and holds it again.
+            // Before wiping, so that no intake still sees the identity as wanted and stores credentials for it again.
             self.bump(now, None)?;
         }
         if !renewal.dropped.is_empty() {
@@ -224,7 +225,7 @@ impl<D: SharedData> CredentialStore<D> {
         Ok(renewal.due)
     }
 
-    /// All identities that are wanted, each once, in a steady order.
+    /// Returns all wanted identities, each once, in a stable order.
     ///
     /// # Errors
     /// If another version of the filter wrote what this one can't read.
@@ -241,7 +242,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// # Errors
     /// If another version of the filter wrote what this one can't read.
     pub fn is_wanted(&self, ids: &mut WantedIds, id: &str) -> Result<bool, SetError> {
-        // Before what is wanted, so that a change on the way is seen with the next look.
+        // Read before the wants, so that a concurrent change is seen by the next call.
         let generation = self.generation();
         if self.changes(ids.generation, generation).is_none() {
             ids.sorted = self.wanted()?.iter().map(|identity| identity.id().to_owned()).collect();
@@ -250,29 +251,29 @@ impl<D: SharedData> CredentialStore<D> {
         Ok(ids.sorted.binary_search_by(|wanted| wanted.as_str().cmp(id)).is_ok())
     }
 
-    /// Holds credentials for an identity, in place of any before; a reader sees the old or the new, never a mixture.
+    /// Stores credentials for an identity and replaces earlier ones; a reader sees the old or the new, never a mixture.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn put(&self, id: &str, credentials: &Credentials) -> Result<(), SetError> {
         self.0.set(&credentials_key(id), &credentials.to_document(), 0)?;
         self.bump(SystemTime::UNIX_EPOCH, Some(id))
     }
 
-    /// Takes away what is held for an identity, and remembers its access key for as long as the identity is wanted: it
-    /// is not read again, whoever puts it back, until it is [reinstated](Self::reinstate).
+    /// Wipes the credentials of an identity, and remembers their access key for as long as the identity is wanted: even if
+    /// pushed again, that key is not read until it is [reinstated](Self::reinstate).
     ///
     /// # Errors
-    /// Where the proxy does not take a value. What is held is wiped even if its access key can't be remembered.
+    /// If the proxy refuses a value. The credentials are wiped even if their access key can't be remembered.
     pub fn revoke(&self, id: &str) -> Result<(), SetError> {
         for _ in 0..ATTEMPTS {
             let (document, cas) = self.0.get(&credentials_key(id)).unwrap_or_default();
-            // Before it is wiped, so that a push of the same key that is under way changes nothing.
+            // Before wiping, so that a concurrent push of the same key has no effect.
             let noted = match access_key_of(document) {
                 Some(key) => self.note_revoked(id, key),
                 None => Ok(()),
             };
-            // Another key that was pushed meanwhile is revoked too: the caller means what is held.
+            // Another key that was pushed meanwhile is revoked too: the caller revokes whatever is held.
             match self.0.set(&credentials_key(id), b"", cas) {
                 Err(SetError::Raced) => {}
                 wiped => return wiped.and_then(|()| self.bump(SystemTime::UNIX_EPOCH, Some(id))).and(noted),
@@ -290,10 +291,11 @@ impl<D: SharedData> CredentialStore<D> {
         })
     }
 
-    /// Wipes what is held for an identity if it is this access key, as after a push that lost a race with a revocation.
+    /// Wipes the credentials of an identity if they have this access key, as after a push that lost a race with a
+    /// revocation.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn discard(&self, id: &str, access_key_id: &str) -> Result<(), SetError> {
         for _ in 0..ATTEMPTS {
             let (document, cas) = self.0.get(&credentials_key(id)).unwrap_or_default();
@@ -308,10 +310,10 @@ impl<D: SharedData> CredentialStore<D> {
         Err(SetError::Raced)
     }
 
-    /// Lets an access key be used again that was revoked.
+    /// Allows a revoked access key again.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn reinstate(&self, id: &str, access_key_id: &str) -> Result<(), SetError> {
         self.0.update(&revoked_key(id), |revoked: &mut Vec<String>| {
             let before = revoked.len();
@@ -320,10 +322,11 @@ impl<D: SharedData> CredentialStore<D> {
         })
     }
 
-    /// Returns the ids of the access keys that were taken away from an identity, latest last.
+    /// Returns the ids of an identity's revoked access keys, latest last.
     ///
     /// # Errors
-    /// If they can't be read, as another version of the filter wrote them or they are damaged: then any key may be one.
+    /// If they can't be read, because another version of the filter wrote them or they are damaged: then any key may be
+    /// revoked.
     pub fn revoked(&self, id: &str) -> Result<Vec<String>, SetError> {
         match self.0.get(&revoked_key(id)) {
             Some((list, _)) if !list.is_empty() => serde_json::from_slice(&list).map_err(|_| SetError::Unreadable),
@@ -331,14 +334,14 @@ impl<D: SharedData> CredentialStore<D> {
         }
     }
 
-    /// Returns what is held for an identity, expired or not, but never what was revoked or may have been.
+    /// Returns the credentials of an identity, expired or not, but never ones that are or may be revoked.
     pub fn get(&self, id: &str) -> Option<Credentials> {
         let (document, _) = self.0.get(&credentials_key(id))?;
         let credentials = Credentials::from_document(&Zeroizing::new(document)).ok()?;
         match self.revoked(id) {
             Ok(revoked) => (!revoked.iter().any(|key| key == credentials.access_key_id())).then_some(credentials),
             Err(error) => {
-                log::error!("no credentials are used for {id:?}, as its revocations can't be read: {error}");
+                log::error!("nothing is signed for {id:?}, because its revocations can't be read: {error}");
                 None
             }
         }
@@ -349,10 +352,10 @@ impl<D: SharedData> CredentialStore<D> {
         self.0.get(&credentials_key(id)).is_some_and(|(document, _)| !document.is_empty())
     }
 
-    /// Wipes all that is known of an identity that no policy wants any more.
+    /// Forgets an identity that no policy wants any more.
     ///
     /// # Errors
-    /// If the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn forget(&self, id: &str) -> Result<(), SetError> {
         self.erase(id)?;
         self.bump(SystemTime::UNIX_EPOCH, Some(id))
@@ -365,21 +368,21 @@ impl<D: SharedData> CredentialStore<D> {
         self.0.set(&credentials_key(id), b"", 0)
     }
 
-    /// A number that changes with every change of the credentials and of what is wanted. It starts with the milliseconds
-    /// of the clock, so that it is another one after a restart of the proxy.
+    /// Returns a number that changes with every change of the credentials and wants. It starts at the clock's milliseconds,
+    /// so that it differs after a restart of the proxy.
     pub fn generation(&self) -> u64 {
         self.0.read(GENERATION)
     }
 
-    /// Takes a watcher's place until the lease ends; the number is the lowest that is free.
+    /// Claims the lowest free watcher's place until the lease ends.
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn claim_watcher(&self, now: SystemTime) -> Result<usize, SetError> {
         let mut place = 0;
         self.0.update(WATCHERS, |watchers: &mut Vec<u64>| {
             let until = seconds(now + LEASE);
-            // Those of a paused process get a while to renew them.
+            // A paused process gets some time to renew its own.
             match watchers.iter().position(|held| *held + LEASE.as_secs() <= seconds(now)) {
                 Some(free) => {
                     place = free;
@@ -395,11 +398,11 @@ impl<D: SharedData> CredentialStore<D> {
         Ok(place)
     }
 
-    /// Keeps a watcher's place for another lease, even if the lease has run out meanwhile, as in a pause of the process.
-    /// Returns `false` if there is no such place.
+    /// Renews the lease of a watcher's place, even if it has expired meanwhile, as in a pause of the process. Returns
+    /// `false` if there is no such place.
     ///
     /// # Errors
-    /// If the proxy does not take the value.
+    /// If the proxy refuses the value.
     pub fn renew_watcher(&self, place: usize, now: SystemTime) -> Result<bool, SetError> {
         let mut held = true;
         self.0.update(WATCHERS, |watchers: &mut Vec<u64>| {
@@ -419,15 +422,15 @@ impl<D: SharedData> CredentialStore<D> {
         Ok(held)
     }
 
-    /// The places of all live watchers.
+    /// Returns the places of all live watchers.
     pub fn watchers(&self, now: SystemTime) -> Vec<usize> {
         let watchers: Vec<u64> = self.0.read(WATCHERS);
         (0..).zip(watchers).filter(|(_, until)| *until > seconds(now)).map(|(place, _)| place).collect()
     }
 
-    /// The ids of the identities whose credentials changed after generation `seen` and up to `generation`. `None` if
-    /// something else changed too, if that is too long ago, or if another version of the filter changed it: then everything
-    /// is to be read again.
+    /// Returns the ids of the identities whose credentials changed after generation `seen` and up to `generation`. `None` if
+    /// something else changed too, if `seen` is too old, or if another version of the filter made a change: then read
+    /// everything again.
     pub fn changes(&self, seen: u64, generation: u64) -> Option<Vec<String>> {
         let missed = usize::try_from(generation.checked_sub(seen)?).ok()?;
         if missed == 0 {
@@ -441,11 +444,11 @@ impl<D: SharedData> CredentialStore<D> {
                 ids.push(id.to_owned());
             }
         }
-        // Each generation has one line, or none if it was not the credentials of one identity that changed.
+        // Each generation has one line, or none if it changed something other than one identity's credentials.
         (ids.len() == missed).then_some(ids)
     }
 
-    /// Begins another generation, in which the credentials of one identity changed, or else what is wanted.
+    /// Begins another generation, in which the credentials of one identity changed, or else the wants.
     fn bump(&self, start: SystemTime, id: Option<&str>) -> Result<(), SetError> {
         let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let mut begun = 0;
@@ -457,7 +460,7 @@ impl<D: SharedData> CredentialStore<D> {
         let Some(id) = id else { return Ok(()) };
         self.0.update_bytes(CHANGES, &mut |log| {
             let line = format!("{begun} {id}\n");
-            // Whole lines are dropped: the rest of one could be taken for another.
+            // Only whole lines are dropped: a partial line could be read as another id.
             let cut = match (log.len() + line.len()).saturating_sub(CHANGES_MAX) {
                 0 => 0,
                 surplus => {
@@ -470,14 +473,14 @@ impl<D: SharedData> CredentialStore<D> {
     }
 }
 
-/// What a renewal does to the list of wants.
+/// The effects of a renewal on the list of wants.
 #[derive(Default)]
 struct Renewal {
-    /// Whether the list is to be written.
+    /// `true` if the list must be written.
     writes: bool,
-    /// Whether other identities are wanted than before.
+    /// `true` if the wanted identities have changed.
     changed: bool,
-    /// What no policy wants any more.
+    /// The identities that no policy wants any more.
     dropped: Vec<Identity>,
     /// The second from which the next lease is due.
     due: u64,
@@ -487,7 +490,7 @@ impl Renewal {
     fn of(wants: &mut Vec<Want>, own: Option<(&str, &[Identity])>, now: SystemTime, sweep: bool) -> Self {
         let (until, now) = (seconds(now + LEASE), seconds(now));
         let mut renewal = Self::default();
-        // A lease that ends later was given before the clock was set back.
+        // A lease that ends later was granted before the clock was set back.
         for want in wants.iter_mut().filter(|want| want.until > until) {
             want.until = until;
             renewal.writes = true;
@@ -529,7 +532,7 @@ impl Renewal {
     }
 }
 
-/// All identities that are wanted, each once, sorted by their ids.
+/// Returns all wanted identities, each once, sorted by id.
 fn distinct(wants: &[Want]) -> Vec<&Identity> {
     let mut identities: Vec<_> = wants.iter().flat_map(|want| &want.identities).collect();
     identities.sort_unstable_by(|a, b| a.id().cmp(b.id()));
@@ -537,7 +540,7 @@ fn distinct(wants: &[Want]) -> Vec<&Identity> {
     identities
 }
 
-/// An id is made of all that tells an identity apart.
+/// Compares by id, which is derived from all settings of an identity.
 fn same_ids(some: &[Identity], others: &[Identity]) -> bool {
     some.iter().map(Identity::id).eq(others.iter().map(Identity::id))
 }
@@ -608,7 +611,7 @@ mod tests {
             store.revoke("default").unwrap();
         }
         assert_eq!(store.revoked("default").unwrap(), ["AKIDONE", "AKIDTWO"]);
-        // As a push does that was under way meanwhile.
+        // Like a concurrent push.
         store.put("default", &credentials("AKIDONE")).unwrap();
         assert!(store.get("default").is_none());
         store.reinstate("default", "AKIDONE").unwrap();
@@ -633,7 +636,7 @@ mod tests {
         assert_eq!((&memory).get("sigv4.revoked.default").unwrap().0, b"{}");
     }
 
-    /// Shared data in which another worker acts just before a certain access.
+    /// Shared data in which another worker acts just before a given access.
     struct Interrupted<'a> {
         memory: &'a Memory,
         accesses: Cell<usize>,
@@ -728,7 +731,7 @@ mod tests {
             let held = store.get("default").unwrap();
             assert!(["AKIDFIRST", "AKIDOTHER"].contains(&held.access_key_id()));
             assert_eq!(held.secret_access_key(), "secret");
-            // Two changes after those of the start: a worker that saw either looks again.
+            // Two changes after the initial ones: a worker that saw either reads again.
             let generation = store.generation();
             if seen.get() == 0 {
                 seen.set(generation);
@@ -913,14 +916,14 @@ mod tests {
         assert_eq!(store.changes(seen, seen + 1), Some(vec!["b".to_owned()]));
         assert_eq!(store.changes(UNSEEN, now), None);
 
-        // As another version of the filter does, which tells nobody which.
+        // Like another version of the filter, which logs no id.
         (&memory).set(GENERATION, (now + 1).to_string().as_bytes(), 0).unwrap();
         assert_eq!(store.changes(now, store.generation()), None);
-        // What is wanted.
+        // A change of the wants.
         let seen = store.generation();
         store.want("policy", &[Identity::default_chain()], at(0), true).unwrap();
         assert_eq!(store.changes(seen, store.generation()), None);
-        // More than is remembered, which is bounded.
+        // More changes than the bounded log holds.
         let seen = store.generation();
         for _ in 0..1000 {
             store.put("default", &credentials("AKIDONE")).unwrap();
@@ -967,7 +970,7 @@ mod tests {
         assert!(store.generation() > generation);
     }
 
-    /// What earlier versions wrote, and what they can read, word for word.
+    /// Checks, byte for byte, the values that earlier versions wrote and can read.
     #[test]
     fn versions_read_each_other() {
         const WANTED_BEFORE: &str = r#"[{"policy":"a","until":1000030,"identities":[{"id":"default"}]}]"#;

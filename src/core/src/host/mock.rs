@@ -1,4 +1,4 @@
-//! A proxy for tests: it keeps the streams, records what is changed, and fails on demand.
+//! A proxy for tests: it keeps the streams, records changes, and fails on demand.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ struct Proxy {
 pub(crate) struct MockStream {
     pub(crate) request: Vec<(String, Vec<u8>)>,
     pub(crate) response: Vec<(String, Vec<u8>)>,
-    /// What is buffered of the request's body.
+    /// The buffered part of the request's body.
     pub(crate) body: Vec<u8>,
     pub(crate) properties: HashMap<&'static str, Vec<u8>>,
     pub(crate) filter_state: HashMap<String, String>,
@@ -65,7 +65,7 @@ impl MockStream {
 }
 
 impl MockHost {
-    /// Makes a proxy at a time, whose plugin has a configuration.
+    /// Makes a proxy with a time and a plugin configuration.
     pub(crate) fn new(now: SystemTime, configuration: &str) -> Self {
         Self(Rc::new(Proxy {
             now: Cell::new(now),
@@ -102,7 +102,7 @@ impl MockHost {
         self.0.context.set(context);
     }
 
-    /// Returns a stream as it is.
+    /// Returns a copy of a stream.
     pub(crate) fn stream(&self, context: u32) -> MockStream {
         self.0.streams.borrow().get(&context).cloned().unwrap_or_default()
     }
@@ -117,7 +117,7 @@ impl MockHost {
         self.0.streams.borrow_mut().remove(&context);
     }
 
-    /// Returns how often the plugin's tick comes.
+    /// Returns the period of the plugin's tick.
     pub(crate) fn tick_period(&self) -> Option<Duration> {
         self.0.tick_period.get()
     }
@@ -127,12 +127,12 @@ impl MockHost {
         self.0.notified.borrow().clone()
     }
 
-    /// Returns a metric's value: of a histogram, the last one.
+    /// Returns a metric's value; for a histogram, the last one.
     pub(crate) fn metric(&self, name: &str) -> u64 {
         self.0.metrics.borrow().iter().find(|(each, _)| each == name).map_or(0, |(_, value)| *value)
     }
 
-    /// Begins a new list of calls, of which the one at this index fails.
+    /// Clears the list of calls, and makes the one at this index fail.
     pub(crate) fn fail_call(&self, index: Option<usize>) {
         self.0.calls.borrow_mut().clear();
         self.0.failing.set(index);
@@ -143,7 +143,7 @@ impl MockHost {
         self.0.calls.borrow().clone()
     }
 
-    /// Records a call; an error if it is the one to fail.
+    /// Records a call, and returns an error if it is the one to fail.
     fn call(&self, call: &'static str) -> Result<(), HostError> {
         let mut calls = self.0.calls.borrow_mut();
         calls.push(call);

@@ -1,4 +1,5 @@
-//! The intake role: lets callers in, hands their calls to [`answer`](super::answer), and holds those that wait for a change.
+//! The intake role: authenticates callers, passes their calls to [`answer`](super::answer), and holds those that wait for a
+//! change.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -13,30 +14,30 @@ use crate::wakeup;
 
 use super::{Caller, IntakePolicy, LONGEST_WAIT, MAX_BODY, MOST_WAITING, Reply};
 
-/// How often leases are looked at, as often as the signers renew theirs.
+/// The interval between sweeps of leases, the same as the signers' renewals.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often the generation is looked at while calls wait for another one.
+/// The interval between reads of the generation while calls wait for a change.
 const WAITING_TICK: Duration = Duration::from_millis(25);
 
-/// What all calls to one worker's intake share.
+/// State shared by all calls to one worker's intake.
 pub struct Intake<H: Host> {
     host: H,
     store: CredentialStore<H>,
     policy: IntakePolicy,
     wanted_ids: RefCell<WantedIds>,
-    /// The calls that wait for another generation; a token is gone when its caller is.
+    /// The calls that wait for another generation; a call's token is dropped with the call.
     waiting: RefCell<Vec<(u32, Weak<()>)>>,
-    /// The generation that they have seen, and the number of ticks until they are answered that it has not changed.
+    /// The generation that they have seen, and the number of ticks until they are answered with 304.
     generation: Cell<u64>,
     ticks_left: Cell<u32>,
     watch: Cell<Watch>,
-    /// When leases were last looked at, however often the clock ticks.
+    /// The time of the last sweep, which is independent of the tick's period.
     last_sweep: Cell<SystemTime>,
 }
 
 impl<H: Host> Intake<H> {
-    /// Starts to take calls.
+    /// Starts to accept calls.
     pub(crate) fn start(host: H, policy: IntakePolicy) -> Result<Self, HostError> {
         let now = host.now();
         host.set_tick_period(TICK)?;
@@ -53,7 +54,7 @@ impl<H: Host> Intake<H> {
         })
     }
 
-    /// Ends the leases of policies that are gone, whose credentials no signer may be left to wipe, and answers the calls
+    /// Ends the leases of removed policies, because no signer may be left to wipe their credentials, and answers the calls
     /// that have waited long enough.
     pub(crate) fn on_tick(&self) {
         let now = self.host.now();
@@ -61,7 +62,7 @@ impl<H: Host> Intake<H> {
             self.last_sweep.set(now);
             let mut watch = self.watch.get();
             if let Err(error) = self.store.tend_leases(&mut watch, None, now) {
-                log::error!("{error}; will be tried again");
+                log::error!("{error}; it will be retried");
             }
             self.watch.set(watch);
         }
@@ -96,7 +97,7 @@ impl<H: Host> Intake<H> {
         super::answer(&self.store, &mut self.wanted_ids.borrow_mut(), method, path, body, self.host.now())
     }
 
-    /// Has a call wait until the generation is another one. Returns whether it waits.
+    /// Makes a call wait until the generation changes. Returns whether it waits.
     fn wait(&self, context: u32, generation: u64, caller: &Rc<()>) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
@@ -140,7 +141,7 @@ pub struct IntakeCall<H: Host> {
 }
 
 impl<H: Host> IntakeCall<H> {
-    /// Takes a stream's call, of which nothing is known yet.
+    /// Makes the call of a new stream.
     pub(crate) fn new(context: u32, intake: Rc<Intake<H>>) -> Self {
         let (method, path, body) = (Vec::new(), Vec::new(), Zeroizing::default());
         Self { context, intake, alive: Rc::new(()), method, path, body, answered: false }
@@ -195,7 +196,7 @@ impl<H: Host> IntakeCall<H> {
         if self.answered {
             return Flow::Stop;
         }
-        // While the stream is paused, Envoy keeps the body and shows all of it so far.
+        // While the stream is paused, Envoy buffers the body and passes all of it so far.
         if size > MAX_BODY {
             return self.send(&Reply::too_large());
         }
@@ -220,7 +221,7 @@ mod tests {
 
     const POLICY: &str = r#"{"intake": {}}"#;
 
-    /// An intake whose proxy holds what one policy wants: `default`.
+    /// An intake whose policy wants one identity, `default`.
     struct Proxy {
         host: MockHost,
         intake: Rc<Intake<MockHost>>,
@@ -238,7 +239,7 @@ mod tests {
             Self { host, intake }
         }
 
-        /// Begins a call of a client at an address.
+        /// Begins a call from a client at an address.
         fn call(&self, context: u32, address: &str, method: &str, path: &str, ends: bool) -> IntakeCall<MockHost> {
             let request = [(":method", method), (":path", path)];
             let request = request.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).to_vec();

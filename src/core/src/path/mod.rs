@@ -1,16 +1,15 @@
 //! The request's path: checked before anything trusts it, then appended to its target's path.
 //!
-//! What is refused, and why no more than that:
+//! Rejected, and no more than that:
 //!
-//! - **Dot segments**, in every spelling that an upstream may see after decoding once and cutting where parsers cut:
-//!   `.` and `..` written as `%2e`, between `/`, `\`, `%2f` or `%5c`, and followed by `;`, `?`, `#` or NUL, raw or
-//!   encoded (`/..;x/` is `/../` to a servlet container). What is encoded twice (`%252e`) decodes once to a text
-//!   that is no dot, and passes.
-//! - **Malformed percent escapes** of the path, which two parsers would read in two ways. A stray `%` in the query leads
-//!   nowhere; the wire form writes it as `%25`.
+//! - **Dot segments**, in every spelling that an upstream may see after decoding once and cutting where parsers cut: `.` and
+//!   `..` written as `%2e`, between `/`, `\`, `%2f` or `%5c`, and followed by `;`, `?`, `#` or NUL, raw or encoded (`/..;x/`
+//!   is `/../` to a servlet container). A double encoding (`%252e`) decodes once to a text that is not a dot, and passes.
+//! - **Malformed percent escapes** of the path, which parsers read in different ways. A stray `%` in the query is harmless;
+//!   the wire form writes it as `%25`.
 //! - **Raw control characters**, in path and query. Encoded ones pass: an S3 key may hold any byte.
-//! - **Paths that an upstream may take for one of another route.** Which those are depends on the policy, so its matcher
-//!   decides, over the path's [readings](Spelling::readings).
+//! - **Paths that an upstream may read as one of another route.** They depend on the policy, so its matcher rejects them, by
+//!   the path's [readings](Spelling::readings).
 
 pub mod percent;
 mod reading;
@@ -19,13 +18,13 @@ pub use reading::{Reading, SEGMENT_MAX, Spelling};
 
 use percent::{Decode, DecodedByte};
 
-/// The reason for refusing a request's path.
+/// The reason for rejecting a request's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// A `.` or `..` segment, in any spelling.
     #[error("the path has a dot segment; send it with its `.` and `..` resolved")]
     DotSegment,
-    /// A `%` that two hexadecimal digits do not follow.
+    /// A `%` that is not followed by two hexadecimal digits.
     #[error("the path has a `%` that is not followed by two hex digits; encode a literal percent sign as %25")]
     MalformedEscape,
     /// A raw byte below 0x20, or 0x7f.
@@ -34,7 +33,7 @@ pub enum PathError {
     /// The path does not begin with `/`: `OPTIONS *`, `CONNECT`, or a full URL.
     #[error("the path must begin with `/`")]
     NotAbsolute,
-    /// An upstream may read the path as one that another route takes, or that none takes.
+    /// An upstream may read the path as one of another route, or of none.
     #[error(
         "an upstream may read the path as one of another route; send it without `//`, `;`, `\\`, `#` and the escapes \
          %2F, %5C, %3B, %3F, %23 and %00 in the part that chooses the route"
@@ -79,17 +78,17 @@ impl<'a> SafePath<'a> {
         self.query
     }
 
-    /// Returns what the path has that upstreams read in different ways.
+    /// Returns the parts of the path that upstreams read in different ways.
     pub fn spelling(&self) -> Spelling {
         self.spelling
     }
 }
 
-/// Writes the path that goes upstream into `joined`, whose former content is dropped: removes `prefix` from `path`, and
-/// appends the rest to the target's path as written. The query is not touched.
+/// Writes the upstream's path into `joined`, replacing its content: removes `prefix` from `path`, and appends the rest to
+/// the target's path as written. The query does not change.
 ///
-/// The rest of a path under the prefix `/` is the whole path. A path that does not begin with the prefix (its route was
-/// named by Envoy's route metadata) is appended whole. If nothing is left, the path is `/`.
+/// The rest of a path under the prefix `/` is the whole path. A path that does not begin with the prefix (Envoy's route
+/// metadata selected its route) is appended whole. If nothing is left, the path is `/`.
 pub fn join(target_path: &[u8], prefix: &[u8], path: &SafePath<'_>, joined: &mut Vec<u8>) {
     let rest = match prefix {
         b"/" => path.path,
@@ -112,7 +111,7 @@ enum Segment {
     Name,
 }
 
-/// Checks a path whose first byte is `/`, and notes what has more than one reading.
+/// Checks a path whose first byte is `/`, and returns its spelling.
 fn check_segments(path: &[u8]) -> Result<Spelling, PathError> {
     let mut spelling = Spelling::default();
     let mut segment = Segment::Empty;
@@ -275,7 +274,7 @@ mod tests {
     }
 
     proptest! {
-        /// No path that passes has a dot segment, neither as it stands nor decoded once.
+        /// Checks that no accepted path has a dot segment, neither as written nor decoded once.
         #[test]
         fn no_path_leaves_its_target(path in "/([./\\\\;?#a]|%2[eEfF]|%5[cC]|%3[bBfF]|%00|%25){0,12}") {
             if let Ok(safe) = SafePath::check(path.as_bytes()) {

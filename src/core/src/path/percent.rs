@@ -1,15 +1,16 @@
-//! The percent decoder: every place that reads an escape reads it here.
+//! The one percent decoder.
 
 /// A byte of a decoded text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodedByte {
-    /// The byte that is meant.
+    /// The decoded byte.
     pub value: u8,
     /// `true` if it was written as an escape.
     pub escaped: bool,
 }
 
-/// Decodes a text once, byte by byte. A `%` that two hex digits do not follow stands for itself, as an unescaped `%`.
+/// An iterator that decodes a text once, byte by byte. A `%` that is not followed by two hex digits is literal, not an
+/// escape.
 #[derive(Debug, Clone)]
 pub struct Decode<'a> {
     rest: &'a [u8],
@@ -38,7 +39,7 @@ impl Iterator for Decode<'_> {
     }
 }
 
-/// Returns the byte that the two hex digits at the start of `digits` stand for, or `None` if they are not two hex digits.
+/// Returns the byte of the two hex digits at the start of `digits`, or `None` if they are not two hex digits.
 pub fn escaped_byte(digits: &[u8]) -> Option<u8> {
     match digits {
         [high, low, ..] => {

@@ -1,7 +1,7 @@
 //! The ways in which upstreams split a path into segments.
 //!
-//! RFC 3986 splits at `/` alone, and servers do not agree on the rest: some read `%2F`, `%5C` or `\` as a slash, some drop
-//! empty segments, some drop path parameters, and some do several of these, in either order. A [`Reading`] is one such way.
+//! RFC 3986 splits at `/` alone, and servers disagree on the rest: some read `%2F`, `%5C` or `\` as a slash, some drop empty
+//! segments, some drop path parameters, and some do several of these, in either order. A [`Reading`] is one such way.
 //! [`Spelling::readings`] lists those that can make a difference for a path, so that most paths have one.
 
 use super::percent::Decode;
@@ -14,7 +14,7 @@ pub const SEGMENT_MAX: usize = 1024;
 pub struct Spelling {
     /// `%2F`.
     pub encoded_slash: bool,
-    /// `\` or `%5C`, which go out alike.
+    /// `\` or `%5C`, which are sent alike.
     pub backslash: bool,
     /// A mark that may end a segment's name: `;`, `?`, `#` or NUL, raw or encoded.
     pub parameters: bool,
@@ -23,7 +23,7 @@ pub struct Spelling {
 }
 
 impl Spelling {
-    /// A path that may have all of them.
+    /// The spelling of a path that may have all of them.
     pub(crate) const ANY: Self = Self { encoded_slash: true, backslash: true, parameters: true, empty_segment: true };
 
     /// Returns whether the path has one reading only: as written.
@@ -44,9 +44,9 @@ enum Slash {
     Literal,
     /// A slash.
     Separator,
-    /// A slash, but only once raw parameters are dropped: it ends one whose mark is escaped, such as `%3B`.
+    /// A slash, but only after raw parameters are dropped: it ends one whose mark is escaped, such as `%3B`.
     AfterRawParameters,
-    /// A slash, but only once parameters are dropped: in a parameter it goes with the parameter.
+    /// A slash, but only after parameters are dropped: in a parameter it is dropped with it.
     AfterParameters,
 }
 
@@ -62,9 +62,9 @@ enum Mark {
 pub struct Reading {
     encoded_slash: Slash,
     backslash: Slash,
-    /// A segment's name ends at `;`, `?`, `#` or NUL, raw or encoded.
+    /// `true` if a segment's name ends at `;`, `?`, `#` or NUL, raw or encoded.
     drops_parameters: bool,
-    /// A run of slashes is one slash.
+    /// `true` if a run of slashes is one slash.
     drops_empty: bool,
 }
 
@@ -114,7 +114,7 @@ impl Reading {
     /// decoding, and whether a slash follows. A segment longer than [`SEGMENT_MAX`] is `None`, visited as soon as that is
     /// known, as if a slash followed.
     ///
-    /// The segment after a final slash is empty and the last one, in every reading.
+    /// In every reading, the segment after a final slash is empty and the last one.
     pub fn visit_segments(self, path: &[u8], visit: &mut dyn FnMut(Option<&[u8]>, bool) -> bool) {
         let mut room = [0; SEGMENT_MAX];
         let (mut len, mut parameter) = (0, None);
@@ -143,7 +143,7 @@ impl Reading {
             } else if parameter.is_none() {
                 match room.get_mut(len) {
                     Some(free) => *free = byte.value,
-                    // Nobody who stops here reads on: a path of many kilobytes costs no more than a segment.
+                    // A visitor that stops here reads no further: a path of many kilobytes costs no more than a segment.
                     None if len == SEGMENT_MAX && !visit(None, true) => return,
                     None => {}
                 }
@@ -202,10 +202,10 @@ mod tests {
             ("/a%3Fx/b", &["/a?x/b", "/a/b"]),
             ("/a%00/b%23", &["/a\\x00/b#", "/a/b"]),
             ("/;x/a", &["/;x/a", "//a", "/a"]),
-            // A slash in a parameter goes with it, or ends it.
+            // A slash in a parameter is dropped with it, or ends it.
             ("/a;%2Fb", &["/a;|b", "/a;/b", "/a", "/a/b"]),
             ("/a%3B%2Fb", &["/a;|b", "/a;/b", "/a", "/a/b"]),
-            // Parameters may be dropped twice, before escapes are read and after.
+            // Parameters may be dropped twice, before and after escapes are decoded.
             ("/;%2Fb/%3B%2Fc", &["/;|b/;|c", "/;/b/;/c", "//", "/", "//b//c", "/b/c", "///c", "/c"]),
             ("/%2F", &["/|", "//", "/"]),
         ] {

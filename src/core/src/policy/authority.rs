@@ -1,4 +1,4 @@
-//! Host names: those that a policy writes, and a request's authority.
+//! Host names: those in a policy, and a request's authority.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -8,10 +8,10 @@ use crate::aws_endpoint::strip_domain;
 /// The longest host name of the DNS.
 pub const NAME_MAX: usize = 253;
 
-/// The hosts that a route takes: one name, or all names below a domain. Lower case, without trailing dot.
+/// The hosts of a route: one name, or all names below a domain. Lower case, without trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPattern {
-    /// Written `*.domain`: every name below `name`, but not `name` itself.
+    /// `true` for `*.domain`: every name below `name`, but not `name` itself.
     pub(super) wildcard: bool,
     pub(super) name: String,
     /// The only port that matches; `None` for every port.
@@ -29,26 +29,26 @@ impl HostPattern {
 
     pub(super) fn parse(written: &str) -> Result<Self, String> {
         if written == "*" {
-            return Err("\"*\" matches every host; leave hosts out for that, and give the route a target".to_owned());
+            return Err("\"*\" matches every host; remove hosts instead, and set a target".to_owned());
         }
         let (wildcard, rest) = match written.strip_prefix("*.") {
             Some(domain) => (true, domain),
             None => (false, written),
         };
         if rest.contains('*') {
-            return Err(format!("{written:?} has a * that is no first label; write a name, or *. and a domain"));
+            return Err(format!("{written:?} has a * that is not the first label; use a name, or *. and a domain"));
         }
         if rest.contains("://") {
-            return Err(format!("{written:?} is a URL; write its host alone"));
+            return Err(format!("{written:?} is a URL; use its host alone"));
         }
         let HostAndPort { host, port } = parse_host_and_port(rest)?;
         if wildcard && host.starts_with('[') {
-            return Err(format!("{written:?} has a * before an address; write the address alone"));
+            return Err(format!("{written:?} has a * before an address; use the address alone"));
         }
         Ok(Self { wildcard, name: host, port })
     }
 
-    /// Returns all patterns that an authority matches, the most exact first; none if it is no host.
+    /// Returns all patterns that an authority matches, the most exact first; none if it is not a host.
     pub fn all_of(authority: &[u8]) -> Vec<Self> {
         let mut buffer = [0; NAME_MAX];
         let Some(host) = Authority::parse(authority, &mut buffer) else { return Vec::new() };
@@ -69,7 +69,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// A host and port that a policy writes, checked; the host in lower case, an IPv6 address in brackets.
+/// A host and port in a policy, validated; the host in lower case, an IPv6 address in brackets.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostAndPort {
     pub(super) host: String,
@@ -77,41 +77,41 @@ pub(super) struct HostAndPort {
 }
 
 /// # Errors
-/// What is wrong with it and the cure, for the policy's author.
+/// Names the defect and the fix, for the policy's author.
 pub(super) fn parse_host_and_port(written: &str) -> Result<HostAndPort, String> {
     let (host, port) = split_port(written).ok_or_else(|| {
-        format!("{written:?} is no host name with an optional port; an IPv6 address goes in brackets")
+        format!("{written:?} is not a host name with an optional port; put an IPv6 address in brackets")
     })?;
     let port = match port {
         None => None,
         Some(digits) => match parse_port(digits) {
             Some(port) => Some(port),
-            None => return Err(format!("the port {digits:?} is no number from 1 to 65535")),
+            None => return Err(format!("the port {digits:?} is not a number from 1 to 65535")),
         },
     };
     if host.is_empty() {
         return Err("the host is missing".to_owned());
     }
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address: Ipv6Addr = address.parse().map_err(|_| format!("{host:?} is no IPv6 address"))?;
+        let address: Ipv6Addr = address.parse().map_err(|_| format!("{host:?} is not an IPv6 address"))?;
         return Ok(HostAndPort { host: format!("[{address}]"), port });
     }
     if !host.is_ascii() {
-        return Err(format!("the host {host:?} has letters outside ASCII; write its punycode form (xn--…)"));
+        return Err(format!("the host {host:?} has letters outside ASCII; use its punycode form (xn--…)"));
     }
     if let Some(name) = host.strip_suffix('.') {
-        return Err(format!("the host {host:?} ends in a dot; write {name:?}"));
+        return Err(format!("the host {host:?} ends in a dot; use {name:?}"));
     }
     let lower = host.to_ascii_lowercase();
     if !is_name(lower.as_bytes()) {
         return Err(format!(
-            "{host:?} is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most {NAME_MAX} in all"
+            "{host:?} is not a host name; use labels of 1 to 63 letters, digits, - and _ separated by dots, at most {NAME_MAX} in all"
         ));
     }
     Ok(HostAndPort { host: lower, port })
 }
 
-/// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; `None` where the text is none of them.
+/// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; `None` if the text is none of these.
 fn split_port(written: &str) -> Option<(&str, Option<&str>)> {
     let port_at = match written.strip_prefix('[') {
         Some(_) => written.find(']')? + 1,
@@ -130,7 +130,7 @@ fn parse_port(digits: &str) -> Option<u16> {
     digits.parse().ok().filter(|port| all_digits && *port != 0)
 }
 
-/// Whether this is a host name in lower case: labels of letters, digits, `-` and `_`, or an IPv4 address.
+/// Returns whether this is a host name in lower case: labels of letters, digits, `-` and `_`, or an IPv4 address.
 fn is_name(host: &[u8]) -> bool {
     host.len() <= NAME_MAX
         && host.split(|b| *b == b'.').all(|label| {
@@ -139,7 +139,7 @@ fn is_name(host: &[u8]) -> bool {
         })
 }
 
-/// The authority of a request, in the form that patterns have: lower case, without trailing dot.
+/// The authority of a request, in the form of patterns: lower case, without trailing dot.
 pub(super) struct Authority<'a> {
     pub(super) name: &'a str,
     pub(super) port: Option<u16>,
@@ -149,8 +149,8 @@ pub(super) struct Authority<'a> {
 pub type NameBuffer = [u8; NAME_MAX];
 
 impl<'a> Authority<'a> {
-    /// Reads it; `None` if it is not a host with an optional port. No pattern matches such an authority: a route that keeps the
-    /// request's own authority would send it, signed, to wherever a less careful reader takes it for.
+    /// Parses an authority; `None` if it is not a host with an optional port. No pattern matches such an authority: a route
+    /// that keeps the request's own authority would sign and send it to whatever host a laxer parser reads in it.
     pub(super) fn parse(authority: &[u8], buffer: &'a mut NameBuffer) -> Option<Self> {
         let (host, port) = split_port(std::str::from_utf8(authority).ok()?)?;
         let port = match port {

@@ -1,14 +1,13 @@
-//! Prefixes that an upstream may not tell apart.
+//! Prefixes that an upstream may confuse.
 //!
 //! A request's path is looked up in each way that an upstream may read it, and a prefix such as `/a%2Fb` has several
-//! readings itself: to some upstreams `/a/b/key` is one of its paths, whatever route the policy gives it. So a prefix
-//! with several readings can't stand beside one that it begins with, or that begins with it, in one of them.
+//! readings itself: to some upstreams `/a/b/key` is one of its paths, whatever route the policy gives it. So a prefix with
+//! several readings conflicts with one that it begins with, or that begins with it, in one of them.
 
 use super::authority::HostPattern;
 use crate::path::{Reading, SafePath, Spelling};
 
-/// Returns the places of two routes, the first one with a prefix of several readings, whose prefixes an upstream may not
-/// tell apart.
+/// Returns the indices of two routes whose prefixes an upstream may confuse. The first one's prefix has several readings.
 pub(super) fn confusable(routes: &[(&str, &[HostPattern])]) -> Option<(usize, usize)> {
     let spelled: Vec<usize> = routes
         .iter()
@@ -40,12 +39,12 @@ fn has_several_readings(prefix: &str) -> bool {
     SafePath::check(prefix.as_bytes()).is_ok_and(|path| !path.spelling().is_plain())
 }
 
-/// Returns a prefix's segments, each after its length: they begin with those of another prefix if their bytes do.
+/// Returns a prefix's segments, each after its length, so that a comparison of bytes compares whole segments.
 fn segments(prefix: &str, reading: Reading) -> Vec<u8> {
     let mut segments = Vec::new();
     reading.visit_segments(prefix.as_bytes(), &mut |segment, slash_follows| {
         let segment = segment.unwrap_or_default();
-        // What follows a final slash is not a segment.
+        // The text after a final slash is not a segment.
         if slash_follows || !segment.is_empty() {
             segments.extend_from_slice(&segment.len().to_be_bytes());
             segments.extend_from_slice(segment);
@@ -59,7 +58,7 @@ fn segments(prefix: &str, reading: Reading) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Of routes that take every host.
+    /// Finds the confusable prefixes of routes for every host.
     fn confusable_prefixes(prefixes: &[&str]) -> Option<(usize, usize)> {
         confusable(&prefixes.iter().map(|prefix| (*prefix, &[][..])).collect::<Vec<_>>())
     }

@@ -1,9 +1,9 @@
-//! The headers by which S3's API names another object than the path does.
+//! The headers by which S3's API names an object other than the path's.
 //!
-//! A copy reads the object that `x-amz-copy-source` names, with the route's credentials. So that object has to be one that
-//! a request on the same route could name by its path: under the target's bucket and path, and with no reading that leads to
-//! another route. The value is taken back to the path that a client would send for the object, and that path is checked
-//! like any other.
+//! A copy reads the object that `x-amz-copy-source` names, with the route's credentials. So that object must be one that a
+//! request on the same route could name by its path: under the target's bucket and path, and with no reading that leads to
+//! another route. The value is converted to the path that a client would send for the object, and that path is checked like
+//! any other.
 //!
 //! Source: Amazon S3 API reference, `CopyObject`, `UploadPartCopy` and `RenameObject`.
 
@@ -17,18 +17,18 @@ use crate::signing::write_encoded;
 /// Every request header of S3's API that names an object, in lower case.
 const HEADERS: [&str; 2] = ["x-amz-copy-source", "x-amz-rename-source"];
 
-/// Longer than any value that S3 takes: a key has at most 1,024 bytes, or three times as many encoded.
+/// Longer than any value that S3 accepts: a key has at most 1,024 bytes, or three times as many encoded.
 const VALUE_MAX: usize = 8192;
 
-/// Returns the name of the header that names another object, if this is one.
+/// Returns the name of a header that names another object, if this is one.
 pub fn copy_source_header(name: &[u8]) -> Option<&'static str> {
     HEADERS.into_iter().find(|header| header.as_bytes() == name)
 }
 
-/// The reason for refusing a request that names another object.
+/// The reason for rejecting a request that names another object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CopySourceError {
-    /// The value is not one that S3 takes.
+    /// S3 does not accept the value.
     #[error(
         "{0} must be bucket/key, percent-encoded, with an optional ?versionId=, or the ARN of an object of an access point"
     )]
@@ -42,10 +42,10 @@ pub enum CopySourceError {
     /// The object is outside of the route's target.
     #[error("{0} names an object that this route does not reach; name one under the route's target")]
     Outside(&'static str),
-    /// The host may begin with a bucket or not.
+    /// The host may or may not begin with a bucket.
     #[error(
-        "{0} can't be checked, as the host may begin with a bucket: set s3Domain on the route to the domain in front of which \
-         buckets stand, or to the host itself if they stand in the path"
+        "{0} can't be checked, as the host may begin with a bucket; set the route's s3Domain to the domain below which \
+         buckets are named, or to the host itself if they are named in the path"
     )]
     BucketUnclear(&'static str),
     /// The header was sent as a query parameter, which a presigned URL allows.
@@ -64,11 +64,11 @@ impl Policy {
         (authority, path): (&[u8], &SafePath<'_>),
         (name, value): (&'static str, &[u8]),
     ) -> Result<(), CopySourceError> {
-        // A route that Envoy's metadata named is not the policy's choice, and takes any path.
+        // A route named by Envoy's metadata is not the policy's choice, and accepts any path.
         let is_chosen =
             self.find(authority, path).is_ok_and(|found| found.is_some_and(|found| found.index == route.index));
         let request = Request { policy: self, route, authority, is_chosen };
-        // `+` is a blank to some decoders.
+        // Some decoders read `+` as a blank.
         let blank = value.contains(&b'+').then(|| value.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect());
         std::iter::once(value.to_vec()).chain(blank).try_for_each(|value: Vec<u8>| {
             let object = Some(&value).filter(|value| value.len() <= VALUE_MAX).and_then(|value| Object::parse(value));
@@ -121,7 +121,7 @@ impl Object {
         let by_arn = object.starts_with(b"arn:");
         let split = match by_arn {
             true => {
-                // An access point may be called `object` itself.
+                // An access point may itself be named `object`.
                 let name = find(object, b":accesspoint/").map_or(0, |at| at + b":accesspoint/".len());
                 find(object.get(name..)?, b"/object/").map(|at| (name + at, name + at + b"/object/".len()))
             }
@@ -151,12 +151,12 @@ impl Object {
         Some((format!("{}-{account}", resource.strip_prefix("accesspoint/")?), region))
     }
 
-    /// The path that names the object where the bucket is in the path.
+    /// Returns the path of the object if the bucket is in the path.
     fn path_with_bucket(&self) -> Vec<u8> {
         [b"/", self.bucket.as_slice(), b"/", &self.key].concat()
     }
 
-    /// The path that names the object where the bucket is in the host.
+    /// Returns the path of the object if the bucket is in the host.
     fn path_in_bucket(&self) -> Vec<u8> {
         [b"/", self.key.as_slice()].concat()
     }
@@ -171,7 +171,7 @@ struct Request<'a> {
     policy: &'a Policy,
     route: &'a Route,
     authority: &'a [u8],
-    /// The policy sends the request itself by this route.
+    /// `true` if the policy chose this route for the request itself.
     is_chosen: bool,
 }
 
@@ -211,7 +211,7 @@ impl Request<'_> {
         if !(target_path.is_empty() || target_path.ends_with(b"/") || rest.starts_with(b"/")) {
             return Ok(false);
         }
-        // What `join` would make that path of.
+        // The client's path from which `join` would make that path.
         let prefix = self.route.prefix.as_str();
         let mut sent = if prefix == "/" { Vec::new() } else { prefix.as_bytes().to_vec() };
         if !(rest.is_empty() || rest.starts_with(b"/") || sent.ends_with(b"/")) || sent.is_empty() && rest.is_empty() {
@@ -221,7 +221,8 @@ impl Request<'_> {
         self.leads_here(self.authority, &sent)
     }
 
-    /// Without a target, the object may be named on the request's own host, or on that of its bucket.
+    /// Checks, for a route without a target, that the object can be named on the request's own host, or on that of its
+    /// bucket.
     fn authority_reaches(&self, place: S3Host<'_>, port: Option<u16>, object: &Object) -> Result<bool, PathError> {
         let mut sent = Vec::new();
         if let Some(path) = path_on(place, object) {
@@ -230,7 +231,7 @@ impl Request<'_> {
         }
         let host = match place {
             _ if object.by_arn => object.host_of_access_point(),
-            // A host name has no case, and a bucket's name has.
+            // A host name is case-insensitive, a bucket's name is not.
             S3Host::Bucket { endpoint, .. } if !object.bucket.iter().any(u8::is_ascii_uppercase) => {
                 std::str::from_utf8(&object.bucket).ok().and_then(|bucket| bucket_host(bucket, endpoint))
             }
@@ -241,7 +242,7 @@ impl Request<'_> {
             authority.push_str(&format!(":{port}"));
         }
         append_encoded(&object.path_in_bucket(), &mut sent);
-        // S3 finds the bucket by its name alone, in another region too: no route that names it may take the request.
+        // S3 finds the bucket by its name alone, even in another region: no route that names it may match the request.
         let named =
             |host: &str| matches!(s3_host(host), S3Host::Bucket { bucket, .. } if bucket.as_bytes() == object.bucket);
         let hosts = self.policy.routes().iter().flat_map(|route| &route.hosts);
@@ -253,14 +254,14 @@ impl Request<'_> {
         self.leads_here(authority.as_bytes(), &sent)
     }
 
-    /// Returns whether the policy sends such a request by the same route.
+    /// Returns whether the policy chooses the same route for such a request.
     fn leads_here(&self, authority: &[u8], path: &[u8]) -> Result<bool, PathError> {
         let path = SafePath::check(path)?;
         Ok(!self.is_chosen || self.policy.find(authority, &path)?.is_some_and(|found| found.index == self.route.index))
     }
 }
 
-/// The decoded path that names an object on a host; `None` if the host is another bucket's.
+/// Returns the decoded path of an object on a host; `None` if the host is another bucket's.
 fn path_on(host: S3Host<'_>, object: &Object) -> Option<Vec<u8>> {
     match host {
         S3Host::Endpoint => Some(object.path_with_bucket()),

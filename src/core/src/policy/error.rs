@@ -1,41 +1,41 @@
-//! Refusals of a policy: one line that names the place and the cure.
+//! Errors of a policy: one line that names the location and the fix.
 
 use std::fmt::{self, Write as _};
 
 use serde_path_to_error::Segment;
 
-/// Why a policy is refused. Its text is one line for the person who wrote the policy; it never repeats the value of
-/// a header that the policy sets, which may be a secret.
+/// The reason for rejecting a policy. Its text is one line for the policy's author, and never repeats the value of a header
+/// that the policy sets, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The text is no JSON.
+    /// The text is not JSON.
     #[error("the policy is not valid JSON: {problem} (line {line}, column {column})")]
     Syntax {
-        /// The parser's words.
+        /// The parser's message.
         problem: String,
         /// 1-based.
         line: usize,
         /// 1-based.
         column: usize,
     },
-    /// Something in the policy can't be used as it stands.
+    /// A value in the policy is invalid.
     #[error("{place}: {problem}")]
     Invalid {
-        /// Where it stands, such as `routes["/a"].target`.
+        /// The location, such as `routes["/a"].target`.
         place: String,
-        /// What is wrong and how to put it right.
+        /// The defect and the fix.
         problem: String,
     },
 }
 
-/// A place in the document, written as a person would: `routes["/a"].target`, `routes[2].prefix`.
+/// A location in the document, in the notation that its author would use: `routes["/a"].target`, `routes[2].prefix`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Location(String);
 
 impl Location {
-    /// The member `key` of this place.
+    /// Returns the location of the member `key`.
     pub(super) fn key(&self, key: &str) -> Self {
-        // A name that no person would read to its end is cut.
+        // A name too long to read is truncated.
         const SHOWN: usize = 64;
         let mut place = self.clone();
         let cut = key.char_indices().nth(SHOWN).map(|(at, _)| format!("{}…", key.get(..at).unwrap_or_default()));
@@ -50,17 +50,17 @@ impl Location {
         place
     }
 
-    /// The element `index` of this place.
+    /// Returns the location of the element `index`.
     pub(super) fn index(&self, index: usize) -> Self {
         Self(format!("{self}[{index}]"))
     }
 
-    /// Whether this is the policy as a whole.
+    /// Returns whether this is the whole policy.
     pub(super) fn is_policy(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The refusal of what stands here.
+    /// Returns the error for the value at this location.
     pub(super) fn error(&self, problem: impl Into<String>) -> PolicyError {
         let place = if self.is_policy() { "policy".to_owned() } else { self.0.clone() };
         PolicyError::Invalid { place, problem: problem.into() }
@@ -102,21 +102,21 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
             return place.error(match closest(key, &known) {
                 Some(name) => format!("unknown key; did you mean {name:?}?"),
                 None if known.contains(&"routes") => {
-                    format!("unknown key; a route's begins with /, other known ones are {}", known.join(", "))
+                    format!("unknown key; a route's key begins with /, the other keys are {}", known.join(", "))
                 }
-                None => format!("unknown key; known here are {}", known.join(", ")),
+                None => format!("unknown key; use one of {}", known.join(", ")),
             });
         }
         place.error(in_plain_words(text))
     }
 }
 
-/// serde's words put into those of a policy's author. The value that serde repeats is dropped: the place tells where
-/// it stands, and it may be a secret.
+/// Rewrites serde's message for a policy's author. The value that serde repeats is dropped: it may be a secret, and the
+/// location is enough to find it.
 fn in_plain_words(text: &str) -> String {
     if let Some((value, known)) = offending_name(text, "unknown variant `") {
         let known: Vec<String> = known.iter().map(|name| format!("{name:?}")).collect();
-        return format!("{value:?} is unknown; write {}", known.join(" or "));
+        return format!("{value:?} is unknown; use {}", known.join(" or "));
     }
     if let Some(key) = text.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`')) {
         return format!("{key:?} is written twice; keep one");
@@ -129,13 +129,13 @@ fn in_plain_words(text: &str) -> String {
     text.to_owned()
 }
 
-/// Splits "unknown … `name`, expected one of `a`, `b`" into the name and what is known.
+/// Splits "unknown … `name`, expected one of `a`, `b`" into the name and the known ones.
 fn offending_name<'a>(text: &'a str, opening: &str) -> Option<(&'a str, Vec<&'a str>)> {
     let (name, expected) = text.strip_prefix(opening)?.rsplit_once("`, expected ")?;
     Some((name, expected.split('`').skip(1).step_by(2).collect()))
 }
 
-/// The kind of value in serde's "integer `5`" or "string \"x\"".
+/// Returns the kind of value in serde's "integer `5`" or "string \"x\"".
 fn kind(found: &str) -> &str {
     found.split(['`', '"']).next().unwrap_or(found).trim_end()
 }
@@ -153,11 +153,11 @@ fn as_json_says(kind: &str) -> &str {
     }
 }
 
-/// The known name that `key` is most likely a slip of: at most two edits away, and less than half of it.
+/// Returns the known name that `key` is most likely a misspelling of: at most two edits away, and less than half of it.
 fn closest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
-        // No name is longer, and the distance of a long key takes long to find.
+        // A longer key is too far from the name anyway, and its distance is slow to compute.
         .filter(|name| key.len() <= name.len() + 2)
         .map(|name| (strsim::levenshtein(&key.to_ascii_lowercase(), &name.to_ascii_lowercase()), *name))
         .filter(|(edits, name)| *edits <= 2 && edits * 2 < name.len())

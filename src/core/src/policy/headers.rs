@@ -1,6 +1,6 @@
-//! Header rules: which headers pass, which are dropped, and which are set.
+//! Header rules: the headers to allow, to remove and to set.
 //!
-//! Names are compared in lower case, the form in which Envoy hands headers over.
+//! Names are compared in lower case, as Envoy passes them.
 
 use std::fmt;
 
@@ -8,32 +8,32 @@ use super::document::HeaderRulesDocument;
 use super::error::{Location, PolicyError};
 use crate::signing::{is_hop_by_hop, is_signature_header, may_be_signed};
 
-/// The header by which the filter tells the proxy's route configuration how to speak to the upstream (`http`; absent for
-/// TLS). Only the signer sets it: a client's is removed from every request.
+/// The header by which the proxy's route configuration selects the upstream's scheme (`http`; absent for TLS). Only the
+/// signer sets it: a client's is removed from every request.
 pub const UPSTREAM_SCHEME_HEADER: &str = "x-sigv4-upstream";
 
-/// Which way the headers travel that a rule is for.
+/// The message that a rule applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Request,
     Response,
 }
 
-/// What becomes of a message's headers: `allow`, then `remove`, then `set`.
+/// The rules for a message's headers, applied in the order `allow`, `remove`, `set`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderRules {
-    /// `None` lets all pass.
+    /// `None` allows all.
     allow: Option<Vec<NamePattern>>,
     remove: Vec<NamePattern>,
     set: Vec<SetHeader>,
 }
 
-/// A header that the policy sets. Its value may be a key to something: `Debug` shows the name alone.
+/// A header that the policy sets. Its value may be a secret, so `Debug` shows the name alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SetHeader {
-    /// In lower case.
+    /// The name, in lower case.
     pub name: String,
-    /// Visible ASCII, blanks and tabs.
+    /// The value: visible ASCII, blanks and tabs.
     pub value: String,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Debug for SetHeader {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum NamePattern {
     Name(String),
-    /// Written with a star behind it.
+    /// A prefix, written with a star after it.
     Beginning(String),
 }
 
@@ -60,13 +60,13 @@ impl NamePattern {
 }
 
 impl HeaderRules {
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.allow.is_none() && self.remove.is_empty() && self.set.is_empty()
     }
 
-    /// Whether a header of this name (in lower case) that came with the message goes on. One that is to be set does
-    /// not: it gives way to the policy's.
+    /// Returns whether a message's header of this name (in lower case) is forwarded. One that the policy sets is not,
+    /// because the policy's replaces it.
     #[inline]
     pub fn keeps(&self, name: &[u8]) -> bool {
         self.is_empty() || self.rules_keep(name)
@@ -79,7 +79,7 @@ impl HeaderRules {
         passes || is_protected(name)
     }
 
-    /// The headers to set, after all that are not kept are gone.
+    /// Returns the headers to set, after those that are not kept have been removed.
     pub fn set(&self) -> &[SetHeader] {
         &self.set
     }
@@ -110,7 +110,7 @@ impl HeaderRules {
                 return Err(place.error(format!("{name:?} is set twice in different spellings; keep one")));
             }
             if http::HeaderValue::from_str(&value).is_err() {
-                return Err(place.error("the value may hold visible ASCII characters, blanks and tabs only"));
+                return Err(place.error("the value must be visible ASCII characters, blanks and tabs"));
             }
             headers.push(SetHeader { name, value });
         }
@@ -120,28 +120,27 @@ impl HeaderRules {
 
 fn pattern(written: &str, place: &Location) -> Result<NamePattern, PolicyError> {
     if written.find('*').is_some_and(|star| star + 1 < written.len()) {
-        return Err(place.error(format!("{written:?} has a * inside; write it as the last character, as in \"x-*\"")));
+        return Err(place.error(format!("{written:?} has a * inside; use it as the last character, as in \"x-*\"")));
     }
     match written.strip_suffix('*') {
-        Some("") => Err(place.error(
-            "\"*\" would be every header; to let all pass leave allow out, to let none pass write \"allow\": []",
-        )),
+        Some("") => Err(place
+            .error("\"*\" matches every header; remove allow to let all pass, or to let none pass set \"allow\": []")),
         Some(beginning) => header_name(beginning, place).map(NamePattern::Beginning),
         None => header_name(written, place).map(NamePattern::Name),
     }
 }
 
-/// A header's name in lower case.
+/// Returns a header's name in lower case.
 pub(super) fn header_name(written: &str, place: &Location) -> Result<String, PolicyError> {
     if written.starts_with(':') {
-        return Err(place.error(format!("{written:?} is a pseudo header, which no rule touches; leave it out")));
+        return Err(place.error(format!("{written:?} is a pseudo header, to which no rule applies; remove it")));
     }
     if written.contains('*') {
-        return Err(place.error(format!("{written:?} is a pattern, which has no place here; write each name")));
+        return Err(place.error(format!("{written:?} is a pattern, which is not supported here; list each name")));
     }
     match http::HeaderName::from_bytes(written.as_bytes()) {
         Ok(name) => Ok(name.as_str().to_owned()),
-        Err(_) => Err(place.error(format!("{written:?} is no header name; write letters, digits and -"))),
+        Err(_) => Err(place.error(format!("{written:?} is not a header name; use letters, digits and -"))),
     }
 }
 
@@ -154,10 +153,10 @@ fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Locati
         _ if belongs_to_signing(name.as_bytes()) => "belongs to signing",
         _ => "belongs to the proxy",
     };
-    Err(place.error(format!("{name:?} {owner} and can't be {verb}; leave it out")))
+    Err(place.error(format!("{name:?} {owner} and can't be {verb}; remove it")))
 }
 
-/// Headers that no rule touches.
+/// Returns whether no rule applies to a header.
 fn is_protected(name: &[u8]) -> bool {
     name.starts_with(b":")
         || name == b"host"
@@ -166,7 +165,7 @@ fn is_protected(name: &[u8]) -> bool {
         || is_framing_header(name)
 }
 
-/// The scheme by which Envoy chooses a route. Without it Envoy finds none.
+/// The scheme, without which Envoy finds no route.
 const ENVOYS_SCHEME: &[u8] = b"x-forwarded-proto";
 
 /// Returns whether a header is part of the signature, or the [`UPSTREAM_SCHEME_HEADER`].
@@ -174,24 +173,23 @@ fn belongs_to_signing(name: &[u8]) -> bool {
     is_signature_header(name) || name == UPSTREAM_SCHEME_HEADER.as_bytes()
 }
 
-/// Returns whether a header is for one hop, or says how long the message is.
+/// Returns whether a header belongs to one hop (RFC 9110, 7.6.1) or gives the message's length.
 fn is_framing_header(name: &[u8]) -> bool {
     name == b"content-length" || is_hop_by_hop(name)
 }
 
-/// Compiles the names of headers that are signed beside the usual ones.
+/// Compiles the names of headers to sign in addition to the usual ones.
 pub(super) fn signed_headers(names: Vec<String>, place: &Location) -> Result<Vec<String>, PolicyError> {
     let mut signed: Vec<String> = Vec::new();
     for (i, written) in names.iter().enumerate() {
         let place = place.index(i);
         let name = header_name(written, &place)?;
         if name == "host" || is_signature_header(name.as_bytes()) {
-            return Err(place.error(format!("{name:?} is signed wherever it is needed; leave it out")));
+            return Err(place.error(format!("{name:?} is signed wherever it is needed; remove it")));
         }
         if name == UPSTREAM_SCHEME_HEADER || is_framing_header(name.as_bytes()) || !may_be_signed(&name) {
-            return Err(place.error(format!(
-                "{name:?} may be changed on the way, after signing, and AWS would refuse the request; leave it out"
-            )));
+            return Err(place
+                .error(format!("{name:?} may be changed after signing, and AWS would reject the request; remove it")));
         }
         if !signed.contains(&name) {
             signed.push(name);

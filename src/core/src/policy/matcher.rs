@@ -1,13 +1,13 @@
-//! Finds the route that takes a request.
+//! Matches a request to its route.
 //!
-//! The prefixes form a trie of path segments, so that the work depends on the request's path and not on the number of
+//! The prefixes form a trie of path segments, so that the cost depends on the request's path and not on the number of
 //! routes. Under each prefix, hosts are looked up by name, from the most exact to none.
 //!
-//! Segments are compared decoded: `/%61dmin` is `/admin` to the upstream, so it is to the policy. As written, an encoded
-//! slash stays inside its segment: `/a%2Fadmin` is one segment, which the prefixes `/a` and `/a/admin` do not match. An
-//! upstream may read it as two, so such a path is looked up in each of its [readings](crate::path::Reading). If they lead
-//! to different routes, the request is refused: no spelling gets past a stricter route. A prefix with several readings that
-//! meets another one in any of them is refused when the policy [loads](super::confusable).
+//! Segments are compared decoded: `/%61dmin` is `/admin`, as for the upstream. As written, an encoded slash stays inside its
+//! segment: `/a%2Fadmin` is one segment, which the prefixes `/a` and `/a/admin` do not match. An upstream may read it as
+//! two, so such a path is looked up in each of its [readings](crate::path::Reading). If they lead to different routes, the
+//! request is rejected: no spelling bypasses a stricter route. A prefix with several readings that overlaps another one in
+//! any of them is rejected when the policy [loads](super::confusable).
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,10 +16,10 @@ use super::Route;
 use super::authority::{Authority, HostPattern, NAME_MAX, NameBuffer};
 use crate::path::{PathError, Reading, SEGMENT_MAX, SafePath, Spelling, percent};
 
-/// The longest prefix that a policy may write, in bytes.
+/// The longest prefix of a policy, in bytes.
 pub(super) const PREFIX_MAX: usize = SEGMENT_MAX;
 
-/// A route's place in the policy.
+/// A route's index in the policy.
 type RouteIndex = usize;
 
 /// All prefixes and hosts of a policy, for look-up.
@@ -30,7 +30,7 @@ pub(super) struct Matcher {
     by_host: bool,
 }
 
-/// The place in the trie that some segments lead to.
+/// A node of the trie.
 #[derive(Debug, Default)]
 struct Node {
     children: Children,
@@ -40,7 +40,7 @@ struct Node {
     with_slash: Hosts,
 }
 
-/// Nodes by their segment, sorted: a policy does not change, and a search by halves beats hashing each segment of a request.
+/// Nodes sorted by segment: a policy does not change, and binary search beats hashing each segment of a request.
 #[derive(Debug, Default)]
 struct Children(Vec<(Box<[u8]>, Node)>);
 
@@ -63,11 +63,11 @@ impl Children {
     }
 }
 
-/// The routes of one prefix by the hosts they take.
+/// The routes of one prefix by host.
 #[derive(Debug, Default)]
 struct Hosts {
     exact: HashMap<String, Vec<(Option<u16>, RouteIndex)>>,
-    /// By the domain behind `*.`.
+    /// By the domain after `*.`.
     wildcard: HashMap<String, Vec<(Option<u16>, RouteIndex)>>,
     any_host: Option<RouteIndex>,
 }
@@ -88,13 +88,13 @@ impl Matcher {
         matcher
     }
 
-    /// Returns the route that takes a request, if every reading of its path leads there.
+    /// Returns the route of a request, if every reading of its path leads there.
     ///
-    /// In a reading, the longest prefix wins as in the path as written. A prefix that has other readings itself (`/a%2Fb`)
-    /// is read like the path, for the route that takes the path as written.
+    /// In each reading, the longest prefix wins. If the prefix of the route that matches the path as written has several
+    /// readings itself (`/a%2Fb`), it is read like the path.
     ///
     /// # Errors
-    /// [`PathError::Ambiguous`] if readings lead to different routes, no route counting as one.
+    /// [`PathError::Ambiguous`] if readings lead to different routes, or only some of them to a route.
     pub(super) fn find(
         &self,
         authority: &[u8],
@@ -117,8 +117,8 @@ impl Matcher {
         if path.spelling().readings().skip(1).all(agrees) { Ok(written) } else { Err(PathError::Ambiguous) }
     }
 
-    /// Returns a route that an upstream may see in a path that [`SafePath`] refuses: in any reading, with dot segments
-    /// resolved or not. What is not a path is read as `/`.
+    /// Returns a route that an upstream may see in a path that [`SafePath`] rejects: in any reading, with dot segments
+    /// resolved or not. A target that is not a path is read as `/`.
     pub(super) fn find_any(&self, authority: &[u8], path: &[u8]) -> Option<RouteIndex> {
         let mut buffer = [0; NAME_MAX];
         let host = self.host(authority, &mut buffer);
@@ -168,9 +168,9 @@ impl Matcher {
         best
     }
 
-    /// As [`Self::find_as_read`], with dot segments resolved (RFC 3986, 5.2.4).
+    /// Finds a route like [`Self::find_as_read`], with dot segments resolved (RFC 3986, 5.2.4).
     fn find_resolved(&self, host: Option<&Authority<'_>>, path: &[u8], reading: Reading) -> Option<RouteIndex> {
-        // The nodes of the resolved path's segments; `None` where no prefix has them.
+        // The nodes of the resolved path's segments; `None` if no prefix has them.
         let mut nodes: Vec<Option<&Node>> = Vec::new();
         let mut ends_in_slash = true;
         reading.visit_segments(path, &mut |segment, slash_follows| {
@@ -196,7 +196,7 @@ impl Matcher {
     }
 }
 
-/// The route that takes a path in one reading.
+/// The route of a path in one reading.
 #[derive(Clone, Copy)]
 struct Found {
     route: RouteIndex,
@@ -204,11 +204,11 @@ struct Found {
     rank: usize,
 }
 
-/// Returns how long a prefix is in a reading, as [`Found::rank`] counts.
+/// Returns the length of a prefix in a reading, as [`Found::rank`] counts it.
 fn prefix_rank(prefix: &str, reading: Reading) -> usize {
     let mut rank = 0;
     reading.visit_segments(prefix.as_bytes(), &mut |segment, slash_follows| {
-        // What follows a final slash is not a segment.
+        // The text after a final slash is not a segment.
         rank += if slash_follows || segment != Some(b"") { 2 } else { 1 };
         true
     });
@@ -220,7 +220,7 @@ impl Node {
         if !segment.contains(&b'%') {
             return self.children.get(segment);
         }
-        // What outgrows the longest prefix is no segment of any.
+        // A segment longer than the longest prefix matches none.
         let mut room = [0; PREFIX_MAX];
         self.children.get(percent::decode_into(segment, &mut room)?)
     }
@@ -234,7 +234,7 @@ impl Hosts {
         for HostPattern { wildcard, name, port } in &route.hosts {
             let table = if *wildcard { &mut self.wildcard } else { &mut self.exact };
             let routes = table.entry(name.clone()).or_default();
-            // A pattern that names a port is the more exact one, so it stands first.
+            // A pattern with a port is more exact, so it comes first.
             let at = if port.is_some() { 0 } else { routes.len() };
             routes.insert(at, (*port, route.index));
         }
@@ -265,10 +265,10 @@ impl Hosts {
     }
 }
 
-/// A prefix as it is compared: equal for prefixes that take the same paths.
+/// A prefix in the form for comparison: equal for prefixes that match the same paths.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct PrefixSegments {
-    /// Decoded.
+    /// The segments, decoded.
     segments: Vec<Box<[u8]>>,
     /// `true` if a slash follows the last segment, as it does in `/`.
     slash: bool,
@@ -285,23 +285,23 @@ impl PrefixSegments {
     }
 }
 
-/// Sorts routes as [`Matcher::find`] prefers them: by the length of their prefix, then by how exact their hosts are. Of a
-/// route with several hosts the most exact one counts.
+/// Returns the sort key by which [`Matcher::find`] prefers routes: the length of the prefix, then the exactness of the most
+/// exact host.
 pub(super) fn precedence(route: &Route) -> impl Ord {
     let PrefixSegments { segments, slash } = PrefixSegments::of(&route.prefix);
-    // A name is more exact than a domain, a longer domain than one that it is part of, and either with a port.
+    // A name is more exact than a domain, a subdomain than its parent, and either with a port than without.
     let exactness = |host: &HostPattern| (!host.wildcard, host.name.split('.').count(), host.port.is_some());
     let hosts = route.hosts.iter().map(exactness).max();
     (Reverse(segments.len()), segments, Reverse(slash), Reverse(hosts))
 }
 
-/// The beginning of `path` that is `prefix`, as this path spells it; `None` where the path does not begin with it.
+/// Returns the part of `path` that matches `prefix`, as spelled in the path; `None` if the path does not begin with it.
 pub(super) fn prefix_in<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
     let ends_at_boundary = |at: usize| prefix.ends_with('/') || matches!(path.get(at), None | Some(b'/'));
     if path.starts_with(prefix.as_bytes()) && ends_at_boundary(prefix.len()) {
         return path.get(..prefix.len());
     }
-    // Spelled otherwise: as many segments, equal when decoded.
+    // In another spelling: as many segments, equal when decoded.
     let PrefixSegments { segments, slash } = PrefixSegments::of(prefix);
     let mut at = 0;
     for expected in segments {

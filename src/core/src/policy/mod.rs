@@ -1,19 +1,19 @@
-//! The signing policy: which requests are signed, as whom, and where they go.
+//! The signing policy: which requests are signed, under which identity, and where they go.
 //!
-//! A [`PolicyDocument`] is the policy as its author writes it; a [`Policy`] is the same checked and compiled. Requests
-//! only ever see the latter: all that can be wrong with a policy is found when it loads, and told in one line that
-//! names the place and the cure.
+//! A [`PolicyDocument`] is the policy as its author writes it; a [`Policy`] is the same checked and compiled. Requests see
+//! only the latter: everything that can be wrong with a policy is reported when it loads, in one line that names the
+//! location and the fix.
 //!
 //! | part | its job |
 //! | --- | --- |
 //! | `document` | the shape of the JSON document |
-//! | `compile` | what its values mean, and whether they go together |
-//! | `target`, `authority`, `path_syntax` | URLs, hosts and paths as a policy writes them |
+//! | `compile` | the meaning of its values, and checks that they are consistent |
+//! | `target`, `authority`, `path_syntax` | URLs, hosts and paths in a policy |
 //! | `matcher` | the route of a request |
 //! | `scope` | its credential scope |
 //! | `copy_source` | the headers by which S3 names another object |
-//! | `headers` | which headers pass |
-//! | `error` | refusals |
+//! | `headers` | header rules |
+//! | `error` | errors, with their location in the document |
 
 mod authority;
 mod compile;
@@ -50,15 +50,15 @@ pub struct Policy {
     routes: Vec<Route>,
     matcher: matcher::Matcher,
     identities: Vec<Identity>,
-    /// What happens to a request that no route matches.
+    /// The treatment of a request that no route matches.
     pub unmatched: Unmatched,
-    /// How long a request may wait for the first credentials after a cold start.
+    /// The longest time that a request waits for the first credentials after a cold start.
     pub credentials_wait: Duration,
-    /// What each worker may hold of requests that can't go on yet.
+    /// The bounds on the requests that each worker holds.
     pub held_limits: HeldLimits,
-    /// Whether requests that are signed at once are described for the access log.
+    /// `true` if requests that are signed immediately are described for the access log.
     pub access_log: bool,
-    /// Whether Envoy's own route may say which of these routes signs, or that none does.
+    /// `true` if the metadata of Envoy's route may select one of these routes, or disable signing.
     pub route_metadata: bool,
 }
 
@@ -66,102 +66,102 @@ impl Policy {
     /// Reads and compiles a policy, in its own form or as a Backstage `proxysigv4` section.
     ///
     /// # Errors
-    /// The first thing found that can't be used, with its place and the cure.
+    /// The first defect, with its location and the fix.
     pub fn from_json(json: &[u8]) -> Result<Self, PolicyError> {
         PolicyDocument::from_json(json).and_then(Self::compile)
     }
 
-    /// Returns the route that takes a request, by its authority and its path: the longest prefix, and among equals the
-    /// most exact host. Allocates nothing; the cost does not depend on the number of routes.
+    /// Returns the route of a request, by its authority and its path: the longest prefix, and among equals the most exact
+    /// host. Allocates nothing; the cost does not depend on the number of routes.
     ///
     /// An authority that is not a host name with an optional port matches no route that has `hosts`.
     ///
     /// # Errors
-    /// [`PathError::Ambiguous`] if an upstream may read the path as one that another route takes, or that none takes.
+    /// [`PathError::Ambiguous`] if an upstream may read the path as one of another route, or of none.
     pub fn find(&self, authority: &[u8], path: &SafePath<'_>) -> Result<Option<&Route>, PathError> {
         let found = self.matcher.find(authority, path, &self.routes)?;
         Ok(found.and_then(|route| self.routes.get(route)))
     }
 
-    /// Returns a route that takes a path that [`SafePath`] refuses, in any way that an upstream may read it.
+    /// Returns the route of a path that [`SafePath`] rejects, in any way that an upstream may read it.
     pub fn find_any(&self, authority: &[u8], path: &[u8]) -> Option<&Route> {
         self.routes.get(self.matcher.find_any(authority, path)?)
     }
 
-    /// The route of this name (see [`Route::name`]).
+    /// Returns the route of this name (see [`Route::name`]).
     pub fn route_named(&self, name: &[u8]) -> Option<&Route> {
         self.routes.iter().find(|route| route.name.as_bytes() == name)
     }
 
-    /// All routes, in the document's order.
+    /// Returns all routes, in the document's order.
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
 
-    /// All routes, the one that wins first: of those that match a request, the first one takes it. A route with several
-    /// hosts stands where its most exact one puts it.
+    /// Returns all routes by precedence: a request takes the first one that matches it. The most exact host of a route
+    /// decides its position.
     pub fn routes_by_precedence(&self) -> Vec<&Route> {
         let mut routes: Vec<&Route> = self.routes.iter().collect();
         routes.sort_by_cached_key(|route| matcher::precedence(route));
         routes
     }
 
-    /// All that routes sign as, each once.
+    /// Returns the identities that routes sign as, each once.
     pub fn identities(&self) -> &[Identity] {
         &self.identities
     }
 }
 
-/// What is signed, as whom, and where it goes.
+/// A route: the requests that it matches, the identity that signs them, and their target.
 #[derive(Debug)]
 pub struct Route {
-    /// Its place in [`Policy::routes`].
+    /// Its index in [`Policy::routes`].
     pub index: usize,
-    /// What replies, logs, metrics and route metadata call it: the prefix as written. Where several routes share a
-    /// prefix, their first host stands before it: `orders.internal/a`.
+    /// Its name in replies, logs, metrics and route metadata: the prefix as written. If several routes share a prefix, each
+    /// one's first host precedes it: `orders.internal/a`.
     pub name: String,
     /// The path prefix as written.
     pub prefix: String,
-    /// The hosts it takes; empty for every host.
+    /// The hosts that it matches; empty for every host.
     pub hosts: Vec<HostPattern>,
-    /// Where requests go; `None` keeps the request's own authority and path.
+    /// The target of requests; `None` keeps the request's own authority and path.
     pub target: Option<Target>,
-    /// `true` if its upstream has TLS: by the target's scheme, or by what the policy says of a route without one.
+    /// `true` if its upstream has TLS: by the target's scheme, or by the policy's setting for a route without a target.
     pub upstream_tls: bool,
     /// The domain before which a host names a bucket, for S3 outside of AWS; `None` if that is not known.
     pub s3_domain: Option<String>,
-    /// Whom it signs as: a place in [`Policy::identities`].
+    /// The identity that it signs as: an index in [`Policy::identities`].
     pub identity: usize,
-    /// The signing name that the policy writes; wins over all inference.
+    /// The signing name that the policy sets; overrides inference.
     pub service: Option<String>,
-    /// The region that the policy writes; wins over all inference.
+    /// The region that the policy sets; overrides inference.
     pub region: Option<String>,
-    /// The credential scope where the policy alone tells it; `None` where it comes from each request.
+    /// The credential scope, if the policy alone determines it; `None` if it depends on the request.
     pub scope: Option<Scope>,
-    /// Where service and region come from that neither the policy nor the host name tells.
+    /// The source of service and region, if the policy does not set them.
     pub scope_source: ScopeSource,
-    /// How the body is signed.
+    /// The signature of the body.
     pub payload: PayloadMode,
-    /// The kind of signature.
+    /// The signing algorithm.
     pub algorithm: Algorithm,
-    /// Where the signature goes.
+    /// The location of the signature.
     pub location: SignatureLocation,
-    /// Answer 307 with the presigned URL in place of proxying; only with [`SignatureLocation::Query`] and a target.
+    /// `true` to answer 307 with the presigned URL instead of proxying; only with [`SignatureLocation::Query`] and a target.
     pub redirect: bool,
-    /// What becomes of the client's headers before the request is signed.
+    /// The rules for the client's headers, applied before the request is signed.
     pub request_headers: HeaderRules,
-    /// What becomes of the upstream's headers.
+    /// The rules for the upstream's headers.
     pub response_headers: HeaderRules,
-    /// Headers to sign beside the usual ones: lower case, sorted, each once.
+    /// The headers to sign in addition to the usual ones: lower case, sorted, each once.
     pub signed_headers: Vec<String>,
-    /// Whether a request is signed that Envoy has not authenticated.
+    /// `true` to sign requests that Envoy has not authenticated.
     pub allow_unauthenticated: bool,
 }
 
 impl Route {
-    /// The beginning of `path` that is the route's prefix, as this request spells it (`/%61` for `/a`): what is taken off
-    /// before the rest goes behind the target's path. `None` where the path does not begin with the prefix, as it may be
-    /// for a route that was found by its name.
+    /// Returns the part of `path` that matches the route's prefix, as this request spells it (`/%61` for `/a`). It is
+    /// removed before the rest is appended to the target's path. `None` if the path does not begin with the prefix, which is
+    /// possible for a route that was selected by its name.
     pub fn prefix_in<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         matcher::prefix_in(&self.prefix, path)
     }
@@ -172,36 +172,36 @@ impl Route {
     }
 }
 
-/// What happens to a request that no route matches.
+/// The treatment of a request that no route matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Unmatched {
-    /// It is answered with 404.
+    /// Answered with 404.
     #[default]
     Deny,
-    /// It goes on untouched and unsigned.
+    /// Forwarded, unchanged and unsigned.
     Pass,
 }
 
-/// How a body is signed.
+/// The signature of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PayloadMode {
-    /// No body: the empty hash, at once. S3 over https: `unsigned`. Else: `signed`.
+    /// No body: the empty hash, immediately. S3 over https: `unsigned`. Else: `signed`.
     #[default]
     Auto,
-    /// The body is hashed as it arrives and held back until it is whole.
+    /// The body is hashed as it arrives and held until it is complete.
     Signed,
     /// `UNSIGNED-PAYLOAD`: the body streams.
     Unsigned,
-    /// A well-formed `x-amz-content-sha256` that the client sent is signed for, and the body streams; without one,
-    /// as `auto`.
+    /// A well-formed `x-amz-content-sha256` from the client is signed, and the body streams; without one, like
+    /// `auto`.
     Client,
 }
 
-/// Where service and region come from that neither the policy nor the host name tells.
+/// The source of service and region, if the policy does not set them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -209,19 +209,19 @@ pub enum ScopeSource {
     /// From the host name.
     #[default]
     Infer,
-    /// From the credential scope that the client, an AWS SDK, signed for under a throw-away key, where the host name
-    /// does not tell; without one, as `infer`.
+    /// From the host name or, if they can't be inferred, from the credential scope that the client, an AWS SDK, signed
+    /// for under a throw-away key.
     Client,
 }
 
-/// Where the signature goes.
+/// The location of the signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureLocation {
     /// The `authorization` header.
     Header,
     /// The query: a presigned URL.
     Query {
-        /// How long it holds.
+        /// Its validity.
         expires: Duration,
     },
 }

@@ -1,4 +1,4 @@
-//! The JSON schema of the policy's document, made from the very types that read it.
+//! The JSON schema of the policy's document, generated from the types that parse it.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use super::document::{
 };
 
 impl PolicyDocument {
-    /// The JSON schema of the policy, for editors and for checks before Envoy sees it. What a schema can't say (that a
-    /// host tells its service, that two routes do not take the same requests) only compiling finds.
+    /// Returns the JSON schema of the policy, for editors and for checks before Envoy loads it. What a schema can't express
+    /// (that a host implies its service, that two routes do not match the same requests) only compiling checks.
     pub fn json_schema() -> String {
         let mut schema = SchemaGenerator::default().into_root_schema_for::<Self>();
         tidy(&mut schema);
@@ -20,12 +20,12 @@ impl PolicyDocument {
     }
 }
 
-/// A Backstage section holds a policy.
+/// Returns a reference to the policy's own schema, for a Backstage section.
 pub(super) fn policy_itself(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "#" })
 }
 
-/// Takes out `null`, which is no value of a member that may be left out, and the line breaks of source text.
+/// Removes `null`, which is not a value of an optional member, and the line breaks of source text.
 fn tidy(schema: &mut Schema) {
     transform_subschemas(&mut tidy, schema);
     if schema.get("default").is_some_and(Value::is_null) {

@@ -1,5 +1,5 @@
-//! The credential scope of a route or request: what the policy says, else what the host's name implies, else what the client
-//! signed for.
+//! The credential scope of a route or request: set by the policy, else inferred from the host's name, else taken from the
+//! client's signature.
 
 use crate::aws_endpoint;
 use crate::signing::Scope;
@@ -8,7 +8,7 @@ use super::authority::{Authority, HostPattern, NameBuffer};
 use super::error::{Location, PolicyError};
 use super::{Algorithm, Route, ScopeSource, Target};
 
-/// What a route says of its scope.
+/// The settings of a route that determine its scope.
 pub(super) struct ScopeRule<'a> {
     pub(super) service: Option<&'a str>,
     pub(super) region: Option<&'a str>,
@@ -16,7 +16,7 @@ pub(super) struct ScopeRule<'a> {
     pub(super) algorithm: &'a Algorithm,
 }
 
-/// Why a rule gives a host no scope.
+/// The reason why a host has no scope.
 #[derive(Clone, Copy)]
 enum NoScope {
     RequiresSigv4a,
@@ -24,8 +24,8 @@ enum NoScope {
 }
 
 impl<'a> ScopeRule<'a> {
-    /// Returns the scope of requests to a host, in lower case and without its port. `signed_for` is what the client signed
-    /// for already, if it may choose.
+    /// Returns the scope of requests to a host, in lower case and without its port. `signed_for` is the scope that the
+    /// client signed for, if it may choose.
     fn for_host(&self, host: &'a str, signed_for: Option<Scope<&'a str>>) -> Result<Scope<&'a str>, NoScope> {
         let inferred = aws_endpoint::infer(host);
         if inferred.is_some_and(|endpoint| endpoint.requires_sigv4a())
@@ -39,7 +39,7 @@ impl<'a> ScopeRule<'a> {
         let service = self.service.or(found.map(|scope| scope.service));
         let region = self.region.or(found.map(|scope| scope.region)).or(match self.algorithm {
             Algorithm::SigV4 => None,
-            // The region set is signed for instead.
+            // The region set is signed instead.
             Algorithm::SigV4a { .. } => Some(""),
         });
         match (region, service) {
@@ -48,7 +48,7 @@ impl<'a> ScopeRule<'a> {
         }
     }
 
-    /// Returns the scope if the policy alone decides it, and `None` if each request does.
+    /// Returns the scope if the policy alone determines it, and `None` if it depends on the request.
     ///
     /// # Errors
     /// If no request of the route could have a scope.
@@ -72,11 +72,11 @@ impl<'a> ScopeRule<'a> {
                 self.require_inferable(self.for_host("", None), &host.to_string(), &place)?;
             }
         }
-        // The same for every host if it is so for one of which nothing is known.
+        // A scope without any host is the scope of every host.
         Ok(self.for_host("", None).ok().map(owned))
     }
 
-    /// Refuses a route whose requests to a host could have no scope.
+    /// Rejects a route whose requests to a host could have no scope.
     fn require_inferable(
         &self,
         scope: Result<Scope<&str>, NoScope>,
@@ -87,7 +87,7 @@ impl<'a> ScopeRule<'a> {
             Ok(_) => return Ok(()),
             Err(NoScope::RequiresSigv4a) => {
                 return Err(place.error(format!(
-                    "{host:?} answers for all regions and takes SigV4A alone; add \"signing\": {{\"algorithm\": \"sigv4a\"}}"
+                    "{host:?} serves all regions and accepts only SigV4A; add \"signing\": {{\"algorithm\": \"sigv4a\"}}"
                 )));
             }
             Err(NoScope::Unknown { .. }) if self.source == ScopeSource::Client => return Ok(()),
@@ -101,11 +101,11 @@ impl<'a> ScopeRule<'a> {
     }
 }
 
-/// Why a request has no scope.
+/// The reason why a request has no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
-    /// The host takes SigV4A alone, and the route signs with SigV4.
-    #[error("the host {host:?} takes SigV4A signatures only; set signing.algorithm: sigv4a for route {route}")]
+    /// The host accepts only SigV4A, and the route signs with SigV4.
+    #[error("the host {host:?} accepts only SigV4A; set signing.algorithm: sigv4a for route {route}")]
     Sigv4aHost {
         /// The host, without its port.
         host: String,
@@ -120,7 +120,7 @@ pub enum ScopeError {
         /// The route's name.
         route: String,
     },
-    /// Service and region can't be inferred from the host, and the client's signature names none.
+    /// Service and region can't be inferred from the host, and the client's signature does not name them.
     #[error(
         "neither the host {host:?} nor an authorization header names service and region; sign the request under a \
          throw-away key with AWS4-HMAC-SHA256, or set both for route {route}"
@@ -134,7 +134,7 @@ pub enum ScopeError {
 }
 
 impl Route {
-    /// Returns the scope of a request to an authority, that came with this `authorization`.
+    /// Returns the scope of a request to an authority, with this `authorization` header from the client.
     ///
     /// # Errors
     /// If neither policy nor request implies it.

@@ -1,8 +1,8 @@
-//! Where a route sends its requests.
+//! The target of a route, as the policy writes it.
 //!
-//! The text is cut up here rather than by a URL library, because the library's work is what must not happen: the `url`
-//! crate resolves dot segments and rewrites escapes and hosts, and adds some 190 KiB to the filter, IDNA's Unicode
-//! tables among them; `http::Uri` drops a fragment without a word. A target's path is taken as written or refused.
+//! Parsed here instead of by a URL library, whose normalization must not happen: the `url` crate resolves dot segments and
+//! rewrites escapes and hosts, and adds some 190 KiB to the filter, including IDNA's Unicode tables; `http::Uri` drops a
+//! fragment silently. A target's path is used as written or rejected.
 
 use super::authority::{HostAndPort, parse_host_and_port};
 use super::path_syntax;
@@ -16,27 +16,27 @@ pub enum Scheme {
     Https,
 }
 
-/// Where a route sends its requests.
+/// The target of a route's requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// How the upstream is spoken to.
+    /// The upstream's scheme.
     pub scheme: Scheme,
-    /// Host and port, lower case, the scheme's default port left off: the `host` that is sent and signed.
+    /// Host and port, lower case, without the scheme's default port: the `host` that is sent and signed.
     pub authority: String,
-    /// The path as written. Empty where the URL has none; where it has only `/`, too, but under a prefix that ends in
-    /// `/`: RFC 3986, 6.2.3, makes no difference between the two.
+    /// The path as written. Empty if the URL has none, and also for `/` alone, unless the prefix ends in `/`: the two are
+    /// equivalent (RFC 3986, 6.2.3).
     pub path: String,
     host: String,
 }
 
 impl Target {
-    /// The host without its port.
+    /// Returns the host without its port.
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// # Errors
-    /// What is wrong with the URL and the cure, for the policy's author.
+    /// Names the defect and the fix, for the policy's author.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
@@ -44,15 +44,15 @@ impl Target {
             _ => return Err("must begin with https:// or http://".to_owned()),
         };
         if rest.contains('#') {
-            return Err("a fragment (#…) is never sent to a server; leave it out".to_owned());
+            return Err("a fragment (#…) is never sent to a server; remove it".to_owned());
         }
         if rest.contains('?') {
-            return Err("a query (?…) has no place in a target; leave it out, requests bring their own".to_owned());
+            return Err("a query (?…) is not allowed in a target; remove it, requests have their own".to_owned());
         }
         let (authority, path) =
             rest.split_at_checked(rest.find(['/', '\\']).unwrap_or(rest.len())).unwrap_or((rest, ""));
         if authority.contains('@') {
-            return Err("user info (…@) has no place in a target; leave it out".to_owned());
+            return Err("user info (…@) is not allowed in a target; remove it".to_owned());
         }
         let HostAndPort { host, port } = parse_host_and_port(authority)?;
         path_syntax::check(path)?;

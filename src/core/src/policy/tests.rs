@@ -13,13 +13,13 @@ fn policy(json: &str) -> Policy {
     Policy::from_json(json.as_bytes()).unwrap_or_else(|error| panic!("{error} in {json}"))
 }
 
-/// The policy with one route `/a` to an AWS host and these more members.
+/// Returns a policy with one route `/a` to an AWS host and these further members.
 fn route_with(members: &str) -> Policy {
     let target = "https://abc123.execute-api.eu-west-1.amazonaws.com/prod";
     policy(&format!(r#"{{"routes": {{"/a": {{"target": "{target}", {members}}}}}}}"#))
 }
 
-/// The name of the route that takes the path on any host.
+/// Returns the name of the route that matches the path on any host.
 fn taken_by<'p>(policy: &'p Policy, path: &str) -> Option<&'p str> {
     taken_on(policy, "any.example", path)
 }

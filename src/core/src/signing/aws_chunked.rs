@@ -1,7 +1,7 @@
-//! `aws-chunked` bodies, signed anew while they stream.
+//! `aws-chunked` bodies, re-signed while they stream.
 //!
-//! An SDK may send a body in chunks, each with a signature that is made from the one before; the first from the signature
-//! in the headers. As a proxy makes that one anew, all others have to be made anew too:
+//! An SDK may send a body in chunks. Each chunk's signature is derived from the previous one, the first from the signature
+//! in the headers. A proxy that replaces the latter must replace all others too:
 //!
 //! ```text
 //! 10000;chunk-signature=<64 hex>\r\n<65536 bytes>\r\n          chunks
@@ -12,10 +12,10 @@
 //! ```
 //!
 //! The client's framing is kept byte for byte and only signatures are replaced, which are all of one length. So the body's
-//! length and with it `content-length` stay as they are, whatever the trailers hold. A signature stands before the chunk
-//! that it covers, so a signed chunk is held until it is whole; no more than [`MAX_SIGNED_CHUNK`] is ever held. (Cutting
-//! the body into chunks of our own would hold less, but `content-length` would have to be foretold, and S3 refuses an
-//! upload that misses it.) SDKs send signed chunks of 64 or 128 KiB. Chunks that are not signed pass as they arrive.
+//! length and `content-length` do not change, whatever the trailers hold. A signature precedes the chunk that it covers, so
+//! a signed chunk is buffered until it is complete; at most [`MAX_SIGNED_CHUNK`] is buffered. (Cutting the body into chunks
+//! of our own would buffer less, but `content-length` would have to be known in advance, and S3 rejects an upload that does
+//! not match it.) SDKs send signed chunks of 64 or 128 KiB. Unsigned chunks are forwarded as they arrive.
 //!
 //! Sources: S3 API Reference, "Transferring Payload in Multiple Chunks" and "Including Trailing Headers".
 
@@ -28,17 +28,18 @@ use super::hex::{self, HexDigest};
 use super::payload_hash::EMPTY;
 use super::signing_key::SigningKey;
 
-/// How many bytes of a signed chunk are held at most. It is what Envoy itself buffers of a request by default.
+/// The most bytes of a signed chunk that are buffered: Envoy's own default for a request.
 pub const MAX_SIGNED_CHUNK: usize = 1024 * 1024;
 
-/// A chunk's first line has up to 16 digits, a signature and what names it; a trailer has a checksum or a like.
+/// The longest line. A chunk's first line has up to 16 digits, a signature and its name; a trailer has a checksum or
+/// similar.
 const MAX_LINE: usize = 1024;
 const MAX_TRAILERS: usize = 16;
 
 const CHUNK_SIGNATURE: &[u8] = b";chunk-signature=";
 const TRAILER_SIGNATURE: &[u8] = b"x-amz-trailer-signature:";
 
-/// The form of an `aws-chunked` body, which `x-amz-content-sha256` names.
+/// The form of an `aws-chunked` body, named by `x-amz-content-sha256`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AwsChunkedForm {
     /// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD`: chunks are signed.
@@ -49,24 +50,24 @@ pub enum AwsChunkedForm {
     UnsignedTrailer,
 }
 
-/// Why a body in a streaming form can't be sent on: its signatures can't be replaced.
+/// The reason why a body in a streaming form can't be forwarded: its signatures can't be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnsupportedStreamingForm {
-    /// `STREAMING-AWS4-HMAC-SHA256-EVENTS`, or the content type of such a body. Each event has a signature that is made
-    /// from the one before, and a time of its own.
+    /// `STREAMING-AWS4-HMAC-SHA256-EVENTS`, or the content type of such a body. Each event has a time of its own, and a
+    /// signature that is derived from the previous one.
     #[error(
-        "a body of signed events can't be re-signed; give this client credentials of its own and send past the proxy, or \
+        "a body of signed events can't be re-signed; give this client its own credentials and bypass the proxy, or \
          use the service's WebSocket API"
     )]
     Events,
-    /// Chunks that are signed with SigV4A, and forms that are not known.
+    /// Chunks that are signed with SigV4A, and unknown forms.
     #[error(
         "x-amz-content-sha256 names a streaming form that can't be re-signed; \
          send STREAMING-AWS4-HMAC-SHA256-PAYLOAD[-TRAILER], STREAMING-UNSIGNED-PAYLOAD-TRAILER, or a body that is not chunked"
     )]
     Unknown,
-    /// An `aws-chunked` body for another service than S3.
-    #[error("no service but S3 takes aws-chunked bodies; send the body as it is, without x-amz-content-sha256")]
+    /// An `aws-chunked` body for a service other than S3.
+    #[error("only S3 accepts aws-chunked bodies; send the body unchunked, without x-amz-content-sha256")]
     NotS3,
 }
 
@@ -74,10 +75,10 @@ const STREAMING: &[u8] = b"STREAMING-";
 const EVENTS: &[u8] = b"-EVENTS";
 
 impl AwsChunkedForm {
-    /// Reads the `x-amz-content-sha256` that a client sent, in any case; `None` where it names no streaming form.
+    /// Reads the `x-amz-content-sha256` that a client sent, in any case; `None` if it does not name a streaming form.
     ///
     /// # Errors
-    /// [`UnsupportedStreamingForm`]: the request has to be refused.
+    /// [`UnsupportedStreamingForm`]: the request must be rejected.
     pub fn from_client_header(value: &[u8]) -> Result<Option<Self>, UnsupportedStreamingForm> {
         let name = value.trim_ascii();
         match [Self::Signed, Self::SignedTrailer, Self::UnsignedTrailer]
@@ -115,25 +116,25 @@ pub fn names_streaming_form(value: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|name| begins_with_ignoring_case(name.trim_ascii_start(), STREAMING))
 }
 
-/// What is wrong with an `aws-chunked` body.
+/// The defect of an `aws-chunked` body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AwsChunkedError {
-    /// A chunk does not begin with its size in hexadecimal and what its form asks for.
+    /// A chunk does not begin with its size in hexadecimal and the signature that its form requires.
     #[error(
-        "a chunk must begin with its size in hexadecimal, `;chunk-signature=` and 64 digits where it is signed, and CRLF"
+        "a chunk must begin with its size in hexadecimal, `;chunk-signature=` and 64 digits if it is signed, and CRLF"
     )]
     ChunkHeader,
-    /// A signed chunk is larger than what is held.
+    /// A signed chunk is larger than [`MAX_SIGNED_CHUNK`].
     #[error("a signed chunk is larger than 1 MiB; send smaller ones, or STREAMING-UNSIGNED-PAYLOAD-TRAILER")]
     ChunkTooLarge,
     /// The data of a chunk is not followed by CRLF.
-    #[error("a chunk is not followed by CRLF where its size says that it ends")]
+    #[error("a chunk's data is not followed by CRLF after the number of bytes that its size gives")]
     ChunkEnd,
-    /// The chunks do not add up to what `x-amz-decoded-content-length` says.
+    /// The chunks do not add up to `x-amz-decoded-content-length`.
     #[error("the chunks do not add up to x-amz-decoded-content-length")]
     DecodedLength,
-    /// A trailer is no `name:value`, or too long, or there are too many.
-    #[error("a trailer must be `name:value` of at most 1024 bytes, and there may be 16 of them")]
+    /// A trailer is not `name:value`, or is too long, or there are too many.
+    #[error("a trailer must be `name:value` of at most 1024 bytes, and there may be at most 16")]
     Trailer,
     /// The trailers are signed but their signature is missing or malformed.
     #[error("the trailers must end with x-amz-trailer-signature and 64 hexadecimal digits")]
@@ -146,12 +147,12 @@ pub enum AwsChunkedError {
     Truncated,
 }
 
-/// What the signatures of a body are made with.
+/// The signer of a body's chunks.
 pub(super) struct ChunkSigner {
     pub(super) key: SigningKey,
     /// Timestamp and credential scope, a line each.
     pub(super) context: Vec<u8>,
-    /// At first, the signature in the headers.
+    /// Initially the signature in the headers.
     pub(super) previous_signature: Vec<u8>,
 }
 
@@ -174,12 +175,12 @@ impl ChunkSigner {
     }
 }
 
-/// An `aws-chunked` body on its way: the client's bytes go in as they arrive, and come out signed anew.
+/// A stream of an `aws-chunked` body: takes the client's bytes as they arrive, and returns them re-signed.
 pub struct ChunkResigner {
     form: AwsChunkedForm,
-    /// Where chunks are signed.
+    /// `None` if chunks are not signed.
     signer: Option<ChunkSigner>,
-    /// How much data is still to come, of what `x-amz-decoded-content-length` announced.
+    /// The data still to come, by `x-amz-decoded-content-length`.
     data_left: u64,
     state: State,
     /// The line that is being read.
@@ -195,20 +196,20 @@ pub struct ChunkResigner {
 enum State {
     /// In the line that begins a chunk.
     ChunkHeader,
-    /// In a chunk's data, of which so much is to come.
+    /// In a chunk's data, of which `left` bytes are to come.
     Data {
         left: u64,
     },
-    /// Behind a chunk's data, or behind the last chunk where no trailers follow; of the CRLF there, so much was seen.
+    /// After a chunk's data, or after the last chunk if no trailers follow; `seen` bytes of the CRLF there have come.
     ChunkEnd {
         seen: usize,
         is_last: bool,
     },
-    /// In the trailers; with signed ones, whether their signature was seen.
+    /// In the trailers; `signed` once their signature has come.
     Trailers {
         signed: bool,
     },
-    /// Behind the line that ends the body.
+    /// After the line that ends the body.
     End,
     Failed(AwsChunkedError),
 }
@@ -228,10 +229,10 @@ impl ChunkResigner {
         }
     }
 
-    /// Takes the next bytes of the body and appends to `out` what can be sent on.
+    /// Takes the next bytes of the body and appends to `out` what can be forwarded.
     ///
     /// # Errors
-    /// [`AwsChunkedError`] where the body is malformed: the request must be ended. Every further call gives it again.
+    /// [`AwsChunkedError`] if the body is malformed: the request must be reset. Every further call returns it again.
     pub fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), AwsChunkedError> {
         while !input.is_empty() {
             let taken = self.step(input, out).inspect_err(|error| self.state = State::Failed(*error))?;
@@ -240,15 +241,15 @@ impl ChunkResigner {
         Ok(())
     }
 
-    /// Returns how many bytes of the body are held.
+    /// Returns the number of bytes buffered.
     pub fn held_bytes(&self) -> usize {
         self.line.capacity() + self.chunk.capacity() + self.trailers.lines().len()
     }
 
-    /// To be called once the request has ended.
+    /// Checks that the body is complete; called at the end of the request.
     ///
     /// # Errors
-    /// [`AwsChunkedError::Truncated`] where the body has not.
+    /// [`AwsChunkedError::Truncated`] if it is not.
     pub fn finish(&self) -> Result<(), AwsChunkedError> {
         match self.state {
             State::End => Ok(()),
@@ -257,7 +258,7 @@ impl ChunkResigner {
         }
     }
 
-    /// Takes some of the input, at least a byte, and says how much.
+    /// Takes some of the input, at least a byte, and returns how much.
     fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, AwsChunkedError> {
         match self.state {
             State::ChunkHeader => {
@@ -292,7 +293,7 @@ impl ChunkResigner {
         }
     }
 
-    /// Adds to the line what the input has of it, and says how much that is.
+    /// Appends the input's part of the line to it, and returns the part's length.
     fn read_line(&mut self, input: &[u8], too_long: AwsChunkedError) -> Result<usize, AwsChunkedError> {
         let taken = input.iter().position(|&byte| byte == b'\n').map_or(input.len(), |end| end + 1);
         if self.line.len() + taken > MAX_LINE {
@@ -302,7 +303,7 @@ impl ChunkResigner {
         Ok(taken)
     }
 
-    /// Hands on the line once it is whole, and starts another.
+    /// Passes a complete line to a function, and starts another.
     fn with_whole_line(
         &mut self,
         take: impl FnOnce(&mut Self, &[u8]) -> Result<(), AwsChunkedError>,
@@ -358,7 +359,7 @@ impl ChunkResigner {
         self.state = State::ChunkEnd { seen: 0, is_last: false };
     }
 
-    /// Makes room for some of the `left` bytes of the chunk that is held: twice as much each time, but none past its end.
+    /// Makes room for some of the `left` bytes of the buffered chunk: twice as much each time, but none past its end.
     fn make_room(&mut self, size: usize, left: u64) {
         if self.chunk.capacity() - self.chunk.len() < size {
             let left = usize::try_from(left).unwrap_or(usize::MAX);
@@ -366,7 +367,7 @@ impl ChunkResigner {
         }
     }
 
-    /// Sends on the chunk that is held, with our signature in place of the client's, which ends its first line.
+    /// Forwards the buffered chunk, with our signature instead of the client's at the end of its first line.
     fn sign_chunk(&mut self, header_len: usize, out: &mut Vec<u8>) {
         let Some(signer) = &mut self.signer else { return };
         let data_hash = hex::encode(&self.chunk_hasher.finalize_reset().into());
@@ -375,7 +376,7 @@ impl ChunkResigner {
         if let Some(place) = self.chunk.get_mut(end.saturating_sub(signature.len())..end) {
             place.copy_from_slice(&signature);
         }
-        // Nothing is kept of it, not even its room.
+        // The whole buffer is handed over: nothing of it is kept, not even its capacity.
         if out.is_empty() {
             *out = mem::take(&mut self.chunk);
         } else {
@@ -431,7 +432,7 @@ impl ChunkResigner {
     }
 }
 
-/// The size that a chunk's first line gives.
+/// Returns the size in a chunk's first line.
 fn parse_chunk_header(line: &[u8], is_signed: bool) -> Option<u64> {
     let text = line.strip_suffix(b"\r\n")?;
     let digits = if is_signed {

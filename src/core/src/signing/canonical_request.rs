@@ -1,23 +1,23 @@
-//! The canonical request: the text of which a signature is made.
+//! The canonical request: the text that is signed.
 
 use std::ops::Range;
 
 use super::uri::{self, Parameter};
 use super::{UnsignedRequest, signed_headers};
 
-/// Builds canonical requests, one after another, in the same buffers.
+/// A builder of canonical requests that reuses its buffers.
 #[derive(Debug, Default)]
 pub(super) struct CanonicalRequest {
     text: Vec<u8>,
     headers: CanonicalHeaders,
-    /// Where the headers begin in the text.
+    /// The start of the headers in the text.
     headers_start: usize,
     parameters: Vec<Parameter>,
 }
 
 impl CanonicalRequest {
-    /// Starts another request: its authority and those of `headers` that are signed. Others may be added; then they are
-    /// to be sorted.
+    /// Starts another request with its authority and those of `headers` that are signed. Further headers may be added; then
+    /// they must be sorted.
     pub(super) fn start<'h>(
         &mut self,
         request: &UnsignedRequest<'_>,
@@ -29,12 +29,12 @@ impl CanonicalRequest {
                 self.headers.add(name, value);
             }
         }
-        // Behind what a client mostly sends, a content type, and before our own: so there is nothing to sort.
+        // After the client's usual header, a content type, and before our own, so that there is usually nothing to sort.
         self.headers.add(b"host", request.authority);
         &mut self.headers
     }
 
-    /// Writes the whole text. `query`, which is in wire form, may hold more than the request's own.
+    /// Writes the whole text. `query` is in wire form, and may have parameters that the request's own does not.
     pub(super) fn finish(&mut self, request: &UnsignedRequest<'_>, query: &[u8]) {
         let text = &mut self.text;
         text.clear();
@@ -52,26 +52,26 @@ impl CanonicalRequest {
         text.extend_from_slice(request.payload.as_bytes());
     }
 
-    /// The text that was finished last.
+    /// Returns the text that was finished last.
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Where in the text the lines of date and session token are, if they follow one another: most of it, and the same for
-    /// all that one key signs in a second.
+    /// Returns the range of the lines of date and session token, if they are adjacent: most of the text, and equal for all
+    /// requests that one key signs in a second.
     pub(super) fn date_and_token(&self) -> Option<Range<usize>> {
         let Range { start, end } = self.headers.adjacent(b"x-amz-date", b"x-amz-security-token")?;
         Some(self.headers_start + start..self.headers_start + end)
     }
 
-    /// The names of the signed headers, once these are sorted: `host;x-amz-date`.
+    /// Returns the names of the signed headers, after sorting: `host;x-amz-date`.
     pub(super) fn signed_headers(&self) -> &[u8] {
         &self.headers.names
     }
 }
 
-/// The signed headers of one request, copied in canonical form: names in lower case, values without outer blanks and
-/// with inner runs of blanks made one.
+/// The signed headers of one request, copied in canonical form: names in lower case, values without outer blanks and with
+/// inner runs of blanks collapsed.
 #[derive(Debug, Default)]
 pub(super) struct CanonicalHeaders {
     lines: Vec<u8>,
@@ -109,7 +109,7 @@ impl CanonicalHeaders {
         self.fields.clear();
     }
 
-    /// Adds a header. Values of a name that comes again are joined in the order in which they were added.
+    /// Adds a header. Values of a repeated name are joined in the order of their addition.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
         let start = self.lines.len();
         self.lines.extend_from_slice(name);
@@ -119,7 +119,7 @@ impl CanonicalHeaders {
         self.end_line(start, |lines| write_trimmed(value, lines));
     }
 
-    /// Adds a header whose name and value are in canonical form already.
+    /// Adds a header that is already in canonical form.
     pub(super) fn add_canonical(&mut self, name: &[u8], value: &[u8]) {
         let start = self.lines.len();
         self.lines.extend_from_slice(name);
@@ -134,7 +134,7 @@ impl CanonicalHeaders {
         self.fields.push(Field { start, name_end, end: self.lines.len() });
     }
 
-    /// Puts the lines in order, one for each name, `name:value,value`. Done once all are added.
+    /// Sorts the lines and joins those of one name, `name:value,value`. Called after all are added.
     pub(super) fn sort(&mut self) {
         if !self.fields.is_sorted_by(|a, b| a.name(&self.lines) < b.name(&self.lines)) {
             self.rewrite_sorted();
@@ -157,7 +157,7 @@ impl CanonicalHeaders {
         for index in 0..fields.len() {
             let field = fields[index];
             if let Some(same) = fields[..names].last_mut().filter(|last| last.name(sorted) == field.name(lines)) {
-                // In place of the end of the line.
+                // Replaces the end of the line.
                 sorted.pop();
                 sorted.push(b',');
                 sorted.extend_from_slice(field.value_and_end(lines));
@@ -174,12 +174,12 @@ impl CanonicalHeaders {
         std::mem::swap(lines, sorted);
     }
 
-    /// All lines, once they are sorted.
+    /// Returns all lines, after sorting.
     pub(super) fn lines(&self) -> &[u8] {
         &self.lines
     }
 
-    /// Where the lines of two names are, if one follows the other.
+    /// Returns the range of the lines of two names, if one follows the other.
     fn adjacent(&self, first: &[u8], second: &[u8]) -> Option<Range<usize>> {
         self.fields.array_windows().find_map(|[a, b]| {
             (a.name(&self.lines) == first && b.name(&self.lines) == second).then_some(a.start..b.end)
@@ -187,7 +187,7 @@ impl CanonicalHeaders {
     }
 }
 
-/// A run of white space is one blank, tabs included: so do AWS's SDKs for Java, C and Python, and what they sign is taken.
+/// Writes a value with each run of white space, tabs included, as one blank, like AWS's SDKs for Java, C and Python.
 fn write_trimmed(value: &[u8], out: &mut Vec<u8>) {
     let mut words = value.split(|&byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     if let Some(first) = words.next() {

@@ -1,7 +1,7 @@
 //! Hexadecimal digits of signatures and URIs.
 
-/// The two digits of each byte. Each signature takes 128 of them, which by table cost a twentieth less instructions of a
-/// request than by `base16ct`.
+/// The two digits of each byte. A signature has 128 of them; this table saves a twentieth of a request's instructions over
+/// `base16ct`.
 const PAIRS: [[u8; 2]; 256] = {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut pairs = [[0; 2]; 256];
@@ -26,7 +26,7 @@ pub(super) fn encode(digest: &[u8; 32]) -> HexDigest {
     text
 }
 
-/// Returns the percent escape of a byte, in the upper-case digits that AWS asks for.
+/// Returns the percent escape of a byte, in the upper-case digits that AWS requires.
 pub(super) fn escape(byte: u8) -> [u8; 3] {
     let [high, low] = PAIRS[usize::from(byte)];
     [b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]

@@ -1,8 +1,8 @@
 //! AWS Signature Version 4: a checked request is turned into a signed one.
 //!
-//! The modules carry the names that AWS's documents give to the parts of a signature. A request passes through them in
-//! this order: its path and query are put in wire form ([`WireUri`]), its body gets a [`PayloadHash`], and a [`Signer`]
-//! makes the canonical request, the string to sign and, with a cached signing key, the signature.
+//! The modules are named like the parts of a signature in AWS's documents. A request passes through them in this order:
+//! [`WireUri`] writes its path and query in wire form, [`PayloadHash`] describes its body, and a [`Signer`] makes the
+//! canonical request, the string to sign and, with a cached signing key, the signature.
 //!
 //! Source: IAM User Guide, "AWS Signature Version 4 for API requests".
 

@@ -1,4 +1,4 @@
-//! What a signature says of the body: its SHA-256, or that it is not signed.
+//! The payload's part of a signature: the SHA-256 of the body, or a mark that it is not signed.
 
 use sha2::{Digest, Sha256};
 
@@ -8,7 +8,7 @@ use super::hex::{self, HexDigest};
 pub(super) const EMPTY: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const UNSIGNED: &[u8] = b"UNSIGNED-PAYLOAD";
 
-/// The last line of a canonical request, and the value of `x-amz-content-sha256` where that is sent.
+/// The last line of a canonical request, and the value of `x-amz-content-sha256` if that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayloadHash {
     /// There is no body.
@@ -17,13 +17,13 @@ pub enum PayloadHash {
     Unsigned,
     /// The body's SHA-256 in lower-case hexadecimal.
     Sha256([u8; 64]),
-    /// The body is `aws-chunked`, and signed chunk by chunk or not at all.
+    /// The body is `aws-chunked`, signed by chunk or not at all.
     AwsChunked(AwsChunkedForm),
 }
 
 impl PayloadHash {
-    /// Reads the `x-amz-content-sha256` that a client sent: 64 hexadecimal digits or `UNSIGNED-PAYLOAD`. `None` for
-    /// anything else, which must not be signed for. [`AwsChunkedForm::from_client_header`] reads the rest.
+    /// Reads the `x-amz-content-sha256` that a client sent: 64 hexadecimal digits or `UNSIGNED-PAYLOAD`. `None` for anything
+    /// else, which must not be signed. [`AwsChunkedForm::from_client_header`] reads the rest.
     pub fn from_client_header(value: &[u8]) -> Option<Self> {
         if value == UNSIGNED {
             return Some(Self::Unsigned);
@@ -33,7 +33,7 @@ impl PayloadHash {
         digest.iter().all(u8::is_ascii_hexdigit).then_some(Self::Sha256(digest))
     }
 
-    /// The text of it.
+    /// Returns its text.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Empty => EMPTY,
@@ -43,8 +43,8 @@ impl PayloadHash {
         }
     }
 
-    /// Whether `x-amz-content-sha256` goes with a request for `service`: always where the text is no hash that the
-    /// service could make itself, and for the services that refuse a request without it.
+    /// Returns whether a request to `service` needs `x-amz-content-sha256`: if the text is not a hash that the service can
+    /// compute itself, or if the service rejects a request without the header.
     ///
     /// Sources: S3 API Reference, "Authenticating Requests"; S3 Glacier Developer Guide, "Signing Requests";
     /// OpenSearch Service Developer Guide, "Signing HTTP requests" (for Serverless).
@@ -55,17 +55,17 @@ impl PayloadHash {
     }
 }
 
-/// Hashes a body as it arrives.
+/// A hasher of a body as it arrives.
 #[derive(Debug, Clone, Default)]
 pub struct PayloadHasher(Sha256);
 
 impl PayloadHasher {
-    /// Takes the next part of the body.
+    /// Adds the next part of the body.
     pub fn update(&mut self, part: &[u8]) {
         self.0.update(part);
     }
 
-    /// The hash of all parts.
+    /// Returns the hash of all parts.
     pub fn finish(self) -> PayloadHash {
         PayloadHash::Sha256(hex::encode(&self.0.finalize().into()))
     }

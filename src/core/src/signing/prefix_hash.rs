@@ -1,50 +1,50 @@
-//! Canonical requests that begin alike, hashed from where they differ.
+//! A cache of SHA-256 states for canonical requests that share a prefix.
 //!
-//! With temporary credentials most of a canonical request is the session token, and little stands behind it: what differs
-//! from one call of DynamoDB, SQS or KMS to the next, which all go to one path, is the hash of the body. So the state of
-//! SHA-256 behind the token is kept, and serves all requests of a second that are the same as far as that.
+//! With temporary credentials most of a canonical request is the session token, followed by little else. Calls of DynamoDB,
+//! SQS or KMS all have one path and differ in the hash of the body. So the state of SHA-256 after the token is cached, and
+//! reused for all requests of a second that are equal up to there.
 
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-/// How many different beginnings are kept. Who calls more paths than these in turn pays for the whole hash.
+/// The most prefixes cached. A client that alternates between more paths pays for the whole hash.
 const CAPACITY: usize = 4;
 
-/// After so many requests in a row that began like none before, one in so many is compared and kept: with object keys or
-/// ids in their paths, few ever begin alike, and looking costs.
+/// After this many consecutive misses, only one request in this many consults the cache: with object keys or ids in their
+/// paths, few requests share a prefix, and a lookup costs.
 const MISS_LIMIT: u32 = 16;
 
-/// SHA-256's block, up to whose end a state can be kept.
+/// SHA-256's block; a state can be cached at its end.
 const BLOCK: usize = 64;
 
-/// The beginnings of the canonical requests that were hashed lately.
+/// The prefixes of recently hashed canonical requests.
 #[derive(Default)]
 pub(super) struct PrefixHashCache {
-    /// Of these, the first `in_use` hold; the others keep their buffers.
+    /// The first `in_use` are valid; the others keep their buffers.
     entries: Vec<CachedPrefix>,
     in_use: usize,
-    /// Which is given up next when all are in use.
+    /// The index of the entry to evict next when all are in use.
     next: usize,
-    /// How many requests have come since one began like an earlier one.
+    /// The number of requests since the last hit.
     misses: u32,
 }
 
 struct CachedPrefix {
-    /// The text before the part that is the same for all.
+    /// The text before the part that all requests share.
     text: Vec<u8>,
-    /// SHA-256 of the text and, as far as there are whole blocks, of that part.
+    /// SHA-256 of the text and of the whole blocks of that part.
     hasher: Sha256,
 }
 
 impl PrefixHashCache {
-    /// Forgets all entries: what was the same for all is so no longer.
+    /// Forgets all entries, because the shared part changes.
     pub(super) fn clear(&mut self) {
         self.in_use = 0;
     }
 
-    /// SHA-256 of `text`, of which the part `same` has been the same, and will be, in all calls from one
-    /// [`clear`](Self::clear) to the next.
+    /// Returns the SHA-256 of `text`. The part `same` must be equal in all calls between two calls of
+    /// [`clear`](Self::clear).
     pub(super) fn hash(&mut self, text: &[u8], same: Range<usize>) -> [u8; 32] {
         self.misses = self.misses.wrapping_add(1);
         let is_compared = self.misses <= MISS_LIMIT || self.misses.is_multiple_of(MISS_LIMIT);
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Few and short beginnings and ends, so that many are met again.
+        /// Checks with few, short prefixes and suffixes, so that many recur.
         #[test]
         fn a_hash_is_the_one_of_the_whole_text(
             same in proptest::collection::vec("[a-z]{0,200}", 1..4),

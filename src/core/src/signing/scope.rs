@@ -1,25 +1,25 @@
-//! The credential scope: for which region and service a signature holds.
+//! The credential scope: the region and service in which a signature is valid.
 
 /// Region and signing name. [`Scope`] alone owns its parts, `Scope<&str>` borrows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope<S = String> {
-    /// Such as `eu-west-1`.
+    /// The region, such as `eu-west-1`.
     pub region: S,
     /// The signing name, such as `execute-api`.
     pub service: S,
 }
 
 impl Scope {
-    /// The same scope, borrowed.
+    /// Returns a borrowed copy.
     pub fn as_deref(&self) -> Scope<&str> {
         Scope { region: &self.region, service: &self.service }
     }
 }
 
 impl<'a> Scope<&'a str> {
-    /// The scope under which a client has signed already, read from its `authorization` header
-    /// (`AWS4-HMAC-SHA256 Credential=AKID/20150830/us-east-1/s3/aws4_request, …`). `None` where the header is of
-    /// another kind, or names no region (SigV4A), or holds what no region or service is called.
+    /// Returns the scope that a client signed for, from its `authorization` header (`AWS4-HMAC-SHA256
+    /// Credential=AKID/20150830/us-east-1/s3/aws4_request, …`). `None` if the header is of another kind, has no region
+    /// (SigV4A), or has a name that no region or service can have.
     pub fn of_authorization(authorization: &'a [u8]) -> Option<Self> {
         let parameters = std::str::from_utf8(authorization).ok()?.strip_prefix("AWS4-HMAC-SHA256")?;
         let credential = parameters.split([' ', ',']).find_map(|parameter| parameter.strip_prefix("Credential="))?;
@@ -32,7 +32,7 @@ impl<'a> Scope<&'a str> {
     }
 }
 
-/// Lower-case letters, digits, `-`, `_` and `.` make every region and signing name that AWS has.
+/// Returns whether a text has the characters of AWS's regions and signing names: lower-case letters, digits, `-`, `_`, `.`.
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))

@@ -1,8 +1,8 @@
-//! Which headers a signature covers.
+//! The headers that a signature covers.
 //!
-//! Few: what is signed must reach AWS as it is, and a proxy or a hop behind it may add, drop or rewrite most headers.
+//! They are few: a signed header must reach AWS unchanged, and a proxy or a later hop may add, drop or rewrite most headers.
 
-/// Headers of a client that signing owns: they are dropped, and our own take their place.
+/// Returns whether a client's header is part of a signature: it is dropped and replaced by our own.
 #[inline]
 pub fn is_signature_header(name: &[u8]) -> bool {
     const OWNED: [&[u8]; 6] = [
@@ -11,7 +11,7 @@ pub fn is_signature_header(name: &[u8]) -> bool {
         b"x-amz-security-token",
         b"x-amz-content-sha256",
         b"x-amz-region-set",
-        // Belongs to the credentials of an S3 Express session, with which the client has signed.
+        // Belongs to the credentials of the S3 Express session that the client signed with.
         b"x-amz-s3session-token",
     ];
     matches!(name.first(), Some(b'a' | b'A' | b'x' | b'X'))
@@ -36,9 +36,9 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     )
 }
 
-/// Whether a header may be named in a policy's `signedHeaders`: none that a hop takes off or Envoy writes later.
+/// Returns whether a policy's `signedHeaders` may name a header: none that a hop removes or that Envoy writes later.
 pub fn may_be_signed(name: &str) -> bool {
-    // What Envoy and tracers add or change on the way.
+    // The headers that Envoy and tracers add or change.
     const NEVER: [&str; 16] = [
         "http2-settings",
         "host",
@@ -67,7 +67,7 @@ pub fn may_be_signed(name: &str) -> bool {
         && !is_signature_header(name.as_bytes())
 }
 
-/// Whether a client's header is part of the signature. `policy` holds what the policy adds, in lower case.
+/// Returns whether a client's header is signed. `policy` holds the additional names of the policy, in lower case.
 pub(super) fn is_signed(name: &[u8], policy: &[String]) -> bool {
     let by_rule = match name.first() {
         Some(b'c' | b'C') => name.eq_ignore_ascii_case(b"content-type") || name.eq_ignore_ascii_case(b"content-md5"),

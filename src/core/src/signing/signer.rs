@@ -1,4 +1,4 @@
-//! From a checked request to its signature.
+//! Signs a checked request.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,24 +10,24 @@ use super::signing_key::{Key, write_parts};
 use super::timestamp::{Clock, Timestamp};
 use super::{PayloadHash, Scope, SigningCredentials, WireUri, uri};
 
-/// What is to be signed. The headers are given apart, as whoever holds them has them.
+/// A request to sign. Its headers are passed separately, in the form in which the caller has them.
 #[derive(Debug, Clone, Copy)]
 pub struct UnsignedRequest<'a> {
     /// The method.
     pub method: &'a [u8],
-    /// The authority as it is sent, without a default port.
+    /// The authority as sent, without a default port.
     pub authority: &'a [u8],
-    /// Path and query as they are sent.
+    /// Path and query as sent.
     pub uri: &'a WireUri,
-    /// What is said of the body.
+    /// The body's hash or mark.
     pub payload: PayloadHash,
-    /// Headers that the policy signs beyond the usual ones, in lower case.
+    /// Additional headers that the policy signs, in lower case.
     pub signed_headers: &'a [String],
 }
 
 #[cfg(test)]
 impl<'a> UnsignedRequest<'a> {
-    /// A GET without a body, for tests of what stands behind it.
+    /// Makes a GET without a body, for tests.
     pub(super) fn get(uri: &'a WireUri) -> Self {
         Self { method: b"GET", authority: b"h", uri, payload: PayloadHash::Empty, signed_headers: &[] }
     }
@@ -42,11 +42,11 @@ pub struct SigningContext<'a> {
     pub scope: Scope<&'a str>,
     /// The algorithm.
     pub algorithm: Algorithm<&'a str>,
-    /// The time. AWS refuses a signature more than some minutes off its own clock.
+    /// The time. AWS rejects a signature that is some minutes off its own clock.
     pub at: SystemTime,
 }
 
-/// The headers that carry a signature. They take the place of whatever the client sent under these names.
+/// The headers that carry a signature. They replace the client's headers of these names.
 #[derive(Clone, Copy)]
 pub struct SignedHeaders<'a> {
     /// `authorization`
@@ -62,7 +62,7 @@ pub struct SignedHeaders<'a> {
 }
 
 impl<'a> SignedHeaders<'a> {
-    /// Names and values, to be set on the request.
+    /// Returns the names and values to set on the request.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'a [u8])> {
         [
             ("authorization", Some(self.authorization)),
@@ -76,8 +76,8 @@ impl<'a> SignedHeaders<'a> {
     }
 }
 
-/// Signs requests one after another. It keeps its buffers, and the credentials their signing keys, so that a request that resembles an
-/// earlier one is signed without an allocation.
+/// A signer that reuses its buffers. With the signing keys cached in the credentials, it signs a request like an earlier one
+/// without an allocation.
 #[derive(Debug, Default)]
 pub struct Signer {
     clock: Clock,
@@ -90,8 +90,8 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Signs a request in its headers. Of `headers`, those that signing covers are signed and the rest is passed over:
-    /// pseudo headers, and what the client sent under the names that signing owns, may stand among them.
+    /// Signs a request in its headers. `headers` that a signature does not cover are ignored: pseudo headers, and the
+    /// client's signature headers, may be among them.
     ///
     /// # Errors
     /// [`SigningError`] says which part can't be used.
@@ -146,7 +146,7 @@ impl Signer {
         Ok(self.signed_headers(context, sends_payload_hash))
     }
 
-    /// The headers of the request that was signed last.
+    /// Returns the headers of the request that was signed last.
     fn signed_headers<'s>(&'s self, context: &SigningContext<'s>, sends_payload_hash: bool) -> SignedHeaders<'s> {
         SignedHeaders {
             authorization: &self.authorization,
@@ -157,12 +157,12 @@ impl Signer {
         }
     }
 
-    /// Signs a request whose body is `aws-chunked`: in its headers, and its chunks as they go through the body that is
-    /// given. `decoded_length` is what `x-amz-decoded-content-length` says. The request's own payload is passed over.
+    /// Signs a request with an `aws-chunked` body in its headers, and returns the re-signer of its chunks. `decoded_length`
+    /// is `x-amz-decoded-content-length`. The request's own payload is ignored.
     ///
     /// # Errors
-    /// [`SigningError`] says which part can't be used; [`SigningError::AsymmetricChunks`] where chunks would have to be
-    /// signed with SigV4A.
+    /// [`SigningError`] names the unusable part; [`SigningError::AsymmetricChunks`] if chunks would have to be signed with
+    /// SigV4A.
     pub fn sign_aws_chunked<'s, 'h>(
         &'s mut self,
         form: AwsChunkedForm,
@@ -188,12 +188,12 @@ impl Signer {
         Ok((self.signed_headers(context, true), ChunkResigner::new(form, decoded_length, chunk_signer)))
     }
 
-    /// Signs a request in its query, and gives the path and query to send. No header is added; those of `headers` that
-    /// signing covers are signed as [`Signer::sign`] does, and whoever sends the request must send them as they are.
+    /// Signs a request in its query, and returns the path and query to send. No header is added. `headers` are signed as by
+    /// [`Signer::sign`], and the sender of the request must send the signed ones unchanged.
     ///
-    /// S3 does not read the body's hash from a presigned request: what is said of the body is `UNSIGNED-PAYLOAD` there.
+    /// S3 does not read the body's hash from a presigned request: the payload is `UNSIGNED-PAYLOAD` there.
     ///
-    /// AWS takes an expiry of up to seven days; it is written in whole seconds.
+    /// AWS accepts an expiry of up to seven days; it is written in whole seconds.
     ///
     /// # Errors
     /// [`SigningError`] says which part can't be used.
@@ -205,7 +205,7 @@ impl Signer {
         expires: Duration,
     ) -> Result<&'s [u8], SigningError> {
         let payload = if uri::is_s3(context.scope.service) { PayloadHash::Unsigned } else { request.payload };
-        // AWS IoT Core Developer Guide, "MQTT over the WebSocket protocol": the token is added once all else is signed.
+        // AWS IoT Core Developer Guide, "MQTT over the WebSocket protocol": the token is added after signing.
         let signs_token = context.scope.service != "iotdevicegateway";
         self.sign_in_query(&UnsignedRequest { payload, ..*request }, headers, context, expires, signs_token)
     }
@@ -255,7 +255,7 @@ impl Signer {
         Ok(out)
     }
 
-    /// What signs in this context, and the text of its time.
+    /// Returns the text of the context's time, and the key that signs in the context.
     fn key<'c>(&mut self, context: &SigningContext<'c>) -> Result<(Timestamp, Key<'c>), SigningError> {
         let SigningContext { credentials, scope, algorithm, at } = *context;
         let timestamp = self.clock.timestamp(at).ok_or(SigningError::Clock)?;

@@ -1,4 +1,4 @@
-//! Signing keys, derived once for a day, region and service, and kept with the credentials that they come from.
+//! Signing keys, derived once for a day, region and service, and cached with their credentials.
 
 use std::cell::{OnceCell, RefCell, RefMut};
 use std::fmt;
@@ -16,12 +16,12 @@ use super::timestamp::Timestamp;
 use super::{Algorithm, Scope};
 use crate::credentials::Credentials;
 
-/// How many signing keys are kept for one identity. It needs one for each region and service that it signs for at a time;
-/// what is beyond costs a derivation (five HMACs), never more memory.
+/// The most signing keys cached for one identity, which needs one for each region and service in use. A cache miss costs a
+/// derivation (five HMACs).
 const CAPACITY: usize = 64;
 
-/// Credentials with the keys that were derived from them. The keys end with the credentials, so a rotated secret can't
-/// sign under an old key, nor the other way about.
+/// Credentials with the keys derived from them. They are dropped together, so a key never signs for other credentials than
+/// its own.
 pub struct SigningCredentials {
     credentials: Credentials,
     keys: RefCell<KeyCache>,
@@ -34,7 +34,7 @@ impl SigningCredentials {
         &self.credentials
     }
 
-    /// The key that signs for `scope` at `at`, of which `timestamp` is the text. `None` where SigV4A finds no key.
+    /// Returns the key that signs for `scope` at `at`, of which `timestamp` is the text. `None` if SigV4A finds no key.
     pub(super) fn key(
         &self,
         algorithm: Algorithm<&str>,
@@ -58,7 +58,7 @@ impl SigningCredentials {
         })
     }
 
-    /// The key of SigV4A, which serves on every day, for every region and service; `None` where there is none.
+    /// Returns the key of SigV4A, which is valid for every day, region and service; `None` if there is none.
     pub(super) fn asymmetric_key(&self) -> Option<&AsymmetricKey> {
         self.asymmetric_key.get_or_init(|| AsymmetricKey::derive(&self.credentials)).as_ref()
     }
@@ -76,14 +76,14 @@ impl fmt::Debug for SigningCredentials {
     }
 }
 
-/// What signs the requests of one scope and second.
+/// A key for the requests of one scope and second.
 pub(super) enum Key<'a> {
     Symmetric(RefMut<'a, ScopedKey>),
     Asymmetric(&'a AsymmetricKey, SecondParts),
 }
 
 impl Key<'_> {
-    /// What these requests have in common.
+    /// Returns the text that these requests share.
     pub(super) fn second_parts(&self) -> &SecondParts {
         match self {
             Self::Symmetric(key) => &key.second_parts,
@@ -91,7 +91,7 @@ impl Key<'_> {
         }
     }
 
-    /// Writes the signature of a request. `None` where SigV4A finds no nonce.
+    /// Writes the signature of a request. `None` if SigV4A finds no nonce.
     pub(super) fn sign(&mut self, request: &CanonicalRequest, signature: &mut Vec<u8>) -> Option<()> {
         match self {
             Self::Symmetric(key) => {
@@ -110,13 +110,13 @@ impl Key<'_> {
     }
 }
 
-/// What all requests have in common that are signed in one second for one scope.
+/// The text shared by all requests that are signed in one second for one scope.
 #[derive(Default)]
 pub(super) struct SecondParts {
     timestamp: Option<Timestamp>,
     /// `20150830/us-east-1/iam/aws4_request`; SigV4A names no region.
     pub(super) credential_scope: Vec<u8>,
-    /// The string to sign as far as the hash of the canonical request.
+    /// The string to sign, up to the hash of the canonical request.
     pub(super) string_to_sign_head: Vec<u8>,
     /// `AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, SignedHeaders=`
     pub(super) authorization_head: Vec<u8>,
@@ -145,15 +145,15 @@ impl SecondParts {
     }
 }
 
-/// A derived key, as the state of an HMAC that has taken it in: a signature costs the blocks of its message alone.
+/// A derived key, as the state of an HMAC that has absorbed it: a signature then costs the blocks of its message alone.
 #[derive(Clone)]
 pub(super) struct SigningKey(Hmac<Sha256>);
 
 impl SigningKey {
-    /// Derives the key for the day of `at`, which must lie in a year that a timestamp can hold.
+    /// Derives the key for the day of `at`, whose year must fit a timestamp.
     pub(super) fn derive(secret_access_key: &str, at: SystemTime, scope: Scope<&str>) -> Self {
         let key = generate_signing_key(secret_access_key, at, scope.region, scope.service);
-        // HMAC pads its key with zeros to a block; a key that is a block long already can't be refused.
+        // HMAC pads its key with zeros to a block; a key of a whole block is never rejected.
         let mut block = [0; 64];
         for (to, from) in block.iter_mut().zip(key.as_ref()) {
             *to = *from;
@@ -161,7 +161,7 @@ impl SigningKey {
         Self(Hmac::new(&block.into()))
     }
 
-    /// The signature of a string to sign.
+    /// Returns the signature of a string to sign.
     pub(super) fn sign(&self, string_to_sign: &[u8]) -> HexDigest {
         finish(self.0.clone(), string_to_sign)
     }
@@ -172,29 +172,29 @@ fn finish(mut hmac: Hmac<Sha256>, rest: &[u8]) -> HexDigest {
     hex::encode(&hmac.finalize().into_bytes().into())
 }
 
-/// The signing keys of one secret that were used lately.
+/// The recently used signing keys of one secret.
 #[derive(Default)]
 struct KeyCache {
-    /// Few: most identities sign for a service or two.
+    /// A list, because most identities sign for a service or two.
     entries: Vec<ScopedKey>,
     uses: u64,
 }
 
-/// The key of a scope and day, with what the requests have in common for which it was used last.
+/// The key of a scope and day, with the text shared by the requests of the last second.
 pub(super) struct ScopedKey {
     day: [u8; 8],
     scope: Scope,
     key: SigningKey,
     second_parts: SecondParts,
-    /// The HMAC that has taken in the string to sign as far as all requests of the second share it.
+    /// The HMAC that has absorbed the shared part of the string to sign.
     hmac_prefix: Hmac<Sha256>,
-    /// The canonical requests of this second. Date and token are the same in all of them.
+    /// The canonical requests of this second. They share date and token.
     prefix_hashes: PrefixHashCache,
     last_use: u64,
 }
 
 impl KeyCache {
-    /// The key for a scope and day; where it is not held, the one that `derive` gives.
+    /// Returns the key for a scope and day, derived by `derive` on a cache miss.
     fn get(&mut self, day: [u8; 8], scope: Scope<&str>, derive: impl FnOnce() -> SigningKey) -> &mut ScopedKey {
         self.uses += 1;
         let held = self.entries.iter().position(|entry| entry.scope.as_deref() == scope && entry.day == day);
@@ -225,7 +225,7 @@ impl KeyCache {
 }
 
 impl ScopedKey {
-    /// Gets ready for the requests of a second.
+    /// Prepares for the requests of a second.
     fn prepare(&mut self, access_key_id: &str, timestamp: Timestamp) {
         if self.second_parts.timestamp != Some(timestamp) {
             self.second_parts.write(Algorithm::SigV4, access_key_id, self.scope.as_deref(), timestamp);
@@ -235,13 +235,13 @@ impl ScopedKey {
         }
     }
 
-    /// The key alone, for what is not a request.
+    /// Returns the key alone, to sign what is not a request.
     pub(super) fn signing_key(&self) -> &SigningKey {
         &self.key
     }
 }
 
-/// Replaces what `out` held with parts, one after another.
+/// Replaces the content of `out` with parts, one after another.
 pub(super) fn write_parts(parts: &[&[u8]], out: &mut Vec<u8>) {
     out.clear();
     for part in parts {

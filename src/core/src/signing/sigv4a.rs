@@ -1,11 +1,10 @@
-//! SigV4A, the asymmetric form of Signature Version 4: one signature that holds in a set of regions.
+//! SigV4A, the asymmetric form of Signature Version 4: one signature that is valid in a set of regions.
 //!
-//! A P-256 key is derived from the secret access key once and serves on every day, for every region and service. The
-//! signature is ECDSA with SHA-256; its nonce is made from the key and the message (RFC 6979), so that no source of random
-//! numbers is needed.
+//! A P-256 key is derived once from the secret access key and is valid for every day, region and service. The signature is
+//! ECDSA with SHA-256; its nonce is derived from the key and the message (RFC 6979), so it needs no random numbers.
 //!
 //! Sources: IAM User Guide, "Deriving a signing key for SigV4a"; NIST SP 800-108, 5.1 (KDF in counter mode); FIPS 186-5,
-//! A.2.2 (candidates that are out of range are rejected).
+//! A.2.2 (candidates out of range are rejected).
 
 use hmac::{Hmac, KeyInit, Mac};
 use p256::ecdsa::signature::Signer;
@@ -27,7 +26,7 @@ const ORDER_MINUS_TWO: [u8; 32] = [
 pub(super) struct AsymmetricKey(SigningKey);
 
 impl AsymmetricKey {
-    /// Derives the key of credentials. `None` where 254 candidates in a row are out of range, which no secret will see.
+    /// Derives the key of credentials. `None` if 254 candidates in a row are out of range, which is practically impossible.
     pub(super) fn derive(credentials: &Credentials) -> Option<Self> {
         let secret = Zeroizing::new([b"AWS4A", credentials.secret_access_key().as_bytes()].concat());
         let hmac = Hmac::<Sha256>::new_from_slice(&secret).ok()?;
@@ -50,8 +49,7 @@ impl AsymmetricKey {
         })
     }
 
-    /// Writes the signature of a string to sign, DER in hexadecimal. `None` where the message has no nonce, which happens
-    /// to one in 2²⁵⁶.
+    /// Writes the signature of a string to sign, DER in hexadecimal. `None` if the message has no nonce, a chance of 2⁻²⁵⁶.
     pub(super) fn sign(&self, string_to_sign: &[u8], signature: &mut Vec<u8>) -> Option<()> {
         let der: DerSignature = self.0.try_sign(string_to_sign).ok()?;
         signature.extend_from_slice(base16ct::lower::encode_string(der.as_bytes()).as_bytes());
@@ -64,7 +62,7 @@ impl AsymmetricKey {
     }
 }
 
-/// Adds one to a big-endian number below the group's order, which leaves room for the carry.
+/// Adds one to a big-endian number below the group's order, so the sum does not overflow.
 fn add_one(number: &mut [u8; 32]) {
     for byte in number.iter_mut().rev() {
         let (sum, carries) = byte.overflowing_add(1);

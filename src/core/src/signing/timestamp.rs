@@ -20,7 +20,7 @@ impl Timestamp {
                 value /= 10;
             }
         };
-        // The epoch is the earliest and 9999 the latest year that `time` knows without its large-dates feature.
+        // 1970 is the earliest year here, and 9999 the latest that `time` supports without its large-dates feature.
         write(0..4, at.year().unsigned_abs());
         write(4..6, u8::from(at.month()).into());
         write(6..8, at.day().into());
@@ -30,12 +30,12 @@ impl Timestamp {
         Some(Self { text })
     }
 
-    /// `20150830T123600Z`
+    /// Returns the text, `20150830T123600Z`.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.text
     }
 
-    /// The day that a credential scope names, `20150830`.
+    /// Returns the day of a credential scope, `20150830`.
     pub(super) fn day(&self) -> [u8; 8] {
         let mut day = [0; 8];
         day.copy_from_slice(&self.text[..8]);
@@ -43,14 +43,14 @@ impl Timestamp {
     }
 }
 
-/// Formats a timestamp once a second.
+/// A cache that formats a timestamp once a second.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     last: Option<(u64, Timestamp)>,
 }
 
 impl Clock {
-    /// The timestamp of `at`; `None` before 1970 and after 9999.
+    /// Returns the timestamp of `at`; `None` before 1970 and after 9999.
     pub(super) fn timestamp(&mut self, at: SystemTime) -> Option<Timestamp> {
         let seconds = at.duration_since(UNIX_EPOCH).ok()?.as_secs();
         match self.last {

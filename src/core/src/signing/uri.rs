@@ -1,39 +1,38 @@
 //! A request's path and query in the two forms that a signature needs.
 //!
-//! The *wire form* is what goes upstream. It is such that every reader of it comes to the same canonical form: a verifier
-//! may decode before it encodes, or not, and may read `+` in a query as a blank, or not.
+//! The *wire form* is sent upstream. Every reader derives the same canonical form from it: a verifier may decode before it
+//! encodes, or not, and may read `+` in a query as a blank, or not.
 //!
-//! The *canonical form* is what is signed. Services differ in how they make it from the path on the wire:
+//! The *canonical form* is signed. Services differ in how they derive it from the path on the wire:
 //!
 //! | style | wire path | canonical path |
 //! | --- | --- | --- |
 //! | [`UriStyle::S3`] | decoded and encoded again as AWS does; `%2F` is the `/` that S3 reads in a key | the same bytes |
 //! | [`UriStyle::S3Control`] | the same, but `%2F` stays, as in the ARNs that its paths hold | the same bytes |
-//! | [`UriStyle::Standard`] | as written; what a URI can't hold is encoded | normalized (RFC 3986, 5.2.4, and no empty segments), each segment encoded once more |
+//! | [`UriStyle::Standard`] | as written; bytes not allowed in a URI are encoded | normalized (RFC 3986, 5.2.4, and no empty segments), each segment encoded once more |
 //!
-//! The query has one style. On the wire each name and value is decoded and encoded again, `+` as the blank that AWS reads
-//! there (`%20`), in the order as written; empty pairs and the parameters of presigning are left out, for S3 those of
-//! Signature Version 2 too. The canonical query is the wire query sorted, with a `=` in each pair.
+//! The query has one style. On the wire each name and value is decoded and encoded again, in the order written, with `+` as
+//! a blank (`%20`), as AWS reads it. Empty pairs and the parameters of presigning are dropped, for S3 also those of
+//! Signature Version 2. The canonical query is the wire query sorted, with a `=` in each pair.
 
 use super::hex;
 use crate::aws_endpoint;
 use crate::path::percent::escaped_byte;
 
-/// How a service makes the canonical path.
+/// The way in which a service derives the canonical path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UriStyle {
-    /// Encoded twice, normalized: all services but S3's.
+    /// Encoded twice, normalized: all services except S3's.
     #[default]
     Standard,
     /// Encoded once, not normalized: an object key may hold `//`.
     S3,
-    /// As S3, for its control API, where a `%2F` belongs to a parameter.
+    /// Like `S3`, for its control API, where a `%2F` belongs to a parameter.
     S3Control,
 }
 
 impl UriStyle {
-    /// Returns the style of a service, by its signing name and the authority that is sent: S3's control API signs as S3
-    /// does.
+    /// Returns the style for a signing name and the authority that is sent: S3's control API has the signing name of S3.
     pub fn of(service: &str, authority: &[u8]) -> Self {
         match is_s3(service) {
             false => Self::Standard,
@@ -43,12 +42,12 @@ impl UriStyle {
     }
 }
 
-/// The signing names of the S3 family: those whose endpoint rules in AWS's SDKs ask for `disableDoubleEncoding`.
+/// Returns whether a signing name is of the S3 family, whose endpoint rules in AWS's SDKs set `disableDoubleEncoding`.
 pub fn is_s3(service: &str) -> bool {
     matches!(service, "s3" | "s3-object-lambda" | "s3-outposts" | "s3express")
 }
 
-/// Path and query in wire form, in a buffer that serves many requests.
+/// Path and query in wire form, in a buffer that is reused across requests.
 #[derive(Debug, Default)]
 pub struct WireUri {
     bytes: Vec<u8>,
@@ -57,8 +56,8 @@ pub struct WireUri {
 }
 
 impl WireUri {
-    /// Puts another request's path and query in wire form. The path should have passed [`crate::path::SafePath`]; what
-    /// has not is still written without a panic.
+    /// Writes another request's path and query in wire form. The path should have passed [`crate::path::SafePath`]; no other
+    /// path panics either.
     pub fn set(&mut self, style: UriStyle, path: &[u8], query: Option<&[u8]>) {
         self.style = style;
         self.bytes.clear();
@@ -73,7 +72,7 @@ impl WireUri {
         }
     }
 
-    /// What `:path` is set to.
+    /// Returns the value of `:path`.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -83,12 +82,12 @@ impl WireUri {
         self.bytes.get(..self.path_len).unwrap_or_default()
     }
 
-    /// The query without its `?`; empty where there is none.
+    /// Returns the query without its `?`; empty if there is none.
     pub fn query(&self) -> &[u8] {
         self.bytes.get(self.path_len + 1..).unwrap_or_default()
     }
 
-    /// Keeps a path that no proxy would send on as it is written, for vectors that sign such.
+    /// Makes a URI with its path as written, which no proxy would forward, for vectors that sign one.
     #[cfg(test)]
     pub(super) fn with_path_as_written(style: UriStyle, path: &[u8], query: Option<&[u8]>) -> Self {
         let mut uri = Self::default();
@@ -98,26 +97,26 @@ impl WireUri {
         uri
     }
 
-    /// How the canonical path is made of it.
+    /// Returns the style of its canonical path.
     pub(super) fn style(&self) -> UriStyle {
         self.style
     }
 }
 
-/// What becomes of a byte.
+/// The treatment of a byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ByteRule {
-    /// It stays as it is.
+    /// It is kept.
     Keep,
     /// It is percent-encoded.
     Encode,
-    /// The `%` of an escape, which stays as written. Any other `%` is a literal one and encoded.
+    /// The `%` of an escape, which is kept as written. Any other `%` is literal and encoded.
     KeepEscape,
-    /// The `%` of an escape, which is decoded and encoded again. Any other `%` is a literal one and encoded.
+    /// The `%` of an escape, which is decoded and encoded again. Any other `%` is literal and encoded.
     Reencode,
-    /// As [`ByteRule::Reencode`], but an encoded `/` becomes a plain one.
+    /// Like [`ByteRule::Reencode`], but an encoded `/` becomes a literal one.
     ReencodeKey,
-    /// It is a blank, `%20`.
+    /// It becomes a blank, `%20`.
     Blank,
 }
 
@@ -130,7 +129,7 @@ const S3_CONTROL_PATH: Treatments = treatments(b"/", &[(b'%', ByteRule::Reencode
 const STANDARD_PATH: Treatments = treatments(b"!$&'()*+,;=:@/", &[(b'%', ByteRule::KeepEscape)]);
 const QUERY: Treatments = treatments(b"", &[(b'%', ByteRule::Reencode), (b'+', ByteRule::Blank)]);
 
-/// Letters, digits and `-._~` are kept, and `kept` with them; `special` is treated as it says, the rest encoded.
+/// Makes a table that keeps letters, digits, `-._~` and `kept`, applies the rules of `special`, and encodes the rest.
 const fn treatments(kept: &[u8], special: &[(u8, ByteRule)]) -> Treatments {
     let mut table = [ByteRule::Encode; 256];
     let mut byte = 0;
@@ -157,7 +156,7 @@ const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// Writes each byte as its treatment asks. Runs of bytes that are kept are copied whole.
+/// Writes each byte by its rule. Runs of kept bytes are copied whole.
 fn write(mut bytes: &[u8], treatments: &Treatments, out: &mut Vec<u8>) {
     loop {
         let is_kept = |&byte: &u8| treatments[usize::from(byte)] == ByteRule::Keep;
@@ -205,8 +204,8 @@ fn write_wire_query(style: UriStyle, query: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes the pairs of a query in wire form, without those of presigning and of `dropped`, parameters of Signature
-/// Version 2. Returns which of these are in the query.
+/// Writes the pairs of a query in wire form, without those of presigning and those in `dropped`, a set of Signature Version
+/// 2 parameters. Returns the set of these that the query has.
 fn write_pairs(query: &[u8], dropped: u8, out: &mut Vec<u8>) -> u8 {
     let start = out.len();
     let mut found = 0;
@@ -236,9 +235,9 @@ fn write_pairs(query: &[u8], dropped: u8, out: &mut Vec<u8>) -> u8 {
 /// All three parameters of [`version_2_parameter`].
 const ALL_VERSION_2: u8 = 0b111;
 
-/// Returns a bit for each parameter by which S3 knows a query that is signed with Signature Version 2, which boto3, the
-/// AWS CLI's version 1 and s3cmd still presign with, and 0 for any other. Each of them alone is an ordinary parameter;
-/// S3 refuses a request that has all three beside an `authorization` header.
+/// Returns a bit for each parameter by which S3 recognizes a query signed with Signature Version 2, and 0 for any other.
+/// boto3, the AWS CLI's version 1 and s3cmd still presign with it. Each parameter alone is an ordinary one; S3 rejects a
+/// request that has all three and an `authorization` header.
 fn version_2_parameter(name: &[u8]) -> u8 {
     match name.len() {
         14 if name.eq_ignore_ascii_case(b"AWSAccessKeyId") => 0b001,
@@ -248,7 +247,7 @@ fn version_2_parameter(name: &[u8]) -> u8 {
     }
 }
 
-/// The parameters that presigning puts in a query. A client that has presigned its request gets it signed anew.
+/// Returns whether presigning sets this parameter. A request that the client has presigned is signed again.
 fn is_presigning_parameter(name: &[u8]) -> bool {
     const PARAMETERS: [&[u8]; 10] = [
         b"algorithm",
@@ -270,7 +269,7 @@ fn is_presigning_parameter(name: &[u8]) -> bool {
     }
 }
 
-/// Writes the canonical form of a path. The wire form is given; a path as written will do, where tests want it.
+/// Writes the canonical form of a path in wire form (or, in tests, as written).
 pub(super) fn write_canonical_path(style: UriStyle, path: &[u8], out: &mut Vec<u8>) {
     match style {
         UriStyle::S3 | UriStyle::S3Control => out.extend_from_slice(path),
@@ -300,12 +299,12 @@ fn write_normalized(path: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes bytes in AWS's encoding: all but RFC 3986's unreserved characters are escaped.
+/// Writes bytes in AWS's encoding: all except RFC 3986's unreserved characters are escaped.
 pub(crate) fn write_encoded(bytes: &[u8], out: &mut Vec<u8>) {
     write(bytes, &ENCODED, out);
 }
 
-/// Where a parameter stands in a wire query: its name up to `name_end`, its value behind the `=`, if it has one.
+/// The position of a parameter in a wire query: its name ends at `name_end`; its value, if any, follows the `=`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parameter {
     start: usize,
@@ -323,7 +322,7 @@ impl Parameter {
     }
 }
 
-/// Writes the canonical form of a query that is in wire form. `parameters` is scratch space.
+/// Writes the canonical form of a query in wire form. `parameters` is scratch space.
 pub(super) fn write_canonical_query(query: &[u8], parameters: &mut Vec<Parameter>, out: &mut Vec<u8>) {
     parameters.clear();
     let mut start = 0;
@@ -502,7 +501,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever decodes a query finds the same parameters in its wire form.
+        /// Checks that a query and its wire form decode to the same parameters.
         #[test]
         fn the_wire_form_of_a_query_says_the_same(query in "([a-c=&+%/:;?~ü]|%2[0-9a-fB-F]|%4[1-9]|%C3%BC){0,20}") {
             let mut uri = WireUri::default();
@@ -512,7 +511,7 @@ mod tests {
             prop_assert_eq!(written, sent);
         }
 
-        /// The wire form holds nothing that a hop could read otherwise, and is a fixed point.
+        /// Checks that the wire form has nothing that a hop could read differently, and is a fixed point.
         #[test]
         fn any_bytes_become_a_uri(
             path in proptest::collection::vec(any::<u8>(), 0..40),

@@ -1,4 +1,4 @@
-//! What the tests of several modules build: shared data without a proxy, credentials, and points in time.
+//! Test data for several modules: shared data without a proxy, credentials, and points in time.
 
 mod memory;
 

@@ -1,14 +1,15 @@
-//! The proxy's clock, and the time that has passed by it.
+//! The proxy's clock, and the time elapsed by it.
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use crate::host::Host;
 
-/// No longer passes between two looks at the clock, which the plugin's tick sees to: what is more is a clock that was set.
+/// The longest time between two reads of the clock, because the plugin's tick reads it: a longer step means that the clock
+/// was set.
 const LONGEST_STEP: Duration = Duration::from_secs(2);
 
-/// The proxy's clock as it was last read. The proxy gives a wall clock alone, which may be set.
+/// The proxy's clock as last read. The proxy has only a wall clock, which may be set.
 pub(crate) struct Clock {
     now: Cell<SystemTime>,
     elapsed: Cell<Duration>,
@@ -29,13 +30,13 @@ impl Clock {
         now
     }
 
-    /// Returns the time of the last look: on the last tick, or for a request since. No more than a second ago, which is as
-    /// fine as the date of a signature.
+    /// Returns the time of the last read: on the last tick, or for a request since. It is at most a second ago, the
+    /// resolution of a signature's date.
     pub(crate) fn now(&self) -> SystemTime {
         self.now.get()
     }
 
-    /// Returns the time that has passed up to the last look. A clock that is set makes a step of two seconds at most.
+    /// Returns the time elapsed up to the last read. A clock that is set adds two seconds at most.
     pub(crate) fn elapsed(&self) -> Duration {
         self.elapsed.get()
     }

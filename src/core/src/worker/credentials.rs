@@ -1,4 +1,4 @@
-//! A worker's copy of the credentials, so that a request costs no look at the shared data.
+//! A worker's cache of the credentials, so that a request does not read the shared data.
 
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
@@ -8,9 +8,9 @@ use crate::credentials::{CredentialStore, Identity, SharedData};
 use crate::policy::{Policy, Route};
 use crate::signing::SigningCredentials;
 
-/// Credentials by the place of their identity in the policy.
+/// Credentials by the index of their identity in the policy.
 pub(crate) struct CredentialCache {
-    /// The place of each identity's id.
+    /// The index of each identity's id.
     places: HashMap<String, usize>,
     entries: RefCell<Entries>,
 }
@@ -25,11 +25,11 @@ impl CredentialCache {
     pub(crate) fn new(identities: &[Identity]) -> Self {
         let places = identities.iter().map(|identity| identity.id().to_owned()).zip(0..).collect();
         let by_place = identities.iter().map(|_| None).collect();
-        // No generation of the store has this number, so the first reload reads what is there already.
+        // No generation of the store has this number, so the first reload reads everything.
         Self { places, entries: RefCell::new(Entries { generation: u64::MAX, by_place }) }
     }
 
-    /// Reads what has changed in the shared data since the last reload. Returns whether anything has.
+    /// Reads the changes in the shared data since the last reload. Returns whether there were any.
     pub(crate) fn reload(&self, store: &CredentialStore<impl SharedData>, policy: &Policy) -> bool {
         let generation = store.generation();
         let mut entries = self.entries.borrow_mut();
@@ -61,8 +61,8 @@ impl CredentialCache {
         .ok()
     }
 
-    /// Returns how long the credentials of each identity are still valid: nothing if there are none, `None` if they never
-    /// expire.
+    /// Returns the time left before the credentials of each identity expire: zero if there are none, `None` if they never
+    /// do.
     pub(crate) fn remaining(&self, now: SystemTime) -> Vec<Option<Duration>> {
         let remaining = |cached: &SigningCredentials| cached.credentials().remaining(now);
         let entries = self.entries.borrow();

@@ -1,6 +1,6 @@
-//! What the filter counts and times, under Envoy's `wasmcustom.` statistics.
+//! The filter's metrics, under Envoy's `wasmcustom.` statistics.
 //!
-//! A name carries its labels as `;label=value`; the stock configuration's `stats_tags` make Prometheus labels of them.
+//! A name has its labels as `;label=value`; the stock configuration's `stats_tags` convert them to Prometheus labels.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -16,33 +16,33 @@ pub(crate) struct Metrics<H: Host> {
 }
 
 struct Known {
-    /// For each route, and one more for no route.
+    /// The metrics of each route, and a last entry for no route.
     by_route: Vec<Vec<OutcomeMetrics>>,
-    /// Where there are requests that are not published.
+    /// The places with unpublished requests.
     unpublished: Vec<Place>,
 }
 
-/// Of a route's metrics, and there of an outcome's.
+/// The indices of a route's metrics, and there of an outcome's.
 type Place = (usize, usize);
 
 /// The metrics of one route and outcome, by the ids that the proxy gave them.
 struct OutcomeMetrics {
     outcome: &'static str,
     requests: u32,
-    /// Requests that are counted here alone so far.
+    /// Requests that have been counted but not published.
     unpublished: u32,
     signing: Option<u32>,
     held: Option<u32>,
 }
 
 impl<H: Host> Metrics<H> {
-    /// Metrics of a policy with so many routes.
+    /// Makes the metrics of a policy with this number of routes.
     pub(crate) fn new(host: H, routes: usize) -> Self {
         let by_route = (0..=routes).map(|_| Vec::new()).collect();
         Self { host, known: RefCell::new(Known { by_route, unpublished: Vec::new() }) }
     }
 
-    /// Counts a request by its route, if one took it, and by what became of it. The proxy learns of it when that is
+    /// Counts a request by its route, if any, and its outcome. The count reaches the proxy when it is
     /// [published](Self::publish).
     pub(crate) fn count(&self, route: Option<&Route>, outcome: Outcome<'_>) {
         let Known { by_route, unpublished } = &mut *self.known.borrow_mut();
@@ -55,7 +55,7 @@ impl<H: Host> Metrics<H> {
         }));
     }
 
-    /// Adds what has been counted to the proxy's counters.
+    /// Adds the unpublished counts to the proxy's counters.
     pub(crate) fn publish(&self) {
         let Known { by_route, unpublished } = &mut *self.known.borrow_mut();
         for (route, outcome) in unpublished.drain(..) {
@@ -64,13 +64,13 @@ impl<H: Host> Metrics<H> {
         }
     }
 
-    /// Says how long the filter took at the headers of a request.
+    /// Records the time that the filter took for the headers of a request.
     pub(crate) fn took(&self, route: Option<&Route>, outcome: Outcome<'_>, time: Duration) {
         let id = self.histogram(route, outcome, "signing_microseconds", |metrics| &mut metrics.signing);
         log_failure(id.and_then(|id| self.host.record_metric(id, time.as_micros() as u64)));
     }
 
-    /// Says how long a request was held, for its body or for credentials.
+    /// Records the time that a request was held, for its body or for credentials.
     pub(crate) fn held(&self, route: Option<&Route>, outcome: Outcome<'_>, time: Duration) {
         let id = self.histogram(route, outcome, "held_milliseconds", |metrics| &mut metrics.held);
         log_failure(id.and_then(|id| self.host.record_metric(id, time.as_millis() as u64)));
@@ -92,7 +92,7 @@ impl<H: Host> Metrics<H> {
         }
     }
 
-    /// Shows how much longer an identity's credentials hold.
+    /// Sets the gauge of the time left before an identity's credentials expire.
     pub(crate) fn remaining_life(&self, identity: &str, remaining: Duration) {
         let gauge = self
             .host
@@ -100,12 +100,13 @@ impl<H: Host> Metrics<H> {
         log_failure(gauge.and_then(|id| self.host.record_metric(id, remaining.as_secs())));
     }
 
-    /// Shows by how many seconds a host's clock and the proxy's differ. `host` is one that the policy names.
+    /// Sets the gauge of the difference between a host's clock and the proxy's, in seconds. `host` is one that the policy
+    /// names.
     pub(crate) fn clock_skew(&self, host: &str, seconds: u64) {
         let gauge = self.host.define_metric(MetricKind::Gauge, &format!("sigv4.clock_skew_seconds;host={host}"));
         log_failure(gauge.and_then(|id| self.host.record_metric(id, seconds)));
     }
-    /// Returns where the metrics of a route and outcome are; their counter is defined with the first look.
+    /// Returns the place of the metrics of a route and outcome; the first call defines their counter.
     fn place(
         &self,
         by_route: &mut [Vec<OutcomeMetrics>],
@@ -133,13 +134,13 @@ impl<H: Host> Metrics<H> {
 }
 
 impl<H: Host> Drop for Metrics<H> {
-    /// With a policy that is replaced, the last that it counted must not go.
+    /// Publishes the last counts of a policy that is replaced.
     fn drop(&mut self) {
         self.publish();
     }
 }
 
-/// A request does not fail because it could not be counted.
+/// Logs a failed call, because a request must not fail when it can't be counted.
 fn log_failure(result: Result<(), HostError>) {
     if let Err(error) = result {
         log::error!("{error}");

@@ -1,4 +1,4 @@
-//! What all requests of one worker share under one policy.
+//! State shared by all requests of one worker under one policy.
 
 mod clock;
 mod credentials;
@@ -23,20 +23,20 @@ use credentials::CredentialCache;
 use metrics::Metrics;
 use sampling::Sampling;
 
-/// How often leases are renewed, and the generation of the shared data compared should a notification have been lost.
+/// The period of lease renewals, and of reads of the shared generation in case a notification was lost.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
 
-/// How often while requests wait for credentials, so that none waits noticeably longer than its policy says.
+/// The period while requests wait for credentials, so that none waits noticeably past its deadline.
 pub(crate) const FAST_TICK: Duration = Duration::from_millis(20);
 
 /// Reported as the remaining life of credentials that never expire: larger than any alert threshold.
 const NEVER_EXPIRES: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The policy, the credentials for it, and what signing keeps from request to request.
+/// A worker: the policy, its credentials, and the buffers reused across requests.
 pub struct Worker<H: Host> {
     pub(crate) host: H,
     pub(crate) policy: Policy,
-    /// Names the policy among those of other plugins; equal on all workers.
+    /// An id that distinguishes the policy from other plugins' and is equal on all workers.
     policy_id: String,
     store: CredentialStore<H>,
     credentials: CredentialCache,
@@ -44,17 +44,17 @@ pub struct Worker<H: Host> {
     pub(crate) buffers: RefCell<SigningBuffers>,
     clock_skew: RefCell<ClockSkew>,
     skew_gauges: RefCell<SkewGauges>,
-    /// Where the worker is notified of new credentials.
+    /// The slot whose queue notifies the worker of new credentials.
     slot: Cell<Option<usize>>,
     watch: Cell<Watch>,
-    /// When that was last done which is due once a second, however often the clock ticks.
+    /// The time of the last housekeeping, which is due once a second regardless of the tick's period.
     last_housekeeping: Cell<SystemTime>,
     pub(crate) clock: Clock,
     pub(crate) sampling: Sampling,
     pub(crate) metrics: Metrics<H>,
 }
 
-/// Buffers that one request after another uses.
+/// Buffers that are reused across requests.
 pub(crate) struct SigningBuffers {
     pub(crate) host: NameBuffer,
     pub(crate) path: Vec<u8>,
@@ -68,9 +68,9 @@ impl Default for SigningBuffers {
 }
 
 impl<H: Host> Worker<H> {
-    /// Starts to sign under a policy; `document` is the text it was read from.
+    /// Starts to sign under a policy; `document` is its text.
     pub(crate) fn start(host: H, policy: Policy, document: &[u8]) -> Result<Self, HostError> {
-        // Another version of the filter may read other identities out of the same text.
+        // Another version of the filter may derive other identities from the same text.
         let mut digest = Sha256::new_with_prefix(document);
         policy.identities().iter().for_each(|identity| digest.update(identity.id()));
         let policy_id = base16ct::lower::encode_string(digest.finalize().get(..8).unwrap_or_default());
@@ -109,7 +109,7 @@ impl<H: Host> Worker<H> {
         self.credentials.reload(&self.store, &self.policy)
     }
 
-    /// Does what is due once a second. Returns whether it was.
+    /// Does the housekeeping if it is due, once a second. Returns whether it was.
     pub(crate) fn on_tick(&self) -> bool {
         let now = self.clock.now();
         if now.duration_since(self.last_housekeeping.get()).is_ok_and(|passed| passed < TICK - FAST_TICK) {
@@ -117,7 +117,7 @@ impl<H: Host> Worker<H> {
         }
         self.last_housekeeping.set(now);
         if let Err(error) = self.renew_leases(now) {
-            log::error!("{error}; will be tried again");
+            log::error!("{error}; it will be retried");
         }
         self.exchange_clock_skew(now);
         for (remaining, identity) in self.credentials.remaining(now).into_iter().zip(self.policy.identities()) {
@@ -127,7 +127,7 @@ impl<H: Host> Worker<H> {
         true
     }
 
-    /// Takes the messages by which another worker says that credentials changed.
+    /// Drains a queue by which another worker notified this one of changed credentials.
     pub(crate) fn on_wakeup(&self, queue: u32) {
         if let Err(error) = self.host.drain_queue(queue) {
             log::error!("{error}");
@@ -147,7 +147,7 @@ impl<H: Host> Worker<H> {
         let slot = self.store.claim_watcher(now)?;
         match self.host.register_queue(&wakeup::queue_name(slot)) {
             Ok(()) => self.slot.set(Some(slot)),
-            Err(error) => log::error!("{error}; changes of credentials are seen on the next tick"),
+            Err(error) => log::error!("{error}; changes of credentials will be seen on the next tick"),
         }
         Ok(())
     }
@@ -163,7 +163,7 @@ impl<H: Host> Worker<H> {
         Refusal::NoCredentials { identity: identity.unwrap_or_default() }
     }
 
-    /// Counts what became of the stream's request, and describes it for the access log.
+    /// Counts the outcome of the stream's request, and describes it for the access log.
     pub(crate) fn record(&self, route: Option<&Route>, signing_name: &str, outcome: Outcome<'_>) {
         self.metrics.count(route, outcome);
         if matches!(outcome, Outcome::Signed) && !self.policy.access_log {
@@ -187,20 +187,20 @@ impl<H: Host> Worker<H> {
         local_reply::send(&self.host, refusal, route.map(|route| route.name.as_str()));
     }
 
-    /// Keeps a word on the stream's request in the proxy's filter state, where its access log and its own local replies find
-    /// it. A request does not fail because it could not be described.
+    /// Stores a property of the stream's request in the proxy's filter state, for its access log and its own local replies.
+    /// A failure does not fail the request.
     pub(crate) fn describe(&self, property: &str, value: &str) {
         if let Err(error) = self.host.set_property(property, value.as_bytes()) {
             log::error!("{error}");
         }
     }
 
-    /// Returns `now` by the clock of the host that is to verify the signature.
+    /// Returns `now` by the clock of the host that verifies the signature.
     pub(crate) fn signing_time(&self, authority: &[u8], now: SystemTime) -> SystemTime {
         self.clock_skew.borrow().correct(authority, now)
     }
 
-    /// Learns of a host's clock from the `date` of a refusal, in seconds since 1970.
+    /// Learns a host's clock from the `date` of a refusal, in seconds since 1970.
     pub(crate) fn learn_clock(&self, authority: &[u8], date: i64, now: SystemTime) {
         let learned = self.clock_skew.borrow_mut().learn(authority, date, now);
         if let Some(seconds) = learned {
@@ -210,11 +210,11 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    /// Shares what this worker has learned of clocks, and takes over what others have.
+    /// Shares the clocks that this worker has learned, and reads those of others.
     fn exchange_clock_skew(&self, now: SystemTime) {
         let clock_skew = &mut self.clock_skew.borrow_mut();
         if let Err(error) = clock_skew.share(&self.host, now) {
-            log::error!("{error}; will be tried again");
+            log::error!("{error}; it will be retried");
         }
         if clock_skew.reload(&self.host) {
             let show = |host: &str, seconds| self.metrics.clock_skew(host, seconds);

@@ -1,14 +1,14 @@
-//! Which requests get what is too expensive for all of them.
+//! Sampling of requests for work that is too expensive for all of them.
 
 use std::cell::Cell;
 
-/// So many requests of each second are sampled, and of the others one in [`THEN_ONE_IN`].
+/// The requests of each second that are all sampled; of the others, one in [`THEN_ONE_IN`] is.
 const ALWAYS_PER_SECOND: u32 = 32;
 const THEN_ONE_IN: u32 = 32;
 
-/// Chooses the requests for which the proxy's clock is read and the time measured, counters are published, and the response
-/// is checked for the upstream's clock. Each costs a host call, and a sample is as informative as the whole. A worker with
-/// little to do samples all requests.
+/// A sampler of the requests for which the proxy's clock is read and the time measured, counters are published, and the
+/// response is checked for the upstream's clock. Each costs a host call, and a sample is as informative as the whole. A
+/// worker under low load samples all requests.
 #[derive(Default)]
 pub(crate) struct Sampling {
     this_second: Cell<u32>,

@@ -1,6 +1,6 @@
-//! A policy's document checked and compiled.
+//! Compiles a policy's document.
 //!
-//! Errors come in the document's order, and the first one ends the work.
+//! The first error in the document's order is reported.
 
 mod role;
 mod route;
@@ -21,23 +21,23 @@ use crate::held::HeldLimits;
 /// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
 const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
 
-/// `maxHeldRequests`: default and largest value. With the next one it fits a sidecar of 256 MiB with two workers.
+/// `maxHeldRequests`: default and largest value. With the default of `maxHeldBytes`, two workers fit a sidecar of 256 MiB.
 const HELD_REQUESTS: (u32, u32) = (1000, 100_000);
 
-/// `maxHeldBytes`: default and largest value. V8 ends a virtual machine whose memory reaches 1 GiB; half of it is left to
-/// what is copied.
+/// `maxHeldBytes`: default and largest value. V8 terminates a virtual machine whose memory reaches 1 GiB; half of it is
+/// reserved for copies.
 const HELD_BYTES: (u32, u32) = (32 * 1024 * 1024, 512 * 1024 * 1024);
 
 impl PolicyDocument {
-    /// Reads the document; its values are not looked at yet.
+    /// Parses the document; its values are not checked yet.
     ///
     /// # Errors
-    /// What is no JSON, or not of the policy's shape.
+    /// If it is not JSON, or not of the policy's shape.
     pub fn from_json(json: &[u8]) -> Result<Self, PolicyError> {
         let mut json_text = serde_json::Deserializer::from_slice(json);
         let document = serde_path_to_error::deserialize(&mut json_text)?;
         json_text.end().map_err(|error| PolicyError::Syntax {
-            problem: "something stands behind the policy's last brace".to_owned(),
+            problem: "text follows the policy's last brace; remove it".to_owned(),
             line: error.line(),
             column: error.column(),
         })?;
@@ -49,7 +49,7 @@ impl Policy {
     /// Checks a document and compiles it.
     ///
     /// # Errors
-    /// The first value that can't be used, with its place and the cure.
+    /// The first invalid value, with its location and the fix.
     pub fn compile(document: PolicyDocument) -> Result<Self, PolicyError> {
         compile_at(document, &Location::default())
     }
@@ -81,7 +81,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
             && backstage_routes.0.is_empty();
         let place = top.key("proxysigv4");
         if !alone || !top.is_policy() {
-            return Err(place.error("is a policy in itself and must stand alone; move what stands beside it into it"));
+            return Err(place.error("must be the only key; move the other keys into it"));
         }
         return compile_at(*section, &place);
     }
@@ -91,7 +91,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
     let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
     if wait_ms > CREDENTIALS_WAIT_MAX_MS {
         return Err(top.key("credentialsWaitMs").error(format!(
-            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
+            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; use at most {CREDENTIALS_WAIT_MAX_MS}"
         )));
     }
     let held_limits = HeldLimits {
@@ -110,7 +110,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
     })
 }
 
-/// Compiles the routes of a policy in either form, and what they sign as.
+/// Compiles the routes of a policy in either form, and their identities.
 fn compile_routes(
     routes: Option<Routes>,
     backstage_routes: Entries<RouteEntry>,
@@ -122,7 +122,7 @@ fn compile_routes(
     match routes {
         Some(_) if !backstage_routes.0.is_empty() => {
             let beside = backstage_routes.0.first().map(|(prefix, _)| prefix.as_str()).unwrap_or_default();
-            return Err(place.error(format!("stands beside the route {beside:?}; move that one into routes")));
+            return Err(place.error(format!("conflicts with the route {beside:?}; move that one into routes")));
         }
         Some(Routes::Keyed(entries)) => compiler.keyed_routes(entries.0, &place)?,
         Some(Routes::Listed(list)) => {
@@ -146,20 +146,20 @@ fn compile_routes(
     Ok((routes.into_iter().map(|(route, _)| route).collect(), identities))
 }
 
-/// Reads a bound, whose default and largest value are given.
+/// Returns a bound, checked against its largest value, or its default.
 fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), place: &Location) -> Result<u32, PolicyError> {
     match written.map(|WholeNumber(number)| u32::try_from(number).unwrap_or(u32::MAX)) {
         None => Ok(default),
         Some(number) if (1..=most).contains(&number) => Ok(number),
-        Some(_) => Err(place.error(format!("is out of range; write 1 to {most}"))),
+        Some(_) => Err(place.error(format!("is out of range; use 1 to {most}"))),
     }
 }
 
 /// Accumulates routes and identities while compiling.
 struct Compiler {
-    /// The policy's own value, for routes without one.
+    /// The policy's value, for routes without their own.
     allow_unauthenticated: bool,
-    /// With the place of each one's prefix.
+    /// The routes, each with the location of its prefix.
     routes: Vec<(Route, Location)>,
     identities: Vec<Identity>,
 }
@@ -175,7 +175,7 @@ impl Compiler {
                 }
                 RouteEntry::Expanded(route) => {
                     if route.prefix.is_some() {
-                        return Err(place.key("prefix").error("the route's key is its prefix already; leave this out"));
+                        return Err(place.key("prefix").error("the route's key is its prefix; remove this"));
                     }
                     self.route(prefix, *route, &place, &place)?;
                 }
@@ -208,7 +208,7 @@ impl Compiler {
     }
 }
 
-/// Refuses two routes that would take the same requests.
+/// Rejects two routes that would match the same requests.
 fn refuse_duplicates(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
     let mut taken: HashMap<(PrefixSegments, Option<&HostPattern>), &Location> = HashMap::new();
     for (route, place) in routes {
@@ -217,7 +217,7 @@ fn refuse_duplicates(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
             if let Some(first) = taken.insert((PrefixSegments::of(&route.prefix), host), place) {
                 let host = host.map(|host| format!(" with the host \"{host}\"")).unwrap_or_default();
                 return Err(place.error(format!(
-                    "the prefix {:?}{host} is already taken by {first}; keep one, or give each other hosts",
+                    "the prefix {:?}{host} is already taken by {first}; keep one, or give each different hosts",
                     route.prefix
                 )));
             }
@@ -226,19 +226,19 @@ fn refuse_duplicates(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
     Ok(())
 }
 
-/// Refuses two routes of which an upstream may take the requests of one for those of the other.
+/// Rejects two routes if an upstream may confuse the requests of one with those of the other.
 fn refuse_confusable(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
     let read: Vec<_> = routes.iter().map(|(route, _)| (route.prefix.as_str(), route.hosts.as_slice())).collect();
     let Some((one, other)) = confusable(&read) else { return Ok(()) };
     let (Some((route, place)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
     Err(place.error(format!(
-        "an upstream may read the prefix {:?} as one whose paths {other} takes, or the other way round; write it without \
+        "an upstream may read the prefix {:?} as one whose paths {other} matches, or vice versa; remove \
          `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00",
         route.prefix
     )))
 }
 
-/// Gives routes that share a prefix their first host in their name.
+/// Adds the first host to the names of routes that share a prefix.
 fn disambiguate_names(routes: &mut [(Route, Location)]) {
     let mut uses: HashMap<String, usize> = HashMap::new();
     for (route, _) in routes.iter() {
@@ -251,7 +251,7 @@ fn disambiguate_names(routes: &mut [(Route, Location)]) {
     }
 }
 
-/// Returns whether a name in a credential scope may have a byte: a slash or comma would shift the scope's parts.
+/// Returns whether a name in a credential scope may contain a byte: a slash or comma would shift the scope's parts.
 fn is_scope_byte(byte: u8) -> bool {
     is_word(byte, b"-")
 }

@@ -6,17 +6,17 @@ use super::super::document::{Entries, RouteDocument, WholeNumber};
 use super::super::error::{Location, PolicyError};
 use super::is_word;
 
-/// How long a session may last, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
+/// The shortest and longest session, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
 const DURATION_MIN: u32 = 900;
 const DURATION_MAX: u32 = 43_200;
 
 /// Source: IAM User Guide, "Role chaining".
 const CHAINED_DURATION_MAX: u32 = 3600;
 
-/// Source: STS API reference, AssumeRole, `Tags`; there, and in its type `Tag`, are the other bounds too.
+/// Source: STS API reference, AssumeRole, `Tags`; it and its type `Tag` define the other bounds too.
 const TAGS_MAX: usize = 50;
 
-/// What a route says of its role.
+/// The settings of a route's role.
 pub(super) struct RoleSettings {
     arn: Option<String>,
     session_name: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct RoleSettings {
 }
 
 impl RoleSettings {
-    /// Takes them from a route's document.
+    /// Takes the settings from a route's document.
     pub(super) fn take(document: &mut RouteDocument) -> Self {
         Self {
             arn: document.role_arn.take(),
@@ -39,7 +39,7 @@ impl RoleSettings {
         }
     }
 
-    /// Compiles it. Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
+    /// Compiles the role. Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
     pub(super) fn compile(self, place: &Location) -> Result<Option<Role>, PolicyError> {
         let Some(arn) = self.arn else {
             let members = [
@@ -50,7 +50,7 @@ impl RoleSettings {
                 ("roleChain", self.chain.is_some()),
             ];
             return match members.into_iter().find(|(_, is_written)| *is_written) {
-                Some((key, _)) => Err(place.key(key).error("belongs to a role; add \"roleArn\", or leave this out")),
+                Some((key, _)) => Err(place.key(key).error("belongs to a role; add \"roleArn\", or remove this")),
                 None => Ok(None),
             };
         };
@@ -79,7 +79,7 @@ impl RoleSettings {
 fn role_chain(written: Option<Vec<String>>, place: &Location) -> Result<Vec<String>, PolicyError> {
     let Some(chain) = written else { return Ok(Vec::new()) };
     if chain.is_empty() {
-        return Err(place.error("names no role; name those to assume before roleArn, or leave this out"));
+        return Err(place.error("is empty; list the roles to assume before roleArn, or remove this"));
     }
     for (i, arn) in chain.iter().enumerate() {
         check_role_arn(arn, &place.index(i))?;
@@ -97,14 +97,14 @@ fn role_duration(written: Option<WholeNumber>, chain: &[String], place: &Locatio
                 "{seconds} is too long: AWS limits a session obtained through a roleChain to one hour; use at most {longest}"
             )))
         }
-        _ => Err(place.error(format!("{seconds} is out of range; write {DURATION_MIN} to {longest}"))),
+        _ => Err(place.error(format!("{seconds} is out of range; use {DURATION_MIN} to {longest}"))),
     }
 }
 
 fn role_tags(written: Option<Entries<String>>, place: &Location) -> Result<Vec<(String, String)>, PolicyError> {
     let Some(Entries(mut tags)) = written else { return Ok(Vec::new()) };
     if tags.len() > TAGS_MAX {
-        return Err(place.error(format!("has {} tags; AWS takes at most {TAGS_MAX}", tags.len())));
+        return Err(place.error(format!("has {} tags; use at most {TAGS_MAX}", tags.len())));
     }
     for (i, (key, value)) in tags.iter().enumerate() {
         let place = place.key(key);
@@ -112,12 +112,12 @@ fn role_tags(written: Option<Entries<String>>, place: &Location) -> Result<Vec<(
             return Err(place.error("the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"));
         }
         if key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:")) {
-            return Err(place.error("AWS keeps keys that begin with aws: for itself; write another"));
+            return Err(place.error("keys that begin with aws: are reserved by AWS; use another"));
         }
         if value.chars().count() > 256 || !value.chars().all(is_tag_character) {
             return Err(place.error("the value must be up to 256 letters, digits, blanks and _.:/=+-@"));
         }
-        // To AWS, they would be one key.
+        // AWS treats them as one key.
         if let Some((twin, _)) = tags.iter().take(i).find(|(other, _)| other.eq_ignore_ascii_case(key)) {
             return Err(place.error(format!("is {twin:?} in another spelling; keep one")));
         }
@@ -135,7 +135,7 @@ fn check_role_arn(arn: &str, place: &Location) -> Result<(), PolicyError> {
     if is_role_arn(arn) {
         return Ok(());
     }
-    Err(place.error(format!("{arn:?} is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name")))
+    Err(place.error(format!("{arn:?} is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name")))
 }
 
 fn is_role_arn(arn: &str) -> bool {

@@ -1,4 +1,4 @@
-//! One route of a policy.
+//! Compiles one route of a policy.
 
 use crate::aws_endpoint::{S3Host, s3_host, strip_domain};
 use crate::credentials::Identity;
@@ -13,8 +13,8 @@ use super::super::{PayloadMode, Route, Scheme, SignatureLocation, Target, path_s
 use super::role::RoleSettings;
 use super::{is_scope_byte, signing};
 
-/// Compiles a route, and what it signs as. What its policy decides (its place, its identity's, whether it asks for
-/// authentication) is set by the caller.
+/// Compiles a route and its identity. The caller sets what depends on the whole policy: its index, its identity's, and
+/// whether it requires authentication.
 pub(super) fn compile(
     prefix: String,
     mut document: RouteDocument,
@@ -96,19 +96,19 @@ fn target(
     }
     if removes_slash && !target.path.ends_with('/') {
         return Err(prefix_place.error(format!(
-            "the prefix {prefix:?} takes off a slash that the target's path does not give back; end both in / or neither"
+            "the prefix {prefix:?} ends in a slash but the target's path does not; end both with a slash, or neither"
         )));
     }
     Ok(Some(target))
 }
 
-/// Checks the prefix as its author wrote it.
+/// Checks the prefix as written.
 fn check_prefix(prefix: &str) -> Result<(), String> {
     if !prefix.starts_with('/') {
         return Err(format!("the prefix {prefix:?} must begin with /"));
     }
     if prefix.len() > PREFIX_MAX {
-        return Err(format!("the prefix has {} bytes; write at most {PREFIX_MAX}", prefix.len()));
+        return Err(format!("the prefix has {} bytes; use at most {PREFIX_MAX}", prefix.len()));
     }
     path_syntax::check(prefix)
 }
@@ -117,7 +117,7 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
 fn host_patterns(written: Option<Vec<String>>, place: &Location) -> Result<Vec<HostPattern>, PolicyError> {
     let Some(written) = written else { return Ok(Vec::new()) };
     if written.is_empty() {
-        return Err(place.error("names no host, so that nothing would match; name one, or leave hosts out for all"));
+        return Err(place.error("is empty and matches nothing; list a host, or remove hosts to match all"));
     }
     let mut hosts = Vec::new();
     for (i, written) in written.iter().enumerate() {
@@ -132,14 +132,15 @@ fn host_patterns(written: Option<Vec<String>>, place: &Location) -> Result<Vec<H
 /// Returns whether the route's upstream has TLS.
 fn upstream_tls(written: Option<bool>, target: Option<&Target>, place: &Location) -> Result<bool, PolicyError> {
     match (written, target) {
-        (Some(_), Some(_)) => Err(place
-            .error("is for a route without a target; leave it out: the scheme of the target, https or http, says it")),
+        (Some(_), Some(_)) => {
+            Err(place.error("is for a route without a target; remove it: the target's scheme, https or http, decides"))
+        }
         (None, Some(target)) => Ok(target.scheme == Scheme::Https),
         (written, None) => Ok(written.unwrap_or(true)),
     }
 }
 
-/// Returns the domain before which the hosts of a route name a bucket.
+/// Returns the domain below which the hosts of a route name a bucket.
 fn s3_domain(
     written: Option<String>,
     target: Option<&Target>,
@@ -164,11 +165,11 @@ fn s3_domain(
     }
 }
 
-/// Checks that the payload mode goes with where the signature is.
+/// Checks that the payload mode is compatible with the signature's location.
 fn payload(mode: PayloadMode, location: SignatureLocation, place: &Location) -> Result<PayloadMode, PolicyError> {
     if location != SignatureLocation::Header && mode == PayloadMode::Client {
         return Err(place.error(
-            "\"client\" needs a header that a presigned URL does not have; write \"auto\", \"signed\" or \"unsigned\"",
+            "\"client\" needs a header that a presigned URL does not have; use \"auto\", \"signed\" or \"unsigned\"",
         ));
     }
     Ok(mode)
@@ -179,7 +180,7 @@ fn check_name(key: &str, name: Option<&str>, place: &Location) -> Result<(), Pol
     match name {
         Some(name) if name.is_empty() || !name.bytes().all(is_scope_byte) => Err(place
             .key(key)
-            .error(format!("{name:?} can't stand in a credential scope; write letters, digits, - and _"))),
+            .error(format!("{name:?} is not valid in a credential scope; use letters, digits, - and _"))),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! How a route signs.
+//! The signing settings of a route.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::super::error::{Location, PolicyError};
 use super::super::{Algorithm, PayloadMode, SignatureLocation, Target};
 use super::is_scope_byte;
 
-/// The longest life of a presigned URL, seven days. Source: AWS Signature Version 4 for API requests, `X-Amz-Expires`.
+/// The longest validity of a presigned URL, seven days. Source: AWS Signature Version 4 for API requests, `X-Amz-Expires`.
 const EXPIRES_MAX_SECONDS: u64 = 604_800;
 
-/// Long enough for a client to follow a redirect, short enough for a URL that leaks into a log.
+/// Long enough to follow a redirect, short enough for a URL that leaks into a log.
 const EXPIRES_DEFAULT_SECONDS: u64 = 300;
 
 /// Compiles the algorithm.
@@ -21,7 +21,7 @@ pub(super) fn algorithm(signing: &SigningDocument, place: &Location) -> Result<A
     match (signing.algorithm.unwrap_or(AlgorithmName::SigV4), &signing.region_set) {
         (AlgorithmName::SigV4, None) => Ok(Algorithm::SigV4),
         (AlgorithmName::SigV4, Some(_)) => {
-            Err(place.error("belongs to \"algorithm\": \"sigv4a\"; write that, or leave this out and set \"region\""))
+            Err(place.error("belongs to \"algorithm\": \"sigv4a\"; set that, or remove this and set \"region\""))
         }
         (AlgorithmName::SigV4a, None) => Ok(Algorithm::SigV4a { region_set: aws_endpoint::ALL_REGIONS.to_owned() }),
         (AlgorithmName::SigV4a, Some(StringOrList(regions))) => {
@@ -29,32 +29,32 @@ pub(super) fn algorithm(signing: &SigningDocument, place: &Location) -> Result<A
             for region in &regions {
                 if region.is_empty() || !region.bytes().all(|b| is_scope_byte(b) || b == b'*') {
                     return Err(place.error(format!(
-                        "{region:?} is no region; write names or patterns such as \"us-east-1\", \"us-*\" or \"*\""
+                        "{region:?} is not a region; use names or patterns such as \"us-east-1\", \"us-*\" or \"*\""
                     )));
                 }
             }
             if regions.is_empty() {
-                return Err(place.error("names no region; name one, or leave this out for all"));
+                return Err(place.error("is empty; list a region, or remove this for all"));
             }
             Ok(Algorithm::SigV4a { region_set: regions.join(",") })
         }
     }
 }
 
-/// Compiles where the signature goes, and how long it is valid there.
+/// Compiles the location of the signature, and the validity of a presigned URL.
 pub(super) fn location(signing: &SigningDocument, place: &Location) -> Result<SignatureLocation, PolicyError> {
     let place = place.key("expiresSeconds");
     let expires = signing.expires_seconds.map(|WholeNumber(seconds)| seconds);
     match signing.location.unwrap_or(LocationName::Header) {
         LocationName::Header if expires.is_some() => {
-            Err(place.error("belongs to \"location\": \"query\"; write that, or leave this out"))
+            Err(place.error("belongs to \"location\": \"query\"; set that, or remove this"))
         }
         LocationName::Header => Ok(SignatureLocation::Header),
         LocationName::Query => {
             let seconds = expires.unwrap_or(EXPIRES_DEFAULT_SECONDS);
             if !(1..=EXPIRES_MAX_SECONDS).contains(&seconds) {
                 return Err(
-                    place.error(format!("{seconds} is out of range; write 1 to {EXPIRES_MAX_SECONDS} (seven days)"))
+                    place.error(format!("{seconds} is out of range; use 1 to {EXPIRES_MAX_SECONDS} (seven days)"))
                 );
             }
             Ok(SignatureLocation::Query { expires: Duration::from_secs(seconds) })
@@ -62,7 +62,7 @@ pub(super) fn location(signing: &SigningDocument, place: &Location) -> Result<Si
     }
 }
 
-/// Refuses a redirect that a client could not follow with what it was sent.
+/// Rejects a redirect that a client could not follow.
 pub(super) fn check_redirect(
     location: SignatureLocation,
     payload: PayloadMode,
@@ -75,15 +75,15 @@ pub(super) fn check_redirect(
         return Err(redirect.error("sends the client a presigned URL; add \"location\": \"query\""));
     }
     if target.is_none() {
-        return Err(redirect.error("needs a target; without one the client would be sent to where it came from"));
+        return Err(redirect.error("needs a target; without one the client would be redirected to the same URL"));
     }
     if payload == PayloadMode::Signed {
         return Err(place.key("payload").error(
-            "\"signed\" needs the body, which a redirected client sends elsewhere; write \"auto\" or \"unsigned\"",
+            "\"signed\" needs the body, which a redirected client sends elsewhere; use \"auto\" or \"unsigned\"",
         ));
     }
     if !signed_headers.is_empty() {
-        return Err(place.key("signedHeaders").error("a redirected client does not send them; leave this out"));
+        return Err(place.key("signedHeaders").error("a redirected client does not send them; remove this"));
     }
     Ok(())
 }

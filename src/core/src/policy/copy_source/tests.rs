@@ -194,7 +194,7 @@ fn outside_of_aws_the_policy_says_where_the_bucket_is() {
         ("https://my.bucket.s3.localhost", "s3.localhost", "/my.bucket/key"),
     ] {
         assert_eq!(check_outside_of_aws(target, Some(domain), source), Ok(()), "{target} {source}");
-        // Nobody else says so.
+        // Without the setting, the domain is unknown.
         let checked = check_outside_of_aws(target, None, source);
         assert_eq!(checked, Err(CopySourceError::BucketUnclear(NAME)), "{target} {source}");
     }

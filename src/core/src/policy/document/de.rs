@@ -1,5 +1,5 @@
-//! How the document's shapes are read. serde's own derivations would buffer some values, and with that lose the place that an
-//! error names.
+//! Deserializers for the document's shapes. serde's own derivations would buffer some values and lose the location of an
+//! error.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -106,8 +106,8 @@ impl<'de> Deserialize<'de> for PolicyDocument {
     }
 }
 
-/// The policy's members without those that begin with `/`, which go to `routes`. (serde's `flatten` would do the
-/// same, but buffers the values, and with that forgets the places that refusals name.)
+/// The policy's members without those that begin with `/`, which go to `routes`. (serde's `flatten` would do the same, but
+/// buffers the values and loses the location of errors.)
 struct WithoutRoutes<'a, A> {
     map: A,
     routes: &'a mut Entries<RouteEntry>,
@@ -157,7 +157,7 @@ impl<'de> Deserialize<'de> for WholeNumber {
                 } else if number < 0.0 {
                     Err(E::custom("must not be negative"))
                 } else {
-                    // What is beyond u64 becomes its largest value, which no range takes.
+                    // A larger number becomes u64's largest value, which is out of every range.
                     Ok(WholeNumber(number as u64))
                 }
             }
@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for StringOrList {
     }
 }
 
-/// A struct that is written as an object; serde alone would take a list of its members too.
+/// A struct that must be an object; serde alone would also accept a list of its members.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -214,17 +214,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// An optional member that is given must have a value: serde alone would take `null` for "not given".
+/// Deserializes an optional member that must have a value if present: serde alone would read `null` as absent.
 pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// As [`not_null`], for a struct.
+/// Deserializes like [`not_null`], for a struct.
 pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Object::deserialize(deserializer).map(|Object(value)| Some(value))
 }
 
-/// As [`not_null`], for one of a few words. (The JSON parser itself calls an enum that is no string a syntax error.)
+/// Deserializes like [`not_null`], for a keyword. (The JSON parser itself reports an enum that is not a string as a syntax
+/// error.)
 pub(super) fn keyword<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     let word = String::deserialize(deserializer)?;
     T::deserialize(word.into_deserializer()).map(Some)

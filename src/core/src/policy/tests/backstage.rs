@@ -1,4 +1,4 @@
-//! Sections of a Backstage `app-config.yaml`, in the shapes that the plugin's documentation and tests show.
+//! Sections of a Backstage `app-config.yaml`, in the shapes of the plugin's documentation and tests.
 
 use crate::credentials::Identity;
 use crate::policy::Policy;
@@ -29,7 +29,7 @@ fn the_expanded_form_loads() {
         }
     }));
     let role = policy.identities()[0].role().unwrap();
-    // The name that the plugin gives to a session without one.
+    // The plugin's default session name.
     assert_eq!((&*role.arn, &*role.session_name), ("arn:aws:iam::123456789012:role/name", "tempAssumeRoleSession"));
 }
 
@@ -53,7 +53,7 @@ fn a_route_left_as_the_documentation_has_it_is_told_what_to_fill_in() {
     let placeholder = serde_json::json!({ "/a": "https://<API ID>.execute-api.<region>.amazonaws.com" }).to_string();
     let error = Policy::from_json(placeholder.as_bytes()).unwrap_err().to_string();
     assert!(
-        error.starts_with(r#"["/a"].target: "<API ID>.execute-api.<region>.amazonaws.com" is no host name"#),
+        error.starts_with(r#"["/a"].target: "<API ID>.execute-api.<region>.amazonaws.com" is not a host name"#),
         "{error}"
     );
 }

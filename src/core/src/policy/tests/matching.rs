@@ -1,4 +1,4 @@
-//! Matching against the plainest reading of its rules.
+//! Matching compared with the simplest implementation of its rules.
 
 use std::collections::HashSet;
 
@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use crate::path::SafePath;
 use crate::policy::{Policy, Route};
 
-/// Segments from a small stock, so that prefixes and paths meet.
+/// Generates segments from a small set, so that prefixes and paths match.
 fn segment() -> impl Strategy<Value = &'static str> {
     prop_oneof![
         4 => Just("a"), 3 => Just("b"), 1 => Just(""), 1 => Just("ab"), 1 => Just("%61"), 1 => Just("a%2Fb"), 1 => Just("%C3%BC"),
     ]
 }
 
-/// With one reading: those with several don't stand beside most others.
+/// Generates a prefix with one reading: those with several conflict with most others.
 fn prefix() -> impl Strategy<Value = String> {
     let segment = segment().prop_filter("several readings", |segment| !matches!(*segment, "" | "a%2Fb"));
     let segments = prop::collection::vec(segment, 0..4);
@@ -24,7 +24,7 @@ fn prefix() -> impl Strategy<Value = String> {
     })
 }
 
-/// A request may be spelled in ways that a policy may not.
+/// Generates a path, also in spellings that a policy may not have.
 fn path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![8 => segment(), 1 => Just("%"), 1 => Just("ü"), 1 => Just("%c3%bc")];
     prop::collection::vec(segment, 1..6).prop_map(|segments| format!("/{}", segments.join("/")))
@@ -53,7 +53,7 @@ fn authority() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Prefixes with their hosts, such that no two routes take the same requests.
+/// Generates prefixes with their hosts, such that no two routes match the same requests.
 fn routes() -> impl Strategy<Value = Vec<(String, Vec<String>)>> {
     prop::collection::vec((prefix(), prop::collection::vec(host(), 0..3)), 1..12).prop_map(|routes| {
         let mut taken = HashSet::new();
@@ -70,7 +70,7 @@ fn routes() -> impl Strategy<Value = Vec<(String, Vec<String>)>> {
     })
 }
 
-/// The policy in its list form; the target ends in a slash so that every prefix may.
+/// Returns the policy in its list form; the target ends in a slash so that every prefix may.
 fn policy(routes: &[(String, Vec<String>)]) -> Policy {
     let routes: Vec<serde_json::Value> = routes
         .iter()
@@ -101,7 +101,7 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
     }
 }
 
-/// How long a prefix that the path begins with is: segments first, a trailing slash counts between.
+/// Returns the length of a prefix that the path begins with: two for each segment, and one for a trailing slash.
 fn prefix_rank(prefix: &str, path: &str) -> Option<usize> {
     let (prefix, path) = (decoded_segments(prefix), decoded_segments(path));
     let (last, whole) = prefix.split_last()?;
@@ -111,8 +111,8 @@ fn prefix_rank(prefix: &str, path: &str) -> Option<usize> {
     }
 }
 
-/// How exactly hosts match an authority: a name before a domain, a longer domain before a shorter one, one with a port
-/// before one without. A route without hosts matches least.
+/// Returns how exactly hosts match an authority: a name before a domain, a longer domain before a shorter one, one with a
+/// port before one without. A route without hosts matches least.
 fn host_rank(hosts: &[String], authority: &str) -> Option<(usize, usize, bool)> {
     if hosts.is_empty() {
         return Some((0, 0, false));
@@ -158,7 +158,7 @@ proptest! {
             };
             let best = policy.routes().iter().filter_map(|route| Some((rank(route)?, route.index))).max();
             let Ok(path_sent) = SafePath::check(path.as_bytes()) else { continue };
-            // Paths with several readings have an oracle of their own in tests/whole_routes.rs.
+            // Paths with several readings have their own oracle in tests/whole_routes.rs.
             let Ok(found) = policy.find(authority.as_bytes(), &path_sent) else { continue };
             prop_assert_eq!(found.map(|route| route.index), best.map(|(_, index)| index), "{} {}", authority, path);
             if let Some(route) = found {

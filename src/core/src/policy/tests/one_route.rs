@@ -1,4 +1,4 @@
-//! One path, one route: no spelling of a path is sent by another route than the one an upstream may see in it.
+//! One path, one route: no spelling of a path is sent by a route other than the one that an upstream may see in it.
 
 use super::*;
 

@@ -1,25 +1,25 @@
-//! Broken policies, and word for word what their authors are told.
+//! Invalid policies, and the exact text of their errors.
 
 use proptest::prelude::*;
 
 use crate::policy::Policy;
 
-/// A policy whose route `/a` has a target on AWS and these more members.
+/// Returns a policy whose route `/a` has a target on AWS and these further members.
 fn route(members: &str) -> String {
     format!(r#"{{"routes": {{"/a": {{"target": "https://sqs.eu-west-1.amazonaws.com", {members}}}}}}}"#)
 }
 
-/// A policy whose route `/a` has this target alone.
+/// Returns a policy whose route `/a` has only this target.
 fn target(url: &str) -> String {
     format!(r#"{{"routes": {{"/a": "{url}"}}}}"#)
 }
 
-/// A policy whose only route, to AWS, has this prefix.
+/// Returns a policy whose only route, to AWS, has this prefix.
 fn prefix(prefix: &str) -> String {
     format!(r#"{{"routes": {{"{prefix}": "https://sqs.eu-west-1.amazonaws.com"}}}}"#)
 }
 
-/// A policy as it stands.
+/// Returns a policy unchanged.
 fn policy(json: &str) -> String {
     json.to_owned()
 }
@@ -41,7 +41,7 @@ fn what_is_no_json_object() {
         (policy("{"), "the policy is not valid JSON: EOF while parsing an object (line 1, column 1)"),
         (
             policy("{} {}"),
-            "the policy is not valid JSON: something stands behind the policy's last brace (line 1, column 4)",
+            "the policy is not valid JSON: text follows the policy's last brace; remove it (line 1, column 4)",
         ),
         (
             policy(r#"{"routes": {"/a": "https://h",}}"#),
@@ -69,12 +69,9 @@ fn keys_and_values_of_the_policy() {
         (policy(r#"{"unmatch": "deny"}"#), r#"unmatch: unknown key; did you mean "unmatched"?"#),
         (
             policy(r#"{"intakes": {}}"#),
-            "intakes: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
+            "intakes: unknown key; a route's key begins with /, the other keys are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
         ),
-        (
-            policy(r#"{"unmatched": "reject", "routes": {}}"#),
-            r#"unmatched: "reject" is unknown; write "deny" or "pass""#,
-        ),
+        (policy(r#"{"unmatched": "reject", "routes": {}}"#), r#"unmatched: "reject" is unknown; use "deny" or "pass""#),
         (policy(r#"{"unmatched": 5, "routes": {}}"#), "unmatched: must be a string, not a number"),
         (
             policy(r#"{"allowUnauthenticatedRequests": "no"}"#),
@@ -88,19 +85,19 @@ fn keys_and_values_of_the_policy() {
         (policy(r#"{"credentialsWaitMs": -1.0}"#), "credentialsWaitMs: must not be negative"),
         (
             policy(r#"{"credentialsWaitMs": 1e300, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
-            "credentialsWaitMs: 18446744073709551615 ms is too long: Envoy's stream idle timeout ends a request before; write at most 300000",
+            "credentialsWaitMs: 18446744073709551615 ms is too long: Envoy's stream idle timeout ends a request before; use at most 300000",
         ),
         (
             policy(r#"{"credentialsWaitMs": 300001, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
-            "credentialsWaitMs: 300001 ms is too long: Envoy's stream idle timeout ends a request before; write at most 300000",
+            "credentialsWaitMs: 300001 ms is too long: Envoy's stream idle timeout ends a request before; use at most 300000",
         ),
         (
             policy(r#"{"maxHeldRequests": 0, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
-            "maxHeldRequests: is out of range; write 1 to 100000",
+            "maxHeldRequests: is out of range; use 1 to 100000",
         ),
         (
             policy(r#"{"maxHeldBytes": 4294967297, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
-            "maxHeldBytes: is out of range; write 1 to 536870912",
+            "maxHeldBytes: is out of range; use 1 to 536870912",
         ),
         (
             policy(r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}, "routes": {}}"#),
@@ -108,7 +105,7 @@ fn keys_and_values_of_the_policy() {
         ),
         (
             policy(r#"{"/b": "https://h", "routes": {"/a": "https://h"}}"#),
-            r#"routes: stands beside the route "/b"; move that one into routes"#,
+            r#"routes: conflicts with the route "/b"; move that one into routes"#,
         ),
         (
             policy(r#"{"/b": "https://sqs.eu-west-1.amazonaws.com", "/b": "https://h"}"#),
@@ -116,7 +113,7 @@ fn keys_and_values_of_the_policy() {
         ),
         (
             policy(r#"{"proxysigv4": {"/a": "https://sqs.eu-west-1.amazonaws.com"}, "unmatched": "pass"}"#),
-            "proxysigv4: is a policy in itself and must stand alone; move what stands beside it into it",
+            "proxysigv4: must be the only key; move the other keys into it",
         ),
         (
             policy(r#"{"proxysigv4": {"/a": {"target": "ftp://h"}}}"#),
@@ -124,7 +121,7 @@ fn keys_and_values_of_the_policy() {
         ),
         (
             policy(r#"{"a": "https://h"}"#),
-            "a: unknown key; a route's begins with /, other known ones are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
+            "a: unknown key; a route's key begins with /, the other keys are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
         ),
     ]);
 }
@@ -156,13 +153,13 @@ fn the_forms_of_routes() {
             policy(
                 r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com", "/%61": "https://sqs.eu-west-1.amazonaws.com"}}"#,
             ),
-            r#"routes["/%61"]: the prefix "/%61" is already taken by routes["/a"]; keep one, or give each other hosts"#,
+            r#"routes["/%61"]: the prefix "/%61" is already taken by routes["/a"]; keep one, or give each different hosts"#,
         ),
         (
             policy(
                 r#"{"routes": {"/": "https://sqs.eu-west-1.amazonaws.com", "/a%2Fb": "https://sqs.eu-west-1.amazonaws.com"}}"#,
             ),
-            r#"routes["/a%2Fb"]: an upstream may read the prefix "/a%2Fb" as one whose paths routes["/"] takes, or the other way round; write it without `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00"#,
+            r#"routes["/a%2Fb"]: an upstream may read the prefix "/a%2Fb" as one whose paths routes["/"] matches, or vice versa; remove `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00"#,
         ),
         (
             policy(r#"{"routes": [{"target": "https://h"}]}"#),
@@ -175,15 +172,15 @@ fn the_forms_of_routes() {
             policy(
                 r#"{"routes": [{"prefix": "/a", "target": "https://sqs.eu-west-1.amazonaws.com"}, {"prefix": "/a", "target": "https://sqs.eu-west-1.amazonaws.com"}]}"#,
             ),
-            r#"routes[1].prefix: the prefix "/a" is already taken by routes[0].prefix; keep one, or give each other hosts"#,
+            r#"routes[1].prefix: the prefix "/a" is already taken by routes[0].prefix; keep one, or give each different hosts"#,
         ),
         (
             policy(
                 r#"{"routes": [{"prefix": "/a", "hosts": ["x.amazonaws.com", "y.amazonaws.com"], "service": "s", "region": "r"}, {"prefix": "/a", "hosts": ["Y.amazonaws.com"], "service": "s", "region": "r"}]}"#,
             ),
-            r#"routes[1].prefix: the prefix "/a" with the host "y.amazonaws.com" is already taken by routes[0].prefix; keep one, or give each other hosts"#,
+            r#"routes[1].prefix: the prefix "/a" with the host "y.amazonaws.com" is already taken by routes[0].prefix; keep one, or give each different hosts"#,
         ),
-        (route(r#""prefix": "/a""#), r#"routes["/a"].prefix: the route's key is its prefix already; leave this out"#),
+        (route(r#""prefix": "/a""#), r#"routes["/a"].prefix: the route's key is its prefix; remove this"#),
     ]);
 }
 
@@ -193,31 +190,31 @@ fn prefixes() {
     assert_refused(&[
         (prefix("a"), r#"routes.a: the prefix "a" must begin with /"#),
         (prefix(""), r#"routes[""]: the prefix "" must begin with /"#),
-        (prefix("/a?b"), r#"routes["/a?b"]: '?' can't stand in a path as it is; write %3F"#),
-        (prefix("/a#b"), r#"routes["/a#b"]: '#' can't stand in a path as it is; write %23"#),
-        (prefix("/a b"), r#"routes["/a b"]: ' ' can't stand in a path as it is; write %20"#),
-        (prefix("/ü"), r#"routes["/ü"]: 'ü' can't stand in a path as it is; write %C3%BC"#),
+        (prefix("/a?b"), r#"routes["/a?b"]: '?' is not allowed in a path; use %3F"#),
+        (prefix("/a#b"), r#"routes["/a#b"]: '#' is not allowed in a path; use %23"#),
+        (prefix("/a b"), r#"routes["/a b"]: ' ' is not allowed in a path; use %20"#),
+        (prefix("/ü"), r#"routes["/ü"]: 'ü' is not allowed in a path; use %C3%BC"#),
         (
             prefix("/a/../b"),
-            r#"routes["/a/../b"]: dot segments (. and ..) are refused in every spelling; resolve them"#,
+            r#"routes["/a/../b"]: dot segments (. and ..) are rejected in every spelling; resolve them"#,
         ),
         (
             prefix("/%2E%2e"),
-            r#"routes["/%2E%2e"]: dot segments (. and ..) are refused in every spelling; resolve them"#,
+            r#"routes["/%2E%2e"]: dot segments (. and ..) are rejected in every spelling; resolve them"#,
         ),
         (
             prefix("/a%2"),
-            r#"routes["/a%2"]: a % must be followed by two hexadecimal digits; write a percent sign as %25"#,
+            r#"routes["/a%2"]: a % must be followed by two hex digits; encode a literal percent sign as %25"#,
         ),
-        (prefix(r"/a\\b"), r#"routes["/a\\b"]: a backslash has no place in a path; write / or %5C"#),
-        (prefix(r"/a\nb"), r#"routes["/a\nb"]: '\n' can't stand in a path as it is; write %0A"#),
+        (prefix(r"/a\\b"), r#"routes["/a\\b"]: a backslash is not allowed in a path; use / or %5C"#),
+        (prefix(r"/a\nb"), r#"routes["/a\nb"]: '\n' is not allowed in a path; use %0A"#),
         (
             prefix(&long_prefix),
-            r#"routes["/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"]: the prefix has 1025 bytes; write at most 1024"#,
+            r#"routes["/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"]: the prefix has 1025 bytes; use at most 1024"#,
         ),
         (
             prefix("/a/"),
-            r#"routes["/a/"]: the prefix "/a/" takes off a slash that the target's path does not give back; end both in / or neither"#,
+            r#"routes["/a/"]: the prefix "/a/" ends in a slash but the target's path does not; end both with a slash, or neither"#,
         ),
     ]);
 }
@@ -231,53 +228,53 @@ fn targets() {
         (target("https://"), r#"routes["/a"].target: the host is missing"#),
         (
             target("https://h?x=1"),
-            r#"routes["/a"].target: a query (?…) has no place in a target; leave it out, requests bring their own"#,
+            r#"routes["/a"].target: a query (?…) is not allowed in a target; remove it, requests have their own"#,
         ),
-        (target("https://h/p#f"), r#"routes["/a"].target: a fragment (#…) is never sent to a server; leave it out"#),
+        (target("https://h/p#f"), r#"routes["/a"].target: a fragment (#…) is never sent to a server; remove it"#),
         (
             target("https://user:secret@h/"),
-            r#"routes["/a"].target: user info (…@) has no place in a target; leave it out"#,
+            r#"routes["/a"].target: user info (…@) is not allowed in a target; remove it"#,
         ),
-        (target("https://h:0"), r#"routes["/a"].target: the port "0" is no number from 1 to 65535"#),
-        (target("https://h:99999"), r#"routes["/a"].target: the port "99999" is no number from 1 to 65535"#),
-        (target("https://h:"), r#"routes["/a"].target: the port "" is no number from 1 to 65535"#),
+        (target("https://h:0"), r#"routes["/a"].target: the port "0" is not a number from 1 to 65535"#),
+        (target("https://h:99999"), r#"routes["/a"].target: the port "99999" is not a number from 1 to 65535"#),
+        (target("https://h:"), r#"routes["/a"].target: the port "" is not a number from 1 to 65535"#),
         (
             target("https://a b"),
-            r#"routes["/a"].target: "a b" is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most 253 in all"#,
+            r#"routes["/a"].target: "a b" is not a host name; use labels of 1 to 63 letters, digits, - and _ separated by dots, at most 253 in all"#,
         ),
         (
             target("https://bücher.example"),
-            r#"routes["/a"].target: the host "bücher.example" has letters outside ASCII; write its punycode form (xn--…)"#,
+            r#"routes["/a"].target: the host "bücher.example" has letters outside ASCII; use its punycode form (xn--…)"#,
         ),
-        (target("https://h."), r#"routes["/a"].target: the host "h." ends in a dot; write "h""#),
+        (target("https://h."), r#"routes["/a"].target: the host "h." ends in a dot; use "h""#),
         (
             target("https://[::1"),
-            r#"routes["/a"].target: "[::1" is no host name with an optional port; an IPv6 address goes in brackets"#,
+            r#"routes["/a"].target: "[::1" is not a host name with an optional port; put an IPv6 address in brackets"#,
         ),
         (
             target("https://::1/"),
-            r#"routes["/a"].target: "::1" is no host name with an optional port; an IPv6 address goes in brackets"#,
+            r#"routes["/a"].target: "::1" is not a host name with an optional port; put an IPv6 address in brackets"#,
         ),
-        (target("https://[fe80::1%25eth0]/"), r#"routes["/a"].target: "[fe80::1%25eth0]" is no IPv6 address"#),
+        (target("https://[fe80::1%25eth0]/"), r#"routes["/a"].target: "[fe80::1%25eth0]" is not an IPv6 address"#),
         (
             target("https://h/a/../b"),
-            r#"routes["/a"].target: dot segments (. and ..) are refused in every spelling; resolve them"#,
+            r#"routes["/a"].target: dot segments (. and ..) are rejected in every spelling; resolve them"#,
         ),
         (
             target("https://h/%2e%2e"),
-            r#"routes["/a"].target: dot segments (. and ..) are refused in every spelling; resolve them"#,
+            r#"routes["/a"].target: dot segments (. and ..) are rejected in every spelling; resolve them"#,
         ),
         (
             target("https://h/a%zz"),
-            r#"routes["/a"].target: a % must be followed by two hexadecimal digits; write a percent sign as %25"#,
+            r#"routes["/a"].target: a % must be followed by two hex digits; encode a literal percent sign as %25"#,
         ),
-        (target(r"https://h\\p"), r#"routes["/a"].target: a backslash has no place in a path; write / or %5C"#),
-        (target("https://h/a b"), r#"routes["/a"].target: ' ' can't stand in a path as it is; write %20"#),
-        (target(r"https://h/a\u0000"), r#"routes["/a"].target: '\0' can't stand in a path as it is; write %00"#),
-        (target("https://h/<API ID>"), r#"routes["/a"].target: '<' can't stand in a path as it is; write %3C"#),
+        (target(r"https://h\\p"), r#"routes["/a"].target: a backslash is not allowed in a path; use / or %5C"#),
+        (target("https://h/a b"), r#"routes["/a"].target: ' ' is not allowed in a path; use %20"#),
+        (target(r"https://h/a\u0000"), r#"routes["/a"].target: '\0' is not allowed in a path; use %00"#),
+        (target("https://h/<API ID>"), r#"routes["/a"].target: '<' is not allowed in a path; use %3C"#),
         (
             target("https://<API ID>.execute-api.eu-west-1.amazonaws.com"),
-            r#"routes["/a"].target: "<API ID>.execute-api.eu-west-1.amazonaws.com" is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most 253 in all"#,
+            r#"routes["/a"].target: "<API ID>.execute-api.eu-west-1.amazonaws.com" is not a host name; use labels of 1 to 63 letters, digits, - and _ separated by dots, at most 253 in all"#,
         ),
     ]);
 }
@@ -311,15 +308,15 @@ fn what_tells_no_service_or_region() {
         ),
         (
             policy(r#"{"routes": {"/a": "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com"}}"#),
-            r#"routes["/a"]: "mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com" answers for all regions and takes SigV4A alone; add "signing": {"algorithm": "sigv4a"}"#,
+            r#"routes["/a"]: "mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com" serves all regions and accepts only SigV4A; add "signing": {"algorithm": "sigv4a"}"#,
         ),
         (
             route(r#""service": "execute/api""#),
-            r#"routes["/a"].service: "execute/api" can't stand in a credential scope; write letters, digits, - and _"#,
+            r#"routes["/a"].service: "execute/api" is not valid in a credential scope; use letters, digits, - and _"#,
         ),
         (
             route(r#""region": """#),
-            r#"routes["/a"].region: "" can't stand in a credential scope; write letters, digits, - and _"#,
+            r#"routes["/a"].region: "" is not valid in a credential scope; use letters, digits, - and _"#,
         ),
     ]);
 }
@@ -330,38 +327,38 @@ fn hosts() {
         (route(r#""target": "https://h""#), r#"routes["/a"]: "target" is written twice; keep one"#),
         (
             route(r#""hosts": []"#),
-            r#"routes["/a"].hosts: names no host, so that nothing would match; name one, or leave hosts out for all"#,
+            r#"routes["/a"].hosts: is empty and matches nothing; list a host, or remove hosts to match all"#,
         ),
         (route(r#""hosts": "a.example""#), r#"routes["/a"].hosts: must be a list, not a string"#),
         (
             route(r#""hosts": ["*"]"#),
-            r#"routes["/a"].hosts[0]: "*" matches every host; leave hosts out for that, and give the route a target"#,
+            r#"routes["/a"].hosts[0]: "*" matches every host; remove hosts instead, and set a target"#,
         ),
         (
             route(r#""hosts": ["a.*.example"]"#),
-            r#"routes["/a"].hosts[0]: "a.*.example" has a * that is no first label; write a name, or *. and a domain"#,
+            r#"routes["/a"].hosts[0]: "a.*.example" has a * that is not the first label; use a name, or *. and a domain"#,
         ),
         (
             route(r#""hosts": ["https://a.example"]"#),
-            r#"routes["/a"].hosts[0]: "https://a.example" is a URL; write its host alone"#,
+            r#"routes["/a"].hosts[0]: "https://a.example" is a URL; use its host alone"#,
         ),
         (
             route(r#""hosts": ["a.example/p"]"#),
-            r#"routes["/a"].hosts[0]: "a.example/p" is no host name; write labels of 1 to 63 letters, digits, - and _ with dots between, at most 253 in all"#,
+            r#"routes["/a"].hosts[0]: "a.example/p" is not a host name; use labels of 1 to 63 letters, digits, - and _ separated by dots, at most 253 in all"#,
         ),
         (
             route(r#""hosts": ["a.example:http"]"#),
-            r#"routes["/a"].hosts[0]: the port "http" is no number from 1 to 65535"#,
+            r#"routes["/a"].hosts[0]: the port "http" is not a number from 1 to 65535"#,
         ),
         (
             route(r#""hosts": ["*.[::1]"]"#),
-            r#"routes["/a"].hosts[0]: "*.[::1]" has a * before an address; write the address alone"#,
+            r#"routes["/a"].hosts[0]: "*.[::1]" has a * before an address; use the address alone"#,
         ),
         (route(r#""hosts": [5]"#), r#"routes["/a"].hosts[0]: must be a string, not a number"#),
         (route(r#""hosts": ["*."]"#), r#"routes["/a"].hosts[0]: the host is missing"#),
         (
             route(r#""hosts": ["a.example."]"#),
-            r#"routes["/a"].hosts[0]: the host "a.example." ends in a dot; write "a.example""#,
+            r#"routes["/a"].hosts[0]: the host "a.example." ends in a dot; use "a.example""#,
         ),
     ]);
 }
@@ -372,37 +369,37 @@ fn roles() {
     assert_refused(&[
         (
             route(r#""roleArn": "orders-reader""#),
-            r#"routes["/a"].roleArn: "orders-reader" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+            r#"routes["/a"].roleArn: "orders-reader" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (route(r#""roleArn": 12345"#), r#"routes["/a"].roleArn: must be a string, not a number"#),
         (route(r#""roleArn": null"#), r#"routes["/a"].roleArn: must be a string, not null"#),
         (
             route(r#""roleArn": "arn:aws:iam::123:role/x""#),
-            r#"routes["/a"].roleArn: "arn:aws:iam::123:role/x" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+            r#"routes["/a"].roleArn: "arn:aws:iam::123:role/x" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (
             route(r#""roleArn": "arn:aws:iam::123456789012:user/x""#),
-            r#"routes["/a"].roleArn: "arn:aws:iam::123456789012:user/x" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+            r#"routes["/a"].roleArn: "arn:aws:iam::123456789012:user/x" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (
             route(r#""roleArn": "arn:aws:sts::123456789012:assumed-role/x/y""#),
-            r#"routes["/a"].roleArn: "arn:aws:sts::123456789012:assumed-role/x/y" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+            r#"routes["/a"].roleArn: "arn:aws:sts::123456789012:assumed-role/x/y" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (
             route(r#""roleArn": "arn:aws:iam::<account>:role/<name>""#),
-            r#"routes["/a"].roleArn: "arn:aws:iam::<account>:role/<name>" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+            r#"routes["/a"].roleArn: "arn:aws:iam::<account>:role/<name>" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (
             route(&long_name),
-            r#"routes["/a"].roleArn: "arn:aws:iam::123456789012:role/rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+            r#"routes["/a"].roleArn: "arn:aws:iam::123456789012:role/rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (
             route(r#""roleSessionName": "x1""#),
-            r#"routes["/a"].roleSessionName: belongs to a role; add "roleArn", or leave this out"#,
+            r#"routes["/a"].roleSessionName: belongs to a role; add "roleArn", or remove this"#,
         ),
         (
             route(r#""externalId": "x1""#),
-            r#"routes["/a"].externalId: belongs to a role; add "roleArn", or leave this out"#,
+            r#"routes["/a"].externalId: belongs to a role; add "roleArn", or remove this"#,
         ),
         (
             route(r#""roleArn": "arn:aws:iam::123456789012:role/x", "roleSessionName": "a b""#),
@@ -415,7 +412,7 @@ fn roles() {
     ]);
 }
 
-/// A policy whose route `/a` assumes a role with these more members.
+/// Returns a policy whose route `/a` assumes a role with these further members.
 fn role(members: &str) -> String {
     route(&format!(r#""roleArn": "arn:aws:iam::123456789012:role/x", {members}"#))
 }
@@ -427,27 +424,27 @@ fn sessions_of_a_role() {
     assert_refused(&[
         (
             route(r#""roleDurationSeconds": 900"#),
-            r#"routes["/a"].roleDurationSeconds: belongs to a role; add "roleArn", or leave this out"#,
+            r#"routes["/a"].roleDurationSeconds: belongs to a role; add "roleArn", or remove this"#,
         ),
         (
             route(r#""roleTags": {"team": "a"}"#),
-            r#"routes["/a"].roleTags: belongs to a role; add "roleArn", or leave this out"#,
+            r#"routes["/a"].roleTags: belongs to a role; add "roleArn", or remove this"#,
         ),
         (
             route(r#""roleChain": ["arn:aws:iam::123456789012:role/x"]"#),
-            r#"routes["/a"].roleChain: belongs to a role; add "roleArn", or leave this out"#,
+            r#"routes["/a"].roleChain: belongs to a role; add "roleArn", or remove this"#,
         ),
         (
             role(r#""roleDurationSeconds": 899"#),
-            r#"routes["/a"].roleDurationSeconds: 899 is out of range; write 900 to 43200"#,
+            r#"routes["/a"].roleDurationSeconds: 899 is out of range; use 900 to 43200"#,
         ),
         (
             role(r#""roleDurationSeconds": 43201"#),
-            r#"routes["/a"].roleDurationSeconds: 43201 is out of range; write 900 to 43200"#,
+            r#"routes["/a"].roleDurationSeconds: 43201 is out of range; use 900 to 43200"#,
         ),
         (
             role(r#""roleDurationSeconds": 1e300"#),
-            r#"routes["/a"].roleDurationSeconds: 18446744073709551615 is out of range; write 900 to 43200"#,
+            r#"routes["/a"].roleDurationSeconds: 18446744073709551615 is out of range; use 900 to 43200"#,
         ),
         (
             role(r#""roleDurationSeconds": "1h""#),
@@ -459,7 +456,7 @@ fn sessions_of_a_role() {
         ),
         (
             role(r#""roleDurationSeconds": 1, "roleChain": ["arn:aws:iam::123456789012:role/hub"]"#),
-            r#"routes["/a"].roleDurationSeconds: 1 is out of range; write 900 to 3600"#,
+            r#"routes["/a"].roleDurationSeconds: 1 is out of range; use 900 to 3600"#,
         ),
         (
             role(r#""roleChain": "arn:aws:iam::123456789012:role/hub""#),
@@ -467,11 +464,11 @@ fn sessions_of_a_role() {
         ),
         (
             role(r#""roleChain": []"#),
-            r#"routes["/a"].roleChain: names no role; name those to assume before roleArn, or leave this out"#,
+            r#"routes["/a"].roleChain: is empty; list the roles to assume before roleArn, or remove this"#,
         ),
         (
             role(r#""roleChain": ["arn:aws:iam::123456789012:role/hub", "spoke"]"#),
-            r#"routes["/a"].roleChain[1]: "spoke" is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name"#,
+            r#"routes["/a"].roleChain[1]: "spoke" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (role(r#""roleTags": ["team"]"#), r#"routes["/a"].roleTags: must be an object, not a list"#),
         (role(r#""roleTags": {"team": 5}"#), r#"routes["/a"].roleTags.team: must be a string, not a number"#),
@@ -483,7 +480,7 @@ fn sessions_of_a_role() {
         ),
         (
             role(&format!(r#""roleTags": {{{}}}"#, many_tags.join(", "))),
-            r#"routes["/a"].roleTags: has 51 tags; AWS takes at most 50"#,
+            r#"routes["/a"].roleTags: has 51 tags; use at most 50"#,
         ),
         (
             role(r#""roleTags": {"": "v"}"#),
@@ -499,7 +496,7 @@ fn sessions_of_a_role() {
         ),
         (
             role(r#""roleTags": {"AWS:team": "v"}"#),
-            r#"routes["/a"].roleTags["AWS:team"]: AWS keeps keys that begin with aws: for itself; write another"#,
+            r#"routes["/a"].roleTags["AWS:team"]: keys that begin with aws: are reserved by AWS; use another"#,
         ),
         (
             role(r#""roleTags": {"team": "a\nb"}"#),
@@ -557,15 +554,15 @@ fn keys_of_a_route() {
         (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
         (
             route(r#""headers": {}"#),
-            r#"routes["/a"].headers: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].headers: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""session": "x""#),
-            r#"routes["/a"].session: unknown key; known here are prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].session: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""payload": "sign""#),
-            r#"routes["/a"].payload: "sign" is unknown; write "auto" or "signed" or "unsigned" or "client""#,
+            r#"routes["/a"].payload: "sign" is unknown; use "auto" or "signed" or "unsigned" or "client""#,
         ),
         (route(r#""payload": true"#), r#"routes["/a"].payload: must be a string, not a boolean"#),
     ]);
@@ -577,19 +574,19 @@ fn signing() {
         (route(r#""signing": "sigv4a""#), r#"routes["/a"].signing: must be an object, not a string"#),
         (
             route(r#""signing": {"algorithm": "sigv5"}"#),
-            r#"routes["/a"].signing.algorithm: "sigv5" is unknown; write "sigv4" or "sigv4a""#,
+            r#"routes["/a"].signing.algorithm: "sigv5" is unknown; use "sigv4" or "sigv4a""#,
         ),
         (
             route(r#""signing": {"regionSet": "*"}"#),
-            r#"routes["/a"].signing.regionSet: belongs to "algorithm": "sigv4a"; write that, or leave this out and set "region""#,
+            r#"routes["/a"].signing.regionSet: belongs to "algorithm": "sigv4a"; set that, or remove this and set "region""#,
         ),
         (
             route(r#""signing": {"algorithm": "sigv4a", "regionSet": []}"#),
-            r#"routes["/a"].signing.regionSet: names no region; name one, or leave this out for all"#,
+            r#"routes["/a"].signing.regionSet: is empty; list a region, or remove this for all"#,
         ),
         (
             route(r#""signing": {"algorithm": "sigv4a", "regionSet": "a,,b"}"#),
-            r#"routes["/a"].signing.regionSet: "" is no region; write names or patterns such as "us-east-1", "us-*" or "*""#,
+            r#"routes["/a"].signing.regionSet: "" is not a region; use names or patterns such as "us-east-1", "us-*" or "*""#,
         ),
         (
             route(r#""signing": {"algorithm": "sigv4a", "regionSet": 5}"#),
@@ -597,27 +594,27 @@ fn signing() {
         ),
         (
             route(r#""signing": {"location": "body"}"#),
-            r#"routes["/a"].signing.location: "body" is unknown; write "header" or "query""#,
+            r#"routes["/a"].signing.location: "body" is unknown; use "header" or "query""#,
         ),
         (
             route(r#""signing": {"expiresSeconds": 60}"#),
-            r#"routes["/a"].signing.expiresSeconds: belongs to "location": "query"; write that, or leave this out"#,
+            r#"routes["/a"].signing.expiresSeconds: belongs to "location": "query"; set that, or remove this"#,
         ),
         (
             route(r#""signing": {"location": "query", "expiresSeconds": 0}"#),
-            r#"routes["/a"].signing.expiresSeconds: 0 is out of range; write 1 to 604800 (seven days)"#,
+            r#"routes["/a"].signing.expiresSeconds: 0 is out of range; use 1 to 604800 (seven days)"#,
         ),
         (
             route(r#""signing": {"location": "query", "expiresSeconds": 604801}"#),
-            r#"routes["/a"].signing.expiresSeconds: 604801 is out of range; write 1 to 604800 (seven days)"#,
+            r#"routes["/a"].signing.expiresSeconds: 604801 is out of range; use 1 to 604800 (seven days)"#,
         ),
         (
             route(r#""signing": {"location": "query", "expires": 60}"#),
-            r#"routes["/a"].signing.expires: unknown key; known here are algorithm, regionSet, location, expiresSeconds, scope, redirect"#,
+            r#"routes["/a"].signing.expires: unknown key; use one of algorithm, regionSet, location, expiresSeconds, scope, redirect"#,
         ),
         (
             route(r#""signing": {"scope": "policy"}"#),
-            r#"routes["/a"].signing.scope: "policy" is unknown; write "infer" or "client""#,
+            r#"routes["/a"].signing.scope: "policy" is unknown; use "infer" or "client""#,
         ),
         (
             route(r#""signing": {"redirect": true}"#),
@@ -629,21 +626,21 @@ fn signing() {
         ),
         (
             route(r#""signing": {"location": "query"}, "payload": "client""#),
-            r#"routes["/a"].payload: "client" needs a header that a presigned URL does not have; write "auto", "signed" or "unsigned""#,
+            r#"routes["/a"].payload: "client" needs a header that a presigned URL does not have; use "auto", "signed" or "unsigned""#,
         ),
         (
             route(r#""signing": {"location": "query", "redirect": true}, "payload": "signed""#),
-            r#"routes["/a"].payload: "signed" needs the body, which a redirected client sends elsewhere; write "auto" or "unsigned""#,
+            r#"routes["/a"].payload: "signed" needs the body, which a redirected client sends elsewhere; use "auto" or "unsigned""#,
         ),
         (
             route(r#""signing": {"location": "query", "redirect": true}, "signedHeaders": ["x-team"]"#),
-            r#"routes["/a"].signedHeaders: a redirected client does not send them; leave this out"#,
+            r#"routes["/a"].signedHeaders: a redirected client does not send them; remove this"#,
         ),
         (
             policy(
                 r#"{"routes": {"/a": {"hosts": ["*.amazonaws.com"], "signing": {"location": "query", "redirect": true}}}}"#,
             ),
-            r#"routes["/a"].signing.redirect: needs a target; without one the client would be sent to where it came from"#,
+            r#"routes["/a"].signing.redirect: needs a target; without one the client would be redirected to the same URL"#,
         ),
     ]);
 }
@@ -658,43 +655,43 @@ fn header_rules() {
         ),
         (
             route(r#""requestHeaders": {"allow": ["x-*-y"]}"#),
-            r#"routes["/a"].requestHeaders.allow[0]: "x-*-y" has a * inside; write it as the last character, as in "x-*""#,
+            r#"routes["/a"].requestHeaders.allow[0]: "x-*-y" has a * inside; use it as the last character, as in "x-*""#,
         ),
         (
             route(r#""requestHeaders": {"allow": ["*"]}"#),
-            r#"routes["/a"].requestHeaders.allow[0]: "*" would be every header; to let all pass leave allow out, to let none pass write "allow": []"#,
+            r#"routes["/a"].requestHeaders.allow[0]: "*" matches every header; remove allow to let all pass, or to let none pass set "allow": []"#,
         ),
         (
             route(r#""requestHeaders": {"allow": ["a b"]}"#),
-            r#"routes["/a"].requestHeaders.allow[0]: "a b" is no header name; write letters, digits and -"#,
+            r#"routes["/a"].requestHeaders.allow[0]: "a b" is not a header name; use letters, digits and -"#,
         ),
         (
             route(r#""requestHeaders": {"allow": [":path"]}"#),
-            r#"routes["/a"].requestHeaders.allow[0]: ":path" is a pseudo header, which no rule touches; leave it out"#,
+            r#"routes["/a"].requestHeaders.allow[0]: ":path" is a pseudo header, to which no rule applies; remove it"#,
         ),
         (
             route(r#""requestHeaders": {"remove": ["Host"]}"#),
-            r#"routes["/a"].requestHeaders.remove[0]: "host" comes from the target and can't be removed; leave it out"#,
+            r#"routes["/a"].requestHeaders.remove[0]: "host" comes from the target and can't be removed; remove it"#,
         ),
         (
             route(r#""requestHeaders": {"remove": ["authorization"]}"#),
-            r#"routes["/a"].requestHeaders.remove[0]: "authorization" belongs to signing and can't be removed; leave it out"#,
+            r#"routes["/a"].requestHeaders.remove[0]: "authorization" belongs to signing and can't be removed; remove it"#,
         ),
         (
             route(r#""requestHeaders": {"remove": ["content-length"]}"#),
-            r#"routes["/a"].requestHeaders.remove[0]: "content-length" belongs to the proxy and can't be removed; leave it out"#,
+            r#"routes["/a"].requestHeaders.remove[0]: "content-length" belongs to the proxy and can't be removed; remove it"#,
         ),
         (
             route(r#""requestHeaders": {"set": {"host": "x"}}"#),
-            r#"routes["/a"].requestHeaders.set.host: "host" comes from the target and can't be set; leave it out"#,
+            r#"routes["/a"].requestHeaders.set.host: "host" comes from the target and can't be set; remove it"#,
         ),
         (
             route(r#""requestHeaders": {"set": {":path": "/"}}"#),
-            r#"routes["/a"].requestHeaders.set[":path"]: ":path" is a pseudo header, which no rule touches; leave it out"#,
+            r#"routes["/a"].requestHeaders.set[":path"]: ":path" is a pseudo header, to which no rule applies; remove it"#,
         ),
         (
             route(r#""requestHeaders": {"set": {"x-amz-date": "x"}}"#),
-            r#"routes["/a"].requestHeaders.set["x-amz-date"]: "x-amz-date" belongs to signing and can't be set; leave it out"#,
+            r#"routes["/a"].requestHeaders.set["x-amz-date"]: "x-amz-date" belongs to signing and can't be set; remove it"#,
         ),
         (
             route(r#""requestHeaders": {"set": {"x-team": 5}}"#),
@@ -702,11 +699,11 @@ fn header_rules() {
         ),
         (
             route(r#""requestHeaders": {"set": {"x-team": "a\nb"}}"#),
-            r#"routes["/a"].requestHeaders.set["x-team"]: the value may hold visible ASCII characters, blanks and tabs only"#,
+            r#"routes["/a"].requestHeaders.set["x-team"]: the value must be visible ASCII characters, blanks and tabs"#,
         ),
         (
             route(r#""requestHeaders": {"set": {"x-*": "a"}}"#),
-            r#"routes["/a"].requestHeaders.set["x-*"]: "x-*" is a pattern, which has no place here; write each name"#,
+            r#"routes["/a"].requestHeaders.set["x-*"]: "x-*" is a pattern, which is not supported here; list each name"#,
         ),
         (
             route(r#""requestHeaders": {"set": {"X-Team": "a", "x-team": "b"}}"#),
@@ -718,15 +715,15 @@ fn header_rules() {
         ),
         (
             route(r#""requestHeaders": {"set": {"": "a"}}"#),
-            r#"routes["/a"].requestHeaders.set[""]: "" is no header name; write letters, digits and -"#,
+            r#"routes["/a"].requestHeaders.set[""]: "" is not a header name; use letters, digits and -"#,
         ),
         (
             route(r#""responseHeaders": {"remove": ["transfer-encoding"]}"#),
-            r#"routes["/a"].responseHeaders.remove[0]: "transfer-encoding" belongs to the proxy and can't be removed; leave it out"#,
+            r#"routes["/a"].responseHeaders.remove[0]: "transfer-encoding" belongs to the proxy and can't be removed; remove it"#,
         ),
         (
             route(r#""responseHeaders": {"add": {}}"#),
-            r#"routes["/a"].responseHeaders.add: unknown key; known here are allow, remove, set"#,
+            r#"routes["/a"].responseHeaders.add: unknown key; use one of allow, remove, set"#,
         ),
     ]);
 }
@@ -736,34 +733,34 @@ fn signed_headers() {
     assert_refused(&[
         (
             route(r#""signedHeaders": ["host"]"#),
-            r#"routes["/a"].signedHeaders[0]: "host" is signed wherever it is needed; leave it out"#,
+            r#"routes["/a"].signedHeaders[0]: "host" is signed wherever it is needed; remove it"#,
         ),
         (
             route(r#""signedHeaders": ["x-amz-date"]"#),
-            r#"routes["/a"].signedHeaders[0]: "x-amz-date" is signed wherever it is needed; leave it out"#,
+            r#"routes["/a"].signedHeaders[0]: "x-amz-date" is signed wherever it is needed; remove it"#,
         ),
         (
             route(r#""signedHeaders": ["user-agent"]"#),
-            r#"routes["/a"].signedHeaders[0]: "user-agent" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
+            r#"routes["/a"].signedHeaders[0]: "user-agent" may be changed after signing, and AWS would reject the request; remove it"#,
         ),
         (
             route(r#""signedHeaders": ["X-Sigv4-Upstream"]"#),
-            r#"routes["/a"].signedHeaders[0]: "x-sigv4-upstream" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
+            r#"routes["/a"].signedHeaders[0]: "x-sigv4-upstream" may be changed after signing, and AWS would reject the request; remove it"#,
         ),
         (
             route(r#""signedHeaders": ["x-forwarded-for"]"#),
-            r#"routes["/a"].signedHeaders[0]: "x-forwarded-for" may be changed on the way, after signing, and AWS would refuse the request; leave it out"#,
+            r#"routes["/a"].signedHeaders[0]: "x-forwarded-for" may be changed after signing, and AWS would reject the request; remove it"#,
         ),
         (
             route(r#""signedHeaders": ["x-*"]"#),
-            r#"routes["/a"].signedHeaders[0]: "x-*" is a pattern, which has no place here; write each name"#,
+            r#"routes["/a"].signedHeaders[0]: "x-*" is a pattern, which is not supported here; list each name"#,
         ),
         (route(r#""signedHeaders": "x-team""#), r#"routes["/a"].signedHeaders: must be a list, not a string"#),
     ]);
 }
 
 proptest! {
-    /// A valid policy that has been damaged is refused in one line, or still loads; it never panics.
+    /// Checks that a damaged policy is rejected in one line, or still loads, without a panic.
     #[test]
     fn damage(at in 0usize..500, length in 0usize..20, by in "[\\PC\n]{0,8}|[{}\\[\\]\",:/%*.0-9-]{0,8}") {
         let whole = route(
@@ -784,7 +781,7 @@ proptest! {
 
 #[test]
 fn a_targets_scheme_says_whether_its_upstream_has_tls() {
-    let told = r#"routes["/a"].upstreamTls: is for a route without a target; leave it out: the scheme of the target, https or http, says it"#;
+    let told = r#"routes["/a"].upstreamTls: is for a route without a target; remove it: the target's scheme, https or http, decides"#;
     assert_refused(&[
         (route(r#""upstreamTls": true"#), told),
         (route(r#""upstreamTls": false"#), told),

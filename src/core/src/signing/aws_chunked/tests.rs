@@ -9,7 +9,7 @@ use crate::signing::{
 };
 use crate::test_support;
 
-/// 2013-05-24T00:00:00Z, of the examples in the S3 API Reference.
+/// Returns 2013-05-24T00:00:00Z, the time of the examples in the S3 API Reference.
 fn at() -> SystemTime {
     test_support::at(1_369_353_600)
 }
@@ -21,7 +21,7 @@ fn credentials() -> SigningCredentials {
     test_support::credentials("AKIAIOSFODNN7EXAMPLE", SECRET).into()
 }
 
-/// Signs the request of the examples; gives its signature and its body.
+/// Signs the request of the examples; returns its signature and its body.
 fn sign(form: AwsChunkedForm, headers: &[(&str, &str)], decoded_length: u64) -> (String, ChunkResigner) {
     let credentials = credentials();
     let mut uri = WireUri::default();
@@ -45,7 +45,7 @@ fn sign(form: AwsChunkedForm, headers: &[(&str, &str)], decoded_length: u64) -> 
 
 const CLIENT_SIGNATURE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789ABCDEF";
 
-/// A body as a client sends it, in chunks of the given data, with trailers as they stand.
+/// Returns a body as a client sends it, in chunks of the given data, with `trailers` verbatim.
 fn client_body(form: AwsChunkedForm, chunks: &[&[u8]], trailers: &str) -> Vec<u8> {
     let mut body = Vec::new();
     for chunk in chunks.iter().copied().chain([&b""[..]]) {
@@ -290,7 +290,7 @@ fn of_a_body_without_signatures_nothing_is_held() {
 }
 
 proptest! {
-    /// However a body is cut, each signature is made of the one before and of what it covers.
+    /// Checks that each signature is derived from the previous one and its chunk, however the body is cut.
     #[test]
     fn signatures_form_a_chain(
         chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 0..6),
@@ -317,7 +317,7 @@ proptest! {
         }
         expected.push(sign("TRAILER", &previous, &sha256(b"x-amz-checksum-crc32:a\nx-amz-checksum-sha1:b\n")));
 
-        // Our output is the client's body with one signature after another replaced.
+        // Our output is the client's body with its signatures replaced.
         let mut rest = String::from_utf8_lossy(&input).into_owned();
         for signature in &expected {
             rest = rest.replacen(CLIENT_SIGNATURE, signature, 1);
@@ -325,7 +325,7 @@ proptest! {
         prop_assert_eq!(String::from_utf8_lossy(&output), rest);
     }
 
-    /// A flipped byte, a cut, or something put in: whatever comes, it is taken or refused.
+    /// Checks that a flipped byte, a cut or an insertion is accepted or rejected, without a panic.
     #[test]
     fn hostile_bodies_never_panic(
         form in prop::sample::select(vec![AwsChunkedForm::Signed, AwsChunkedForm::SignedTrailer, AwsChunkedForm::UnsignedTrailer]),

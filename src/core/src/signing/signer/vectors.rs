@@ -1,15 +1,15 @@
-//! AWS's published vectors for SigV4 and SigV4A (`tests/vectors`), in the header and in the query: each value by value,
-//! ECDSA signatures by verification.
+//! AWS's published vectors for SigV4 and SigV4A (`tests/vectors`), in the header and in the query: compared by value, ECDSA
+//! signatures verified.
 //!
-//! Some describe what never gets through the proxy; they are run all the same, past the check that would stop them:
+//! Some describe requests that never pass the proxy; they run nevertheless, bypassing the check that would reject them:
 //!
-//! | vectors | why they never get here |
+//! | vectors | why they never pass |
 //! | --- | --- |
-//! | `get-relative-*`, `get-slash-dot-*`, `get-slash-pointless-dot-*` | dot segments are refused |
-//! | `get-space-*`, `get-utf8` | a raw blank or non-ASCII byte is not sent on: its wire form is percent-encoded, and signed as such |
+//! | `get-relative-*`, `get-slash-dot-*`, `get-slash-pointless-dot-*` | dot segments are rejected |
+//! | `get-space-*`, `get-utf8` | a raw blank or non-ASCII byte is not forwarded: its wire form is percent-encoded, and signed as such |
 //! | `*-unnormalized` | only the S3 style is not normalized, and it signs the path as it is sent |
-//! | `get-header-value-multiline` | a server joins a folded line before anyone sees it, as is done here |
-//! | `post-sts-header-after` | a session token is always signed in the header; here it is left out |
+//! | `get-header-value-multiline` | a server joins a folded line when it parses it, as is done here |
+//! | `post-sts-header-after` | a session token is always signed in the header; here it is omitted |
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ struct ContextCredentials {
     token: Option<String>,
 }
 
-/// A vector: a request and the circumstances under which it is signed.
+/// A vector: a request and the context in which it is signed.
 struct Vector {
     directory: PathBuf,
     context: Context,
@@ -104,7 +104,8 @@ impl Vector {
         OffsetDateTime::parse(&self.context.timestamp, &Rfc3339).unwrap().into()
     }
 
-    /// Without a token that is to be left out of the signature: in a header, what is sent is signed.
+    /// Returns the credentials, without a token that the signature must not cover: a token sent in a header is always
+    /// signed.
     fn credentials(&self) -> SigningCredentials {
         self.credentials_with(self.context.credentials.token.clone().filter(|_| !self.context.omit_session_token))
     }
@@ -124,7 +125,7 @@ impl Vector {
             None => (self.target.as_bytes(), None),
         };
         if self.context.normalize {
-            // A verifier encodes the path that it got once more, so these have to arrive as they are written.
+            // A verifier encodes the received path once more, so these must arrive as written.
             WireUri::with_path_as_written(UriStyle::Standard, path, query)
         } else {
             let mut uri = WireUri::default();
@@ -146,11 +147,11 @@ impl Vector {
     }
 }
 
-/// Signs every vector of a set in its headers and in its query, and hands over each step for comparison.
+/// Signs every vector of a set in its headers and in its query, and passes each step to `compare`.
 fn sign_all(set: &str, region_set: Option<&str>, compare: impl Fn(&Vector, &Steps)) {
     let vectors = Vector::all(set);
     assert_eq!(vectors.len(), 38);
-    // One signer for all, as in the proxy: nothing of a request may show in the next.
+    // One signer for all, as in the proxy: no state of a request may leak into the next.
     let mut signer = Signer::default();
     for vector in vectors {
         let credentials = vector.credentials();
@@ -186,7 +187,7 @@ fn sign_all(set: &str, region_set: Option<&str>, compare: impl Fn(&Vector, &Step
     }
 }
 
-/// What came out of each step of a signature.
+/// The result of each step of a signature.
 struct Steps {
     location: &'static str,
     canonical_request: String,
@@ -221,10 +222,10 @@ impl Steps {
         assert_eq!(self.string_to_sign, expected("string-to-sign"), "{name}, {location}");
     }
 
-    /// Compares what is sent with the signed request of the vector, both with the signature left out.
+    /// Compares the sent headers with the signed request of the vector, both without the signature.
     fn compare_sent(&self, vector: &Vector) {
         let signed_request = vector.file(&format!("{}-signed-request.txt", self.location));
-        // A query's parameters may stand in any order on the wire.
+        // A query's parameters may be in any order on the wire.
         let without_signature = |text: &str| {
             let mut parts: Vec<String> =
                 text.split("Signature=").next().unwrap().split('&').map(str::to_owned).collect();
@@ -239,7 +240,7 @@ impl Steps {
                 _ => line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case(header)).map(|(_, value)| value),
             });
             let value = match header.as_str() {
-                // The wire form of the query is percent-encoded where the vector's is not.
+                // The wire form of the query is percent-encoded, the vector's is not.
                 ":path" => value.replacen(&vector.uri_text(), &vector.target, 1),
                 _ => value.clone(),
             };
