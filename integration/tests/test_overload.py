@@ -113,6 +113,10 @@ def test_a_flood_leaves_the_requests_of_others_untouched(bounded_proxy, api, s3,
     assert not proxy.envoy.dead_vms
 
 
+def test_a_connection_of_the_stock_configuration_has_few_streams(bounded_proxy):
+    assert raw.http2_most_streams(bounded_proxy.port) == 100
+
+
 def test_what_is_too_much_is_refused_with_a_time_to_try_again(bounded_proxy, api):
     proxy = bounded_proxy
     with http1_flood(proxy.port, AWAITED, REQUESTS):
