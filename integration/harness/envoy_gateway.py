@@ -49,6 +49,8 @@ class EnvoyGateway(Mesh):
             "merge_slashes": False,
             "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         }
+        streams = self.of_kind("ClientTrafficPolicy")[0]["spec"]["http2"]["maxConcurrentStreams"]
+        manager["http2_protocol_options"] = {"max_concurrent_streams": streams}
         for host in manager["route_config"]["virtual_hosts"]:
             enabled = {"@type": _TYPES + "envoy.config.route.v3.FilterConfig", "config": {}}
             host["routes"][0]["typed_per_filter_config"] = {signer["name"]: enabled}

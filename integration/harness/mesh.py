@@ -103,6 +103,10 @@ class Mesh(Intake):
         traffic = self._traffic([*plugins, *self._patches("HTTP_FILTER", "INSERT_BEFORE"), ROUTER])
         for merged in self._patches("LISTENER", "MERGE"):
             traffic |= merged
+        [connections] = traffic["filter_chains"][0]["filters"]
+        for merged in self._patches("NETWORK_FILTER", "MERGE"):
+            assert merged["name"] == connections["name"]
+            connections["typed_config"] |= merged["typed_config"]
         listeners = [traffic, *self._patches("LISTENER", "ADD")]
         for listener in listeners:
             if pipe := listener["address"].get("pipe"):

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import socket
+import ssl
+import struct
 from collections.abc import Sequence
 
 import hpack
@@ -11,6 +13,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY, _CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9
 _END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
 _FRAME_SIZE = 16384
+_MAX_CONCURRENT_STREAMS = 0x3
 
 
 # What a client sends that asks for a WebSocket.
@@ -84,8 +87,10 @@ def http2(
 
 @contextlib.contextmanager
 def http2_heads(port: int, path: bytes, headers: Sequence[tuple[bytes, bytes]], streams: int):
-    """Opens streams, 100 on a connection, each with the same head and no end; they stay open inside the context."""
+    """Opens streams, 100 on a connection, each with the same head and no end; they stay open inside the context, which
+    gets the number of bytes that were sent."""
     head = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b":path", path), *headers]
+    sent = 0
     with contextlib.ExitStack() as connections:
         for first in range(0, streams, 100):
             tcp = connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
@@ -93,8 +98,25 @@ def http2_heads(port: int, path: bytes, headers: Sequence[tuple[bytes, bytes]], 
             # After the first one, HPACK has an octet for each header.
             encoder = hpack.Encoder()
             for number in range(min(100, streams - first)):
-                tcp.sendall(_frame(_HEADERS, _END_HEADERS, 1 + 2 * number, encoder.encode(head, huffman=False)))
-        yield
+                frame = _frame(_HEADERS, _END_HEADERS, 1 + 2 * number, encoder.encode(head, huffman=False))
+                tcp.sendall(frame)
+                sent += len(frame)
+        yield sent
+
+
+def http2_most_streams(port: int, tls: ssl.SSLContext | None = None) -> int | None:
+    """Returns how many streams the server takes on a connection at a time; `None` if it does not say."""
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        if tls:
+            tcp = stack.enter_context(tls.wrap_socket(tcp))
+        tcp.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+        reader = tcp.makefile("rb")
+        head = reader.read(9)
+        assert head[3:5] == bytes([_SETTINGS, 0]), head
+        payload = reader.read(int.from_bytes(head[:3], "big"))
+    settings = {number: value for number, value in struct.iter_unpack("!HI", payload)}
+    return settings.get(_MAX_CONCURRENT_STREAMS)
 
 
 def _header_frames(block: bytes):

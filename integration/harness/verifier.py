@@ -252,8 +252,9 @@ class _Signer:
     def __init__(self, request: WireRequest, credentials: Credentials, claimed: Signature, service: str, region: str):
         path = _as_s3_reads_it(request.path) if service == "s3" else request.path
         read = AWSRequest(method=request.method, url=f"http://upstream{path}?{_canonical(request.query)}")
+        signed_headers = set(claimed.signed_headers)
         for name, value in request.headers:
-            if name.lower() in claimed.signed_headers:
+            if name.lower() in signed_headers:
                 read.headers[name] = value.translate(_SHOWN)
         read.context["timestamp"] = claimed.amz_date
         if service == "s3":
@@ -268,6 +269,9 @@ class _Signer:
             def payload(self, _):
                 return UNSIGNED_PAYLOAD if unsigned else hashlib.sha256(request.body).hexdigest()
 
+            def headers_to_sign(self, request):
+                return _HeadersByName(super().headers_to_sign(request))
+
         self._signer = Signer(credentials, service, region)
 
     def string_to_sign(self) -> str:
@@ -279,6 +283,19 @@ class _Signer:
 
     def signature(self) -> str:
         return self._signer.signature(self.string_to_sign(), self._request)
+
+
+class _HeadersByName(dict[str, list[str]]):
+    """The headers that botocore signs. Its own mapping walks all of them for each name: seconds for some thousands."""
+
+    def __init__(self, headers):
+        super().__init__()
+        for name, value in headers.items():
+            self.setdefault(name, []).append(value)
+
+    def get_all(self, name: str) -> list[str]:
+        """Returns the values of a name, as botocore asks for them."""
+        return self[name]
 
 
 def _check_algorithm(algorithm: str) -> None:

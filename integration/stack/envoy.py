@@ -35,7 +35,13 @@ class Envoy:
     expects_dead_vm: str | None = None
 
     def __init__(
-        self, configuration: dict, directory: Path, concurrency: int = 2, log_level: str = "info", *arguments: str
+        self,
+        configuration: dict,
+        directory: Path,
+        concurrency: int = 2,
+        log_level: str = "info",
+        *arguments: str,
+        **environment: str,
     ):
         self.configuration = copy.deepcopy(configuration)
         if "pipe" not in self.configuration.get("admin", {}).get("address", {}):
@@ -56,7 +62,7 @@ class Envoy:
              "--file-flush-interval-msec", "100",
              "--admin-address-path", self._admin_address, *arguments],
             directory / "envoy.log",
-            environment_without_aws(),
+            environment_without_aws(**environment),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -112,6 +118,16 @@ class Envoy:
             if key == name:
                 return int(value)
         return 0
+
+    def resident_bytes(self) -> int:
+        """What it takes of memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [resident] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+        return int(resident.split()[1]) << 10
+
+    def used_bytes(self) -> int:
+        """What it takes of memory, less what its allocator keeps of buffers that were freed."""
+        return self.resident_bytes() - int(json.loads(self.admin("/memory"))["pageheap_free"])
 
     @property
     def log(self) -> str:

@@ -112,6 +112,35 @@ def test_a_chunked_upload_that_waited_for_credentials_is_signed_anew(patient_pro
     assert aws_chunked.ChunkedBody.read(s3.last.request.body).data == data
 
 
+def test_a_chunked_upload_that_waited_takes_no_more_memory_than_one_that_did_not(start_proxy, api, s3):
+    def growth(waits: bool) -> int:
+        """Returns by how much Envoy grew."""
+        proxy = start_proxy(cold_policy(api, s3, LONG_MS), concurrency=1)
+        wait_until(lambda: "default" in proxy.identities(), "the intake to answer")
+        if not waits:
+            proxy.push(TEMPORARY_KEY)
+        before = proxy.envoy.used_bytes()
+        data = bytes(range(256)) * (30 << 12)
+        path = "/unsigned/bucket/key"
+        upload = aws_chunked.upload(proxy.url + path, aws_chunked.SIGNED, data, STATIC_KEY, REGION, chunk_size=1 << 16)
+        with ThreadPoolExecutor(1) as pool:
+            request = pool.submit(proxy.request, path, method="PUT", headers=upload.headers, body=upload.body)
+            if waits:
+                # As much as Envoy buffers; the rest waits with the client.
+                received = "http.traffic.downstream_cx_rx_bytes_total"
+                wait_until(lambda: proxy.envoy.stat(received) > 15 << 20, "the body to wait")
+                assert not request.done()
+                proxy.push(TEMPORARY_KEY)
+            response = request.result()
+        assert response.status == 200, response.text
+        assert s3.last.accepted
+        assert aws_chunked.ChunkedBody.read(s3.last.request.body).data == data
+        return proxy.envoy.used_bytes() - before
+
+    without_waiting, waiting = growth(False), growth(True)
+    assert waiting - without_waiting < 8 << 20, (waiting, without_waiting)
+
+
 def test_a_push_for_another_identity_lets_nobody_go_on(patient_proxy, api):
     [role] = patient_proxy_roles(patient_proxy)
     with ThreadPoolExecutor(2) as pool:

@@ -6,6 +6,7 @@ not checked here; what the manifests put into Kubernetes' own kinds is.
 
 import pytest
 
+from integration.harness import raw
 from integration.harness.envoy_gateway import EnvoyGateway
 from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import MANIFESTS, build, check
@@ -69,6 +70,10 @@ def test_the_gateway_signs_and_originates_tls(gateway, s3_over_tls):
         assert s3_over_tls.last.request.header("host") == S3
         assert s3_over_tls.last.verdict.access_key_id == TEMPORARY_KEY.access_key
     assert s3_over_tls.received[0].request.path == "/bucket/a/b//c"
+
+
+def test_a_connection_to_the_gateway_has_few_streams(gateway):
+    assert raw.http2_most_streams(gateway.envoy.port("traffic")) == 100
 
 
 def test_the_refresher_feeds_the_gateway_over_the_pods_volume(gateway, s3_over_tls, tmp_path):

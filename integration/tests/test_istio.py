@@ -2,12 +2,14 @@
 
 import copy
 import json
+import ssl
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from integration.harness import raw
 from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
 from integration.harness.mesh import Mesh
@@ -506,6 +508,14 @@ def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, auth
         elsewhere = mesh.request(host, "/", certificate=client)
         assert (elsewhere.status, elsewhere.json["error"]["code"]) == (404, "NoRoute")
         assert "list the host in the hosts of a route" in elsewhere.json["error"]["message"]
+
+
+def test_a_connection_to_the_egress_gateway_has_few_streams(start, authority):
+    mesh = start("overlays/egress", context="GATEWAY")
+    tls = ssl.create_default_context(cafile=str(authority.certificate))
+    tls.check_hostname = False
+
+    assert raw.http2_most_streams(mesh.envoy.port("traffic"), tls) == 100
 
 
 def test_the_refresher_and_the_proxy_run_as_one_user_with_no_rights(start):

@@ -41,6 +41,8 @@ struct Upstream {
     accepted: Vec<u64>,
     repeated: u64,
     refused: BTreeMap<String, u64>,
+    /// By how much a signature that was made now differed in time.
+    largest_skew: Duration,
 }
 
 struct Key {
@@ -79,7 +81,7 @@ impl Upstream {
     }
 
     /// Signs the request once more, as its signature claims it was signed, and compares.
-    fn verify(&self, head: &Parts, body: &[u8]) -> Result<String, &'static str> {
+    fn verify(&mut self, head: &Parts, body: &[u8]) -> Result<String, &'static str> {
         let header = |name: &str| single(&head.headers, name);
         let authorization = header("authorization").ok_or("not signed")?;
         let claim = authorization.strip_prefix("AWS4-HMAC-SHA256 Credential=").ok_or("not SigV4")?;
@@ -97,9 +99,11 @@ impl Upstream {
             return Err("not the session's token");
         }
         let at = header("x-amz-date").and_then(instant).ok_or("no date")?;
-        if at.duration_since(now).or_else(|_| now.duration_since(at)).is_ok_and(|skew| skew > MAX_SKEW) {
+        let skew = at.duration_since(now).or_else(|_| now.duration_since(at)).unwrap_or_default();
+        if skew > MAX_SKEW {
             return Err("not signed now");
         }
+        self.largest_skew = self.largest_skew.max(skew);
 
         let mut settings = SigningSettings::default();
         if header("x-amz-content-sha256").is_some() {
@@ -184,7 +188,7 @@ impl Upstream {
         let distinct: u32 = self.accepted.iter().map(|word| word.count_ones()).sum();
         json!({
             "verified": distinct, "repeated": self.repeated, "refused": self.refused, "sessions": self.sessions,
-            "keys": keys,
+            "keys": keys, "largest_skew_seconds": self.largest_skew.as_secs_f64(),
         })
         .to_string()
     }
@@ -231,6 +235,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         accepted: Vec::new(),
         repeated: 0,
         refused: BTreeMap::new(),
+        largest_skew: Duration::ZERO,
     }));
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let local = tokio::task::LocalSet::new();
