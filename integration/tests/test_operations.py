@@ -98,7 +98,7 @@ SET_UP = [
     Claim(
         "A `credential_process` must not write secrets to its standard error: what it writes there is "
         "shown when it fails.",
-        "what_a_broken_credential_process_prints_is_not_logged",
+        "a_process_that_writes_without_an_end_is_cut_off",
         "what_others_wrote_becomes_one_harmless_line",
     ),
     Claim("Several refreshers may supply one proxy.", "test_two_refreshers_do_not_take_turns"),
