@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -97,7 +98,7 @@ def test_envoy_takes_the_list_where_it_knows_the_field(configuration, tmp_path, 
 @pytest.mark.parametrize("restricted", [True, False], ids=["with the list", "without"])
 def test_other_code_in_the_filters_place_calls_nothing_else(start_proxy, api, tmp_path, configuration, restricted):
     wasm = probe_wasm.caller(tmp_path / "caller.wasm")
-    [plugin] = add_listener(configuration, wasm, "another")
+    plugin = add_listener(configuration, wasm, "another")
     if restricted:
         plugin["capability_restriction_config"] = configuration.signer["capability_restriction_config"]
 
@@ -106,6 +107,24 @@ def test_other_code_in_the_filters_place_calls_nothing_else(start_proxy, api, tm
     told = "is refused" if restricted else "is allowed"
     for call in probe_wasm.FOREIGN_CALLS:
         assert f"{call} {told}" in proxy.envoy.log
+
+
+@pytest.mark.parametrize("restricts_first", [True, False], ids=["the first has the list", "the second has it"])
+def test_the_first_plugins_list_is_the_machines_up_to_envoy_1_39(
+    start_proxy, api, tmp_path, configuration, restricts_first
+):
+    wasm = probe_wasm.caller(tmp_path / "caller.wasm")
+    plugins = [add_listener(configuration, wasm, "another", name) for name in ("another", "second")]
+    restricted = plugins[0 if restricts_first else 1]
+    restricted["capability_restriction_config"] = configuration.signer["capability_restriction_config"]
+
+    proxy = start_proxy(policy({"/api": api_route(api)}), configuration)
+
+    told = set(re.findall("proxy_http_call is (refused|allowed)", proxy.envoy.log))
+    if envoy_version() >= (1, 40):
+        assert told == {"refused", "allowed"}
+    else:
+        assert told == ({"refused"} if restricts_first else {"allowed"})
 
 
 @pytest.mark.parametrize(("vm_id", "reads_it"), [("sigv4", True), ("another", False), ("", False)])
@@ -143,10 +162,10 @@ def move_to_vm_config(configuration: StockConfiguration) -> None:
         plugin["vm_config"]["capability_restriction_config"] = plugin.pop("capability_restriction_config")
 
 
-def add_listener(configuration: StockConfiguration, wasm, vm_id: str) -> list[dict]:
-    """Adds the listener `another`, with other code in a filter of its own; returns the plugin."""
+def add_listener(configuration: StockConfiguration, wasm: Path, vm_id: str, name: str = "another") -> dict:
+    """Adds a listener that has other code in a filter of its own; returns the plugin."""
     plugin = {
-        "name": "another",
+        "name": name,
         "vm_config": {
             "vm_id": vm_id,
             "runtime": "envoy.wasm.runtime.v8",
@@ -168,12 +187,12 @@ def add_listener(configuration: StockConfiguration, wasm, vm_id: str) -> list[di
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     configuration.document["static_resources"]["listeners"].append(
         {
-            "name": "another",
+            "name": name,
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
             "filter_chains": [chain],
         }
     )
-    return [plugin]
+    return plugin
 
 
 def envoy_version() -> tuple[int, int]:

@@ -329,13 +329,14 @@ THE_VIRTUAL_MACHINE = [
         "passes unsigned.",
         "test_without_any_of_them_nothing_leaves_unsigned",
     ),
+    Claim("Signer and intake have the same list.", "test_every_stock_configuration_has_the_list"),
     Claim(
-        "Signer and intake have the same list, as a machine that both share has the list of the one that "
-        "was configured first.",
-        "test_every_stock_configuration_has_the_list",
+        "Up to Envoy 1.39, two plugins of one `vm_id` and code share a machine, which has the list of the "
+        "one that was configured first; from 1.40 on, another list makes another machine.",
+        "test_the_first_plugins_list_is_the_machines_up_to_envoy_1_39",
     ),
     Claim(
-        "From Envoy 1.40 on, which warns of the plugin's field, it may stand in `vm_config` instead.",
+        "From 1.40 on, which warns of the plugin's field, the list may stand in `vm_config` instead.",
         "test_envoy_takes_the_list_where_it_knows_the_field",
     ),
     Claim(
