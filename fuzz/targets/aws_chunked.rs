@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use libfuzzer_sys::fuzz_target;
 use sigv4_core::credentials::Credentials;
 use sigv4_core::signing::{
-    Algorithm, AwsChunkedBody, AwsChunkedError, AwsChunkedForm, PayloadHash, Scope, Signer, SigningContext,
+    Algorithm, ChunkResigner, AwsChunkedError, AwsChunkedForm, PayloadHash, Scope, Signer, SigningContext,
     SigningCredentials, UnsignedRequest, UriStyle, WireUri,
 };
 
@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 /// A body to be signed, and the signature of its request's headers.
-fn start(form: AwsChunkedForm, decoded_length: u64) -> (String, AwsChunkedBody) {
+fn start(form: AwsChunkedForm, decoded_length: u64) -> (String, ChunkResigner) {
     let credentials =
         Credentials::new(oracle::ACCESS_KEY, oracle::SECRET.to_owned(), None, None).expect("they are valid");
     let credentials = SigningCredentials::from(credentials);
@@ -70,7 +70,7 @@ fn start(form: AwsChunkedForm, decoded_length: u64) -> (String, AwsChunkedBody) 
     (authorization.rsplit("Signature=").next().unwrap_or_default().to_owned(), body)
 }
 
-fn run<'a>(mut body: AwsChunkedBody, parts: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Result<(), AwsChunkedError>) {
+fn run<'a>(mut body: ChunkResigner, parts: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Result<(), AwsChunkedError>) {
     let mut sent = Vec::new();
     for part in parts {
         if let Err(error) = body.push(part, &mut sent) {

@@ -115,6 +115,10 @@ class WasmHost:
         """How many WebAssembly instructions have run; for a host that counts them."""
         return _FUEL - self._store.get_fuel()
 
+    @property
+    def shared_data(self) -> dict[str, bytes]:
+        return {key: value for key, (value, _) in self._shared.items()}
+
     def request(self, headers: list[tuple[str, str]], *parts: bytes) -> dict[str, str]:
         """Puts a request through the filter, its body in parts; gives the headers that the filter has set."""
         before = dict(headers)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wasmtime import Engine, Module
 
 from integration.stack.process import REPOSITORY
+from integration.stack.proxy import WASM
 
 # What a minimal Debian has, as far as the scripts before the first installation use it.
 PROGRAMS = (
@@ -175,3 +177,12 @@ def test_a_run_without_a_test_fails(system, output):
     done = system.step("--tests", "the tests", "printf", r"%s\n", output)
     assert done.returncode == 1
     assert "no test passed" in done.stdout
+
+
+def test_the_filter_imports_the_proxy_wasm_abi_alone():
+    """No WASI: a host that loads proxy-wasm need not have it."""
+    imports = Module.from_file(Engine(), str(WASM)).imports
+
+    assert imports
+    assert {each.module for each in imports} == {"env"}
+    assert all(each.name.startswith("proxy_") for each in imports)

@@ -17,6 +17,7 @@ from integration.stack.refresher import Refresher
 COMPOSE = REPOSITORY / "envoy" / "docker-compose.yaml"
 FILES = REPOSITORY / "envoy" / "compose"
 DASHBOARD = json.loads((FILES / "grafana" / "dashboards" / "sigv4.json").read_text())
+RULES = [rule for group in yaml.safe_load((FILES / "rules.yaml").read_text())["groups"] for rule in group["rules"]]
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
@@ -50,16 +51,59 @@ def test_every_container_is_confined():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
 
 
-def test_prometheus_takes_its_configuration():
+@pytest.fixture(scope="module")
+def promtool():
     promtool = REPOSITORY / ".toolchain" / "prometheus" / "usr" / "bin" / "promtool"
     if not promtool.exists() and not shutil.which("apt-get"):
         pytest.skip("promtool comes from a Debian package")
     subprocess.run([REPOSITORY / "build" / "prometheus.sh"], check=True)
+    return promtool
 
+
+def test_prometheus_takes_its_configuration(promtool):
     command = [promtool, "check", "config", FILES / "prometheus.yaml"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert checked.returncode == 0, checked.stderr
+
+
+def test_an_identity_that_is_wanted_and_not_supplied_alerts_after_a_minute(promtool, tmp_path):
+    proxies = {"unix:/a.sock": "0x9", "unix:/late.sock": "2 2 0x7", "unix:/b.sock": "3x9"}
+    series = [
+        {"series": f'credential_refresher_proxy_unsupplied_identities{{proxy="{proxy}"}}', "values": values}
+        for proxy, values in proxies.items()
+    ]
+    name = "CredentialsNotSupplied"
+    [rule] = [rule for rule in RULES if rule["alert"] == name]
+    lacking = {proxy: values[0] for proxy, values in proxies.items() if values[0] != "0"}
+
+    def firing(proxy: str) -> dict:
+        annotations = {
+            key: text.replace("{{ $labels.proxy }}", proxy).replace("{{ $value }}", lacking[proxy])
+            for key, text in rule["annotations"].items()
+        }
+        return {"exp_labels": {"severity": "critical", "proxy": proxy}, "exp_annotations": annotations}
+
+    expected = [("0s", []), ("45s", []), ("2m", ["unix:/b.sock"])]
+    tests = {
+        "rule_files": [str(FILES / "rules.yaml")],
+        "evaluation_interval": "15s",
+        "tests": [
+            {
+                "interval": "15s",
+                "input_series": series,
+                "alert_rule_test": [
+                    {"eval_time": at, "alertname": name, "exp_alerts": [firing(proxy) for proxy in alerts]}
+                    for at, alerts in expected
+                ],
+            }
+        ],
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+
+    done = subprocess.run([promtool, "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +134,17 @@ def metrics(start_shared_proxy, ministack, tmp_path_factory) -> dict[str, set[st
         for name in re.findall(r"`(\w+_failures_total)`", run_book):
             found.setdefault(f"credential_refresher_{name}", set())
         return {**found, "up": {"job"}}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_metrics_that_there_are_and_is_documented(metrics, rule):
+    names = re.findall(r"\b(?:credential_refresher|sigv4)_\w+", rule["expr"])
+    assert names
+    for name in names:
+        assert name in metrics
+    for label in re.findall(r"\$labels\.(\w+)", str(rule["annotations"])):
+        assert all(label in metrics[name] for name in names)
+    assert f"`{rule['alert']}`" in (REPOSITORY / "docs" / "operations.md").read_text()
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)

@@ -1,12 +1,25 @@
 """What the manifests and the systemd unit take from the refresher, and whom they keep away from it."""
 
+import hashlib
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
+from integration.harness import seccomp
+from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import ISTIO, MANIFESTS, build, check
+from integration.harness.policies import api_route
+from integration.stack.intake import credential_document
+from integration.stack.refresher import Refresher
 
 UNIT = MANIFESTS / "systemd" / "credential-refresher.service"
 OVERLAYS = [ISTIO / "overlays" / "workload", ISTIO / "overlays" / "egress", MANIFESTS / "gateway-overlay"]
@@ -65,6 +78,47 @@ def test_the_kubelet_alone_and_prometheus_reach_the_probes_port(manifests):
                 assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
 
 
+def test_the_component_alone_keeps_strangers_from_the_probes_port(tmp_path):
+    """As in a kustomization of one's own, without the overlays."""
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "mine", "labels": {"aws-signing": "true"}},
+        "spec": {
+            "selector": {"matchLabels": {"app": "mine"}},
+            "template": {
+                "metadata": {"labels": {"app": "mine"}},
+                "spec": {"containers": [{"name": "mine", "image": "registry.example/mine:1"}]},
+            },
+        },
+    }
+    kustomization = {
+        "namespace": "mine",
+        "resources": ["deployment.yaml"],
+        "components": [os.path.relpath(ISTIO / "refresher", tmp_path)],
+    }
+    for name, document in [("deployment", deployment), ("kustomization", kustomization)]:
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    built = {each["kind"]: each for each in build(tmp_path)}
+    assert set(built) == {"Deployment", "NetworkPolicy"}
+    policy, template = built["NetworkPolicy"], built["Deployment"]["spec"]["template"]
+    check(policy)
+    assert policy["metadata"]["namespace"] == "mine"
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert reached_by_all(policy) == set(range(1, 65536)) - {PROBES}
+
+
+def reached_by_all(policy: dict) -> set[int]:
+    """The TCP ports that a policy closes to nobody."""
+    ports = set()
+    for rule in policy["spec"]["ingress"]:
+        if "from" not in rule:
+            for port in rule["ports"]:
+                if port["protocol"] == "TCP":
+                    ports |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
+    return ports
+
+
 @pytest.mark.parametrize("gateway", OVERLAYS[1:], ids=["istio", "envoy-gateway"])
 def test_only_the_namespaces_that_are_named_reach_a_gateway(gateway):
     [policy] = [each for each in build(gateway) if each["kind"] == "NetworkPolicy"]
@@ -94,3 +148,108 @@ def test_systemd_finds_the_unit_tight():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_knows_every_setting_of_the_unit(tmp_path):
+    """It passes over what it does not know."""
+    unit = tmp_path / UNIT.name
+    text = (
+        UNIT.read_text().replace("/usr/local/bin/credential-refresher", "/bin/true").replace("User=envoy", "User=root")
+    )
+    unit.write_text(text)
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+# With the system calls that the unit leaves: a systemd to run it does not come with every machine.
+
+
+class ConfinedRefresher(Refresher):
+    def __init__(self, *arguments, **variables):
+        super().__init__(*arguments, **variables)
+        self.command[:0] = [sys.executable, seccomp.__file__, UNIT]
+
+
+@pytest.fixture
+def confined(start_proxy, api, tmp_path):
+    """Runs the refresher once, confined; gives what the proxy holds then, and the log."""
+    if not (shutil.which("systemd-analyze") and seccomp.NUMBERS.exists()):
+        pytest.skip("it takes systemd-analyze and the numbers of x86-64's system calls (linux-libc-dev)")
+
+    def run(**environment: str) -> tuple[dict | None, str]:
+        proxy = start_proxy({"routes": {"/api": api_route(api)}})
+        environment |= {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(tmp_path)}
+        refresher = ConfinedRefresher(
+            tmp_path, proxy, Nowhere, "--once", "--timeout", "10s", credentials=STATIC_KEY, **environment
+        )
+        with refresher:
+            refresher.wait(30)
+        return proxy.identities()["default"]["held"], refresher.log
+
+    return run
+
+
+class Nowhere:
+    url = "http://127.0.0.1:9"
+
+
+def test_a_credential_process_runs_under_the_unit(confined, tmp_path):
+    config, document, script = tmp_path / "config", tmp_path / "document", tmp_path / "source"
+    document.write_bytes(credential_document(TEMPORARY_KEY))
+    # What is not left to it fails, and nothing else does: this one belongs to @resources.
+    script.write_text(f"#!/bin/sh\nnice -n 5 true 2> {tmp_path}/refused\nsed 's/x/x/' {document} | cat\n")
+    script.chmod(0o700)
+    config.write_text(f"[default]\ncredential_process = {script}\n")
+
+    held, log = confined(AWS_CONFIG_FILE=str(config))
+
+    assert held and held["accessKeyId"] == TEMPORARY_KEY.access_key, log
+    assert "Operation not permitted" in (tmp_path / "refused").read_text()
+
+
+class Portal(BaseHTTPRequestHandler):
+    """Single sign-on: refreshes a token, and gives credentials for it."""
+
+    def _answer(self, document: dict) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self._answer({"accessToken": "new-token", "expiresIn": 3600, "tokenType": "Bearer", "refreshToken": "r"})
+
+    def do_GET(self):
+        assert self.headers["x-amz-sso_bearer_token"] == "new-token"
+        key = {"accessKeyId": "ASIASSO", "secretAccessKey": "secret", "sessionToken": "token"}
+        self._answer({"roleCredentials": {**key, "expiration": int((time.time() + 3600) * 1000)}})
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_single_sign_on_runs_under_the_unit_and_keeps_its_token(confined, tmp_path):
+    config = tmp_path / "config"
+    config.write_text(
+        "[default]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = dev\n"
+        "[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.awsapps.com/start\n"
+    )
+    cache = tmp_path / ".aws" / "sso" / "cache" / f"{hashlib.sha1(b'corp').hexdigest()}.json"
+    cache.parent.mkdir(parents=True)
+    old = {"accessToken": "old-token", "expiresAt": "2026-01-01T00:00:00Z", "refreshToken": "r", "clientId": "c"}
+    old |= {"clientSecret": "s", "registrationExpiresAt": "2099-01-01T00:00:00Z", "region": "eu-west-1"}
+    cache.write_text(json.dumps({**old, "startUrl": "https://corp.awsapps.com/start"}))
+    portal = ThreadingHTTPServer(("127.0.0.1", 0), Portal)
+    threading.Thread(target=portal.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{portal.server_port}"
+    try:
+        held, log = confined(AWS_CONFIG_FILE=str(config), AWS_ENDPOINT_URL_SSO=url, AWS_ENDPOINT_URL_SSO_OIDC=url)
+    finally:
+        portal.shutdown()
+
+    assert held and held["accessKeyId"] == "ASIASSO", log
+    assert json.loads(cache.read_text())["accessToken"] == "new-token"

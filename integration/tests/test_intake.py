@@ -114,6 +114,29 @@ def test_other_methods_are_refused_and_change_nothing(lasting_proxy, method):
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", f"{PUSH}?unless_revoked"),
+        ("PUT", f"{PUSH}?unless-revoked=1"),
+        ("DELETE", f"{PUSH}?unless-revoked"),
+        ("GET", "/v1/identities?after=now"),
+        ("GET", "/v1/identities?since=1"),
+        ("GET", "/v1/status?x"),
+    ],
+)
+def test_a_query_that_a_call_does_not_have_is_refused_and_changes_nothing(lasting_proxy, method, path):
+    lasting_proxy.push(STATIC_KEY)
+    lasting_proxy.revoke()
+    revoked = lasting_proxy.identities()["default"]["revoked"]
+
+    answer = lasting_proxy.intake(path, method, credential_document(STATIC_KEY) if method == "PUT" else None)
+
+    assert (answer.status, error_code(answer)) == (400, "InvalidQuery")
+    default = lasting_proxy.identities()["default"]
+    assert (default["held"], default["revoked"]) == (None, revoked)
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/v1/identities/other/credentials",

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from integration.harness.certificates import Authority
 from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.policies import api_route
 from integration.harness.sts import QuickSts
+from integration.harness.wasm_host import WasmHost
 from integration.stack.capture import Capture
 from integration.stack.client import curl
 from integration.stack.intake import credential_document
@@ -66,6 +68,12 @@ def pushes(refresher) -> int:
 
 def by_hand(proxy, key: Credentials, query: str = "") -> int:
     return proxy.intake(PLACE + query, "PUT", credential_document(key)).status
+
+
+def statuses_of(send, count: int = 40) -> set[int]:
+    """What so many requests get, eight at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return set(pool.map(lambda _: send(), range(count)))
 
 
 def probe(refresher, path: str = "/readyz"):
@@ -123,6 +131,36 @@ def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
     assert proxy.identities()["default"]["held"]["accessKeyId"] == STATIC_KEY.access_key
 
 
+def test_a_push_that_crosses_a_revocation_leaves_nothing_of_the_revoked_key(proxy, api):
+    """Through both workers, in any order; the native tests go through each order."""
+    proxy.push(STATIC_KEY)
+    for number in range(15):
+        key = Credentials(f"AKIDROUND{number}", "secret")
+        assert by_hand(proxy, key) == 204
+        calls = [lambda: by_hand(proxy, key, "?unless-revoked")] * 3  # noqa: B023
+        calls.insert(number % 4, lambda: proxy.intake(PLACE, "DELETE").status)
+        with ThreadPoolExecutor(4) as pool:
+            statuses = list(pool.map(lambda call: call(), calls))
+        assert statuses.pop(number % 4) == 204
+        assert set(statuses) <= {204, 409}
+        default = proxy.identities()["default"]
+        assert (default["held"], key.access_key in default["revoked"]) == (None, True)
+        assert proxy.request("/api").status == 503
+
+
+def test_of_pushes_that_cross_one_is_left_whole(proxy, api):
+    proxy.push(STATIC_KEY)
+    proxy.wait_for_status("/api", 200)
+    keys = [STATIC_KEY, TEMPORARY_KEY] * 4
+    for _ in range(10):
+        before = proxy.intake("/v1/identities").json["generation"]
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda key: by_hand(proxy, key), keys)) == {204}
+        assert proxy.intake("/v1/identities").json["generation"] == before + len(keys)
+        # A mixture of the two would be refused by the upstream.
+        assert statuses_of(lambda: proxy.request("/api").status, 8) == {200}
+
+
 # The policy goes, or was never there.
 
 
@@ -164,12 +202,40 @@ def dynamic(start_proxy, configuration, api, tmp_path):
 
 
 def test_credentials_of_a_policy_that_is_gone_can_be_deleted_immediately(dynamic):
+    """Its lease runs on for 30 seconds."""
     proxy, listeners = dynamic
     proxy.push(STATIC_KEY)
     listeners.write([])
     wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
     proxy.revoke()
     assert proxy.identities()["default"]["held"] is None
+
+
+INTAKE = {"intake": {}}
+
+
+def intake_in_a_host(shared_data: dict[str, bytes]) -> WasmHost:
+    """The intake over shared data that no Envoy has for longer than an instant, or that another version wrote."""
+    host = WasmHost(WASM, INTAKE, shared_data)
+    host.properties[b"source\0address"] = b"/run/sigv4/credentials.sock"
+    return host
+
+
+def call(host: WasmHost, method: str, path: str, body: bytes | None = None):
+    headers = {":method": method, ":path": path, ":authority": "intake", ":scheme": "http"}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return host.send(pairs, *([body] if body else [])).reply
+
+
+def test_credentials_that_no_policy_wants_can_be_deleted():
+    """As between the end of the last lease and the intake's sweep."""
+    document = credential_document(STATIC_KEY)
+    host = intake_in_a_host({"sigv4.credentials.default": document, "sigv4.generation": b"1"})
+    assert call(host, "PUT", PLACE, document).status == 404
+    assert host.shared_data["sigv4.credentials.default"] == document
+    assert call(host, "DELETE", PLACE).status == 204
+    assert host.shared_data["sigv4.credentials.default"] == b""
+    assert call(host, "DELETE", PLACE).status == 404
 
 
 def test_credentials_go_when_the_last_policy_goes(dynamic, api):
@@ -189,37 +255,50 @@ def test_credentials_go_when_the_last_policy_goes(dynamic, api):
     assert proxy.request("/api").status == 503
 
 
-def test_a_listener_that_moved_is_supplied_within_a_second(dynamic, api, start_refresher):
-    proxy, listeners = dynamic
-    start_refresher(proxy, "--interval", "1h")
-    proxy.wait_for_status("/api", 200)
-    routes = {"/api": api_route(api), "/moved": api_route(api)}
+def moved_listener(listeners: ListenerFile, policy: dict) -> dict:
+    """The listener under another name, at another port, with a policy of its own."""
     moved = copy.deepcopy(listeners.listener)
     moved["name"] = "moved"
     moved["address"]["socket_address"]["port_value"] = free_port()
-    plugin = next(
-        f for f in moved["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"] if f["name"] == "sigv4"
-    )
-    plugin["typed_config"]["config"]["configuration"]["value"] = json.dumps({"routes": routes})
-    listeners.write([moved])
-    wait_until(lambda: "moved" in proxy.envoy.admin("/listeners"), "the new listener")
-    began = time.monotonic()
-    port = proxy.envoy.port("moved")
-    wait_until(lambda: curl(f"http://127.0.0.1:{port}/moved").status == 200, "the new listener to sign", timeout=5)
-    assert time.monotonic() - began < 1
+    return with_policy(moved, policy)
+
+
+def with_policy(listener: dict, policy: dict) -> dict:
+    filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    [plugin] = [each for each in filters if each["name"] == "sigv4"]
+    plugin["typed_config"]["config"]["configuration"]["value"] = json.dumps(policy)
+    return listener
+
+
+def test_a_listener_that_moved_is_supplied_within_a_second(dynamic, api, start_refresher):
+    """It wants what no policy did before: all else is there already, as the shared data outlasts a listener."""
+    proxy, listeners = dynamic
+    with QuickSts() as sts:
+        start_refresher(proxy, "--interval", "1h", AWS_ENDPOINT_URL_STS=sts.url)
+        proxy.wait_for_status("/api", 200)
+        policy = {"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}}
+        listeners.write([moved_listener(listeners, policy)])
+        wait_until(lambda: "moved" in proxy.envoy.admin("/listeners"), "the new listener")
+        began = time.monotonic()
+        url = f"http://127.0.0.1:{proxy.envoy.port('moved')}"
+        # The upstream does not know the session's key.
+        wait_until(lambda: curl(f"{url}/role").status == 403, "the new listener to sign", timeout=5)
+        print(f"signs {time.monotonic() - began:.2f} s after it was there, at an interval of an hour")
+        assert time.monotonic() - began < 1
+        assert curl(f"{url}/api").status == 200
 
 
 def test_what_a_new_policy_requires_is_supplied_at_once(dynamic, api, start_refresher):
     proxy, listeners = dynamic
-    listeners.write([])
-    wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
-    start_refresher(proxy, "--interval", "1h")
-    time.sleep(2)
-    listeners.write([listeners.listener])
-    wait_until(lambda: "traffic" in proxy.envoy.admin("/listeners"), "the listener")
-    began = time.monotonic()
-    proxy.wait_for_status("/api", 200, timeout=5)
-    assert time.monotonic() - began < 1
+    with QuickSts() as sts:
+        start_refresher(proxy, "--interval", "1h", AWS_ENDPOINT_URL_STS=sts.url)
+        proxy.wait_for_status("/api", 200)
+        policy = {"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}}
+        listeners.write([with_policy(copy.deepcopy(listeners.listener), policy)])
+        wait_until(lambda: proxy.request("/role").status != 404, "the new policy")
+        began = time.monotonic()
+        proxy.wait_for_status("/role", 403, timeout=5)
+        assert time.monotonic() - began < 1
 
 
 def test_an_intake_that_shares_no_vm_id_is_not_ready(start_proxy, configuration, api, start_refresher):
@@ -328,50 +407,72 @@ def test_a_pause_of_the_process_takes_nothing_away(start_proxy, configuration, a
     assert before[role]["revoked"] == [TEMPORARY_KEY.access_key]
 
 
-def test_a_hot_restart_is_noticed_within_a_second(start_proxy, configuration, api, start_refresher, tmp_path):
-    """The old Envoy answers on, and drains, while the new one holds nothing yet."""
-    proxy = start_proxy({"routes": {"/api": api_route(api)}}, configuration)
-    proxy.envoy.stop()
-    command = [argument for argument in proxy.envoy.process.command if argument != "--disable-hot-restart"]
-    command += ["--base-id", str(free_port()), "--drain-time-s", "3", "--parent-shutdown-time-s", "5"]
-    admin = command.index("--admin-address-path") + 1
-    fixed = tmp_path / "envoy.yaml"
-    document = yaml.safe_load((proxy.envoy.process.log_path.parent / "envoy.yaml").read_text())
-    traffic = next(each for each in document["static_resources"]["listeners"] if each["name"] == "traffic")
-    port = free_port()
-    traffic["address"]["socket_address"]["port_value"] = port
-    fixed.write_text(yaml.safe_dump(document))
-    command[command.index("--config-path") + 1] = str(fixed)
+class HotRestarts:
+    """An Envoy that the next one takes over from (`--restart-epoch`), all of them at one port."""
 
-    def generation(epoch: int) -> Process:
-        address = tmp_path / f"admin-{epoch}"
-        command[admin] = str(address)
-        envoy = Process(f"envoy {epoch}", [*command, "--restart-epoch", str(epoch)], tmp_path / f"envoy-{epoch}.log")
+    def __init__(self, proxy, directory: Path):
+        proxy.envoy.stop()
+        self._directory = directory
+        self._command = [each for each in proxy.envoy.process.command if each != "--disable-hot-restart"]
+        self._command += ["--base-id", str(free_port()), "--drain-time-s", "3", "--parent-shutdown-time-s", "5"]
+        self.port = free_port()
+        document = yaml.safe_load((proxy.envoy.process.log_path.parent / "envoy.yaml").read_text())
+        traffic = next(each for each in document["static_resources"]["listeners"] if each["name"] == "traffic")
+        traffic["address"]["socket_address"]["port_value"] = self.port
+        fixed = directory / "envoy.yaml"
+        fixed.write_text(yaml.safe_dump(document))
+        self._command[self._command.index("--config-path") + 1] = str(fixed)
+        self._envoys = []
+
+    def next(self) -> None:
+        """Starts the next one, and waits until it is ready."""
+        epoch = len(self._envoys)
+        address = self._directory / f"admin-{epoch}"
+        self._command[self._command.index("--admin-address-path") + 1] = str(address)
+        command = [*self._command, "--restart-epoch", str(epoch)]
+        envoy = Process(f"envoy {epoch}", command, self._directory / f"envoy-{epoch}.log")
+        self._envoys.append(envoy)
         envoy.start()
 
         def is_ready() -> bool:
             return address.exists() and curl("http://admin/ready", unix_socket=address.read_text()).text == "LIVE\n"
 
         envoy.wait_ready(is_ready)
-        return envoy
 
-    def status() -> int:
-        return curl(f"http://127.0.0.1:{port}/api").status
+    def status(self) -> int:
+        return curl(f"http://127.0.0.1:{self.port}/api").status
 
-    envoys = [generation(0)]
-    try:
-        start_refresher(proxy, "--interval", "1h")
-        wait_until(lambda: status() == 200, "the first one to sign", 5)
-        time.sleep(1)
-        envoys.append(generation(1))
-        ready = time.monotonic()
-        refused = [time.monotonic() for _ in range(100) if status() == 503 or time.sleep(0.05)]
-        print(f"last 503 {max(refused, default=ready) - ready:.2f} s after the new one was ready, of {len(refused)}")
-        assert max(refused, default=ready) - ready < 1
-        assert status() == 200
-    finally:
-        for envoy in envoys:
+    def stop(self) -> None:
+        for envoy in self._envoys:
             envoy.stop()
+
+
+@pytest.fixture
+def start_hot_restarts(start_proxy, configuration, tmp_path):
+    with contextlib.ExitStack() as stack:
+
+        def start(policy: dict):
+            proxy = start_proxy(policy, configuration)
+            restarts = HotRestarts(proxy, tmp_path)
+            stack.callback(restarts.stop)
+            restarts.next()
+            return proxy, restarts
+
+        yield start
+
+
+def test_a_hot_restart_is_noticed_within_a_second(start_hot_restarts, api, start_refresher):
+    """The old Envoy answers on, and drains, while the new one holds nothing yet."""
+    proxy, envoys = start_hot_restarts({"routes": {"/api": api_route(api)}})
+    start_refresher(proxy, "--interval", "1h")
+    wait_until(lambda: envoys.status() == 200, "the first one to sign", 5)
+    time.sleep(1)
+    envoys.next()
+    ready = time.monotonic()
+    refused = [time.monotonic() for _ in range(100) if envoys.status() == 503 or time.sleep(0.05)]
+    print(f"last 503 {max(refused, default=ready) - ready:.2f} s after the new one was ready, of {len(refused)}")
+    assert max(refused, default=ready) - ready < 1
+    assert envoys.status() == 200
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
@@ -479,16 +580,85 @@ def test_a_clock_that_jumps_stops_nobody_else_and_is_recovered_from(
             assert time.monotonic() - began < 1.5, offset
 
 
-def test_no_request_fails_over_a_restart_that_waits_for_credentials(start_proxy, api, start_refresher):
-    proxy = start_proxy({"routes": {"/api": api_route(api)}, "credentialsWaitMs": 2000})
+def test_a_clock_that_is_set_back_stalls_no_renewal(start_proxy, api, start_refresher, faketime, tmp_path):
+    """Two hours ahead when the credentials were got; by the wall clock alone, the next renewal is as far away."""
+    proxy = start_proxy({"routes": {"/api": api_route(api)}})
+    clock = Clock(faketime, tmp_path)
+    clock.set("+2h")
+    source = FadingSource(tmp_path)
+    # Renewed after 2 or 3 seconds.
+    refresher = start_refresher(proxy, "--interval", "1h", **source.environment, **clock.environment)
+    wait_until(lambda: "got credentials" in refresher.log, "credentials")
+    clock.set("+0")
+    wait_until(lambda: "the clock was set" in refresher.log, "the jump to be seen", timeout=5)
+    got = refresher.log.count("got credentials")
+    wait_until(lambda: refresher.log.count("got credentials") > got, "a renewal", timeout=8)
+    # By the right clock, those hold for six seconds.
+    proxy.wait_for_status("/api", 200)
+
+
+WAITING = {"credentialsWaitMs": 2000}
+
+
+def test_no_request_fails_after_envoy_was_killed(start_proxy, api, start_refresher):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}, **WAITING})
     start_refresher(proxy, "--interval", "1h")
     proxy.wait_for_status("/api", 200)
     time.sleep(1)
     proxy.envoy.process.stop(signal.SIGKILL)
     proxy.envoy.start()
-    with ThreadPoolExecutor(8) as pool:
-        statuses = list(pool.map(lambda _: proxy.request("/api").status, range(40)))
-    assert statuses == [200] * 40
+    assert statuses_of(lambda: proxy.request("/api").status) == {200}
+
+
+def test_no_request_fails_during_a_hot_restart(start_hot_restarts, api, start_refresher):
+    """From before the new Envoy starts until the old one has ended."""
+    proxy, envoys = start_hot_restarts({"routes": {"/api": api_route(api)}, **WAITING})
+    start_refresher(proxy, "--interval", "1h")
+    wait_until(lambda: envoys.status() == 200, "the first one to sign", 5)
+    time.sleep(1)
+    end = threading.Event()
+
+    def send_on() -> set[int]:
+        statuses = set()
+        while not end.is_set():
+            statuses.add(envoys.status())
+        return statuses
+
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send_on) for _ in range(4)]
+        try:
+            envoys.next()
+            time.sleep(6)
+        finally:
+            end.set()
+        assert set.union(*(sender.result() for sender in senders)) == {200}
+
+
+def test_no_request_fails_after_a_pod_was_replaced(start_proxy, configuration, api, start_refresher):
+    policy = {"routes": {"/api": api_route(api)}, **WAITING}
+    proxy = start_proxy(policy, configuration)
+    successor = start_proxy(policy, StockConfiguration())
+    start_refresher(proxy, "--interval", "1h")
+    proxy.wait_for_status("/api", 200)
+    time.sleep(1)
+    proxy.envoy.process.send_signal(signal.SIGKILL)
+    successor.socket.rename(proxy.socket)
+    assert statuses_of(lambda: successor.request("/api").status) == {200}
+
+
+def test_no_request_fails_after_a_listener_moved(dynamic, api, start_refresher):
+    proxy, listeners = dynamic
+    with QuickSts() as sts:
+        start_refresher(proxy, "--interval", "1h", AWS_ENDPOINT_URL_STS=sts.url)
+        proxy.wait_for_status("/api", 200)
+        time.sleep(1)
+        policy = {"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}, **WAITING}
+        listeners.write([moved_listener(listeners, policy)])
+        wait_until(lambda: "moved" in proxy.envoy.admin("/listeners"), "the new listener")
+        url = f"http://127.0.0.1:{proxy.envoy.port('moved')}"
+        # The upstream does not know the session's key.
+        assert statuses_of(lambda: curl(f"{url}/role").status) == {403}
+        assert statuses_of(lambda: curl(f"{url}/api").status) == {200}
 
 
 # Over a port, both sides show certificates.

@@ -4,10 +4,14 @@
 //! | --- | --- |
 //! | `GET /v1/identities` | which identities the loaded policies want, and what is held for each |
 //! | `GET /v1/identities?after=GENERATION` | the same once it differs from that generation's; 304 if it does not within half a second |
+//! | `GET /v1/identities?from=ID` | a page of the same: those from that id on, and the one that the next page begins with |
 //! | `PUT /v1/identities/{id}/credentials` | takes a `credential_process` document |
 //! | `PUT /v1/identities/{id}/credentials?unless-revoked` | the same, but not an access key that a `DELETE` revoked |
 //! | `DELETE /v1/identities/{id}/credentials` | revokes what is held |
 //! | `GET /v1/status` | 200 if a policy is loaded and every wanted identity holds unexpired credentials, else 503 |
+//!
+//! A query that a call does not have is refused: the one that was meant, such as a misspelt `unless-revoked`, may have
+//! been a bound on the call. No version of the refresher sends others than these.
 
 pub(crate) mod worker;
 
@@ -25,6 +29,10 @@ use crate::local_reply::error_body;
 
 /// The largest document that is taken, in bytes. Session tokens are a few KiB at most.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// A page of the listing ends with the identity that takes it over so many bytes: a caller need not read it whole, and
+/// the virtual machine need not write it whole.
+pub const PAGE: usize = 8 << 20;
 
 /// How long a call waits for a change. While one Envoy takes over from another, a call that waits at the old one learns
 /// nothing of the new one, so this is short.
@@ -179,6 +187,11 @@ impl Reply {
         Self { status, body: error_body(code, message, None), allow: None, changed: false }
     }
 
+    fn revoked() -> Self {
+        let why = "this access key was revoked by a DELETE; push another one, as its source gives after a rotation";
+        Self::error(409, "RevokedCredentials", why)
+    }
+
     fn done(result: Result<(), SetError>) -> Self {
         match result {
             Ok(()) => Self { status: 204, body: Vec::new(), allow: None, changed: true },
@@ -193,9 +206,21 @@ impl Reply {
 
 /// Returns the generation whose end a call waits for, if it is one that waits.
 pub fn awaited_generation(method: &[u8], path: &[u8]) -> Option<u64> {
-    let generation = path.strip_prefix(b"/v1/identities?after=").filter(|_| method == b"GET")?;
-    std::str::from_utf8(generation).ok()?.parse().ok()
+    generation(path.strip_prefix(b"/v1/identities?").filter(|_| method == b"GET")?)
 }
+
+fn generation(query: &[u8]) -> Option<u64> {
+    let digits = query.strip_prefix(b"after=").filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Returns the id that a page begins with; empty for the first one.
+fn page_start(query: &[u8]) -> Option<&[u8]> {
+    query.strip_prefix(b"from=").filter(|id| !id.contains(&b'&'))
+}
+
+/// The query of a push that is not to take a revocation back.
+const UNLESS_REVOKED: &[u8] = b"unless-revoked";
 
 /// Answers one call of a caller that was let in. (Inlined where it is called, it would be in the filter twice.) `path` is
 /// the request's, its query included; `ids` are kept from call to call.
@@ -210,8 +235,14 @@ pub fn answer<D: SharedData>(
 ) -> Reply {
     let mut parts = path.splitn(2, |byte| *byte == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    match (Resource::of(path), method) {
-        (Some(Resource::Identities), b"GET") => list(store),
+    let resource = Resource::of(path);
+    if let Some(resource) = &resource
+        && !resource.takes(method, query)
+    {
+        return Reply::error(400, "InvalidQuery", resource.queries());
+    }
+    match (resource, method) {
+        (Some(Resource::Identities), b"GET") => list(store, page_start(query)),
         (Some(Resource::Status), b"GET") => {
             store.wanted().map_or_else(Reply::failed, |wanted| status(store, &wanted, now))
         }
@@ -220,8 +251,8 @@ pub fn answer<D: SharedData>(
             match store.is_wanted(ids, &id) {
                 Err(error) => Reply::failed(error),
                 Ok(false) => unwanted(store, method, &id),
-                Ok(true) if method == b"DELETE" => Reply::done(store.revoke(&id)),
-                Ok(true) => put(store, &id, body, now, query == b"unless-revoked"),
+                Ok(true) if method == b"DELETE" => revoke(store, &id),
+                Ok(true) => put(store, &id, body, now, query == UNLESS_REVOKED),
             }
         }
         (Some(resource), _) => Reply {
@@ -238,10 +269,22 @@ pub fn answer<D: SharedData>(
 
 /// What no policy wants is not taken; what is still held from the time before can be taken away.
 fn unwanted<D: SharedData>(store: &CredentialStore<D>, method: &[u8], id: &str) -> Reply {
-    if method == b"DELETE" && store.get(id).is_some() {
+    if method == b"DELETE" && store.is_stored(id) {
         return Reply::done(store.forget(id));
     }
     Reply::error(404, "UnknownIdentity", "no loaded policy wants this identity; see GET /v1/identities")
+}
+
+/// Revokes what is held. Even where the access key can't be remembered, the workers are told: what they hold is gone.
+fn revoke<D: SharedData>(store: &CredentialStore<D>, id: &str) -> Reply {
+    let reply = match store.revoke(id) {
+        Err(error @ SetError::Unreadable) => {
+            let why = format!("the credentials were wiped, but their access key can't be noted as revoked: {error}");
+            Reply::error(500, "SharedData", &why)
+        }
+        revoked => Reply::done(revoked),
+    };
+    Reply { changed: true, ..reply }
 }
 
 /// Whoever pushes by hand means it; who pushes by a plan, as the refresher does, is not to undo a revocation.
@@ -264,11 +307,16 @@ fn put<D: SharedData>(
     if !unless_revoked {
         return Reply::done(store.reinstate(id, key).and_then(|()| store.put(id, &credentials)));
     }
-    if store.revoked(id).iter().any(|revoked| revoked == key) {
-        let why = "this access key was revoked by a DELETE; push another one, as its source gives after a rotation";
-        return Reply::error(409, "RevokedCredentials", why);
+    let is_revoked = || store.revoked(id).map(|revoked| revoked.iter().any(|revoked| revoked == key));
+    match is_revoked() {
+        Err(error) => Reply::failed(error),
+        Ok(true) => Reply::revoked(),
+        Ok(false) => match store.put(id, &credentials).and_then(|()| is_revoked()) {
+            // A DELETE came in between. No worker takes what was put; it is not to lie there either.
+            Ok(true) => store.discard(id, key).map_or_else(Reply::failed, |()| Reply::revoked()),
+            stored => Reply::done(stored.map(drop)),
+        },
     }
-    Reply::done(store.put(id, &credentials))
 }
 
 enum Resource<'a> {
@@ -289,6 +337,27 @@ impl<'a> Resource<'a> {
         }
     }
 
+    /// Returns whether a call has this query, byte for byte; with a method that the resource does not know, any.
+    fn takes(&self, method: &[u8], query: &[u8]) -> bool {
+        match (self, method) {
+            _ if query.is_empty() => true,
+            (Self::Identities, b"GET") => generation(query).is_some() || page_start(query).is_some(),
+            (Self::Credentials { .. }, b"PUT") => query == UNLESS_REVOKED,
+            (Self::Status, b"GET") | (Self::Credentials { .. }, b"DELETE") => false,
+            _ => true,
+        }
+    }
+
+    fn queries(&self) -> &'static str {
+        match self {
+            Self::Identities => {
+                "this call has no such query: use ?after= with a generation in digits, ?from= with an id, or none"
+            }
+            Self::Credentials { .. } => "this call has no such query: use ?unless-revoked with PUT, or none",
+            Self::Status => "this call has no such query: use none",
+        }
+    }
+
     fn methods(&self) -> &'static str {
         match self {
             Self::Identities | Self::Status => "GET",
@@ -297,21 +366,36 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn list<D: SharedData>(store: &CredentialStore<D>) -> Reply {
+/// Lists what is wanted and held: all of it, or a page that begins with an id.
+fn list<D: SharedData>(store: &CredentialStore<D>, from: Option<&[u8]>) -> Reply {
     // Before what is listed, so that a change on the way ends the next wait.
     let generation = store.generation();
-    let describe = |identity: Identity| {
-        let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
-        let revoked = store.revoked(identity.id());
-        IdentityStatus { identity, held, revoked }
+    let mut wanted = match store.wanted() {
+        Ok(wanted) => wanted.into_iter().peekable(),
+        Err(error) => return Reply::failed(error),
     };
-    match store.wanted() {
-        Ok(wanted) => {
-            let identities = wanted.into_iter().map(describe).collect();
-            Reply::json(200, &Identities { version: PROTOCOL, generation, identities })
+    let (mut identities, mut size) = (Vec::new(), 0);
+    while let Some(identity) = wanted.next_if(|_| size <= PAGE) {
+        if from.is_some_and(|from| identity.id().as_bytes() < from) {
+            continue;
         }
-        Err(error) => Reply::failed(error),
+        let status = describe(store, identity);
+        if from.is_some() {
+            size += serde_json::to_vec(&status).map_or(0, |json| json.len());
+        }
+        identities.push(status);
     }
+    let next = wanted.next().map(|identity| identity.id().to_owned());
+    Reply::json(200, &Identities { version: PROTOCOL, generation, identities, next })
+}
+
+fn describe<D: SharedData>(store: &CredentialStore<D>, identity: Identity) -> IdentityStatus {
+    let held = store.get(identity.id()).as_ref().map(HeldCredentials::from);
+    let (revoked, problem) = match store.revoked(identity.id()) {
+        Ok(revoked) => (revoked, None),
+        Err(error) => (Vec::new(), Some(unreadable(error))),
+    };
+    IdentityStatus { identity, held, revoked, problem }
 }
 
 /// The answer of `GET /v1/status`.
@@ -321,13 +405,18 @@ struct Status {
     missing: Vec<String>,
     expired: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<&'static str>,
+    problem: Option<String>,
+}
+
+/// Says why nothing that is held for an identity is used.
+fn unreadable(error: SetError) -> String {
+    format!("its revocations can't be read, so nothing is signed for it: {error}")
 }
 
 fn status<D: SharedData>(store: &CredentialStore<D>, wanted: &[Identity], now: SystemTime) -> Reply {
     let mut status = Status { ready: !wanted.is_empty(), missing: Vec::new(), expired: Vec::new(), problem: None };
     if wanted.is_empty() {
-        status.problem = Some(NO_POLICY);
+        status.problem = Some(NO_POLICY.to_owned());
     }
     for identity in wanted {
         match store.get(identity.id()) {
@@ -336,6 +425,9 @@ fn status<D: SharedData>(store: &CredentialStore<D>, wanted: &[Identity], now: S
             None => status.missing.push(identity.id().to_owned()),
         }
         status.ready = false;
+        if let Err(error) = store.revoked(identity.id()) {
+            status.problem = Some(format!("{}: {}", identity.id(), unreadable(error)));
+        }
     }
     Reply::json(if status.ready { 200 } else { 503 }, &status)
 }
@@ -348,7 +440,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::credentials::Identity;
+    use crate::credentials::{Identity, Role};
     use crate::test_support::{Memory, credentials};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -382,7 +474,7 @@ mod tests {
         let store = wanting_default(&memory);
         let put = answer(&store, b"PUT", PATH, DOCUMENT, NOW);
         assert_eq!((put.status, put.changed, put.body.is_empty()), (204, true, true));
-        let listing = answer(&store, b"GET", b"/v1/identities?x=1", b"", NOW);
+        let listing = answer(&store, b"GET", b"/v1/identities?", b"", NOW);
         assert_eq!(json(&listing)["identities"][0]["held"]["accessKeyId"], "AKIDEXAMPLE");
         assert!(!String::from_utf8(listing.body).unwrap().contains("hush"));
         assert_eq!(answer(&store, b"DELETE", PATH, b"", NOW).status, 204);
@@ -413,6 +505,90 @@ mod tests {
 
         assert_eq!(answer(&store, b"PUT", PATH, DOCUMENT, NOW).status, 204);
         assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDEXAMPLE");
+    }
+
+    #[test]
+    fn a_query_that_a_call_does_not_have_is_refused_and_changes_nothing() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+        answer(&store, b"DELETE", PATH, b"", NOW);
+        let before = (store.generation(), store.revoked("default"));
+        let path = std::str::from_utf8(PATH).unwrap();
+        for (method, path, query) in [
+            (&b"PUT"[..], path, "unless_revoked"),
+            (b"PUT", path, "Unless-Revoked"),
+            (b"PUT", path, "unless-revoked=true"),
+            (b"PUT", path, "unless-revoked&x"),
+            (b"PUT", path, "x=1"),
+            (b"PUT", path, "after=1"),
+            (b"DELETE", path, "unless-revoked"),
+            (b"GET", "/v1/status", "x"),
+            (b"GET", "/v1/identities", "x=1"),
+            (b"GET", "/v1/identities", "from=a&after=1"),
+            (b"GET", "/v1/identities", "after="),
+            (b"GET", "/v1/identities", "after=x"),
+            (b"GET", "/v1/identities", "after=+1"),
+            (b"GET", "/v1/identities", "after=18446744073709551616"),
+            (b"GET", "/v1/identities", "unless-revoked"),
+        ] {
+            let reply = answer(&store, method, format!("{path}?{query}").as_bytes(), DOCUMENT, NOW);
+            assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (400, Some("InvalidQuery")), "{query}");
+        }
+        assert_eq!((store.generation(), store.revoked("default")), before);
+    }
+
+    /// Word for word, what each version of the refresher has sent.
+    #[test]
+    fn the_calls_of_every_version_of_the_refresher_are_understood() {
+        let memory = Memory::default();
+        let store = wanting_default(&memory);
+        for (method, path, status) in [
+            ("PUT", "/v1/identities/default/credentials", 204),
+            ("PUT", "/v1/identities/default/credentials?unless-revoked", 204),
+            ("GET", "/v1/identities", 200),
+            ("GET", "/v1/identities?from=", 200),
+            ("GET", "/v1/identities?from=orders-reader-5a57a1ac", 200),
+            ("GET", "/v1/identities?after=0", 200),
+            ("GET", "/v1/identities?after=1764276000000", 200),
+            ("GET", "/v1/status", 200),
+        ] {
+            let reply = answer(&store, method.as_bytes(), path.as_bytes(), DOCUMENT, NOW);
+            assert_eq!(reply.status, status, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_pages_of_a_listing_are_bounded_and_make_the_whole() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        // As long as AWS allows, in letters of three bytes.
+        let long = |length: usize, number: usize| format!("{}{number:0>3}", "\u{20ac}".repeat(length - 3));
+        let tags: Vec<_> = (0..50).map(|tag| (long(128, tag), long(256, tag))).collect();
+        let role =
+            |number| Role { tags: tags.clone(), ..Role::new(format!("arn:aws:iam::123456789012:role/r{number}"), "s") };
+        let roles: Vec<_> = (0..160).map(|number| Identity::assumed(role(number))).collect();
+        store.want("policy", &roles, NOW, true).unwrap();
+        let whole = answer(&store, b"GET", b"/v1/identities", b"", NOW).body;
+        assert!(whole.len() > PAGE);
+        let whole: Identities = serde_json::from_slice(&whole).unwrap();
+        assert_eq!((whole.identities.len(), &whole.next), (160, &None));
+
+        let (mut from, mut pages) = (String::new(), Vec::new());
+        loop {
+            let page = answer(&store, b"GET", format!("/v1/identities?from={from}").as_bytes(), b"", NOW).body;
+            assert!(page.len() < PAGE + (64 << 10), "{}", page.len());
+            let page: Identities = serde_json::from_slice(&page).unwrap();
+            assert_eq!((page.version, page.generation), (whole.version, whole.generation));
+            pages.push(page.identities);
+            let Some(next) = page.next else { break };
+            assert!(next > from);
+            from = next;
+        }
+        assert_eq!(pages.len(), 2);
+        assert_eq!(pages.concat(), whole.identities);
+        let beyond = json(&answer(&store, b"GET", b"/v1/identities?from=~", b"", NOW));
+        assert_eq!((beyond["identities"].as_array().unwrap().len(), beyond.get("next")), (0, None));
     }
 
     #[test]
@@ -468,6 +644,41 @@ mod tests {
         for (method, path) in [(&b"GET"[..], &b"/v1/identities"[..]), (b"GET", b"/v1/status"), (b"PUT", PATH)] {
             let reply = answer(&CredentialStore(&memory), method, path, DOCUMENT, NOW);
             assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (500, Some("SharedData")));
+        }
+    }
+
+    #[test]
+    fn an_identity_whose_revocations_can_not_be_read_is_not_signed_for_and_takes_no_push() {
+        for list in [&br#"{"keys": ["AKIDEXAMPLE"]}"#[..], b"[\"AKIDEXAM", b"[1]", b"\xff"] {
+            let memory = Memory::default();
+            let store = wanting_default(&memory);
+            let other = Identity::assumed(Role::new("arn:aws:iam::123456789012:role/other", "s"));
+            store.want("policy", &[Identity::default_chain(), other.clone()], NOW, true).unwrap();
+            store.put(other.id(), &Credentials::new("AKIDOTHER", "hush".to_owned(), None, None).unwrap()).unwrap();
+            answer(&store, b"PUT", PATH, DOCUMENT, NOW);
+            (&memory).set("sigv4.revoked.default", list, 0).unwrap();
+
+            assert!(store.get("default").is_none() && store.get(other.id()).is_some());
+            let listing = json(&answer(&store, b"GET", b"/v1/identities", b"", NOW));
+            let [held, problem] = ["held", "problem"].map(|member| &listing["identities"][0][member]);
+            assert!(held.is_null() && problem.as_str().unwrap().starts_with("its revocations can't be read"));
+            assert!(listing["identities"][1].get("problem").is_none());
+            let status = answer(&store, b"GET", b"/v1/status", b"", NOW);
+            let problem = &json(&status)["problem"];
+            assert_eq!(status.status, 503);
+            assert!(problem.as_str().unwrap().starts_with("default: its revocations can't be read"), "{problem}");
+
+            for query in [&b""[..], b"?unless-revoked"] {
+                let reply = answer(&store, b"PUT", &[PATH, query].concat(), DOCUMENT, NOW);
+                assert_eq!((reply.status, json(&reply)["error"]["code"].as_str()), (500, Some("SharedData")));
+            }
+            let reply = answer(&store, b"DELETE", PATH, b"", NOW);
+            let told = json(&reply)["error"]["message"].as_str().unwrap().to_owned();
+            assert!(reply.status == 500 && reply.changed && told.contains("the credentials were wiped"), "{told}");
+            assert!(!store.is_stored("default"));
+            // What is left of it can be taken away once nobody wants the identity.
+            store.want("policy", &[other], NOW, true).unwrap();
+            assert_eq!((&memory).get("sigv4.revoked.default").unwrap().0, b"");
         }
     }
 

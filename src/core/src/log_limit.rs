@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 /// What makes messages be of one kind: the place in the source that writes them. What they say may be up to a client.
-pub type Kind = (&'static str, u32);
+pub type CallSite = (&'static str, u32);
 
 /// The target of messages that are never left out: those that no request can cause, and that may not be said again.
 pub const UNLIMITED: &str = "unlimited";
@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Says which messages are written. There are no more kinds than places in the source, so it does not grow.
 #[derive(Debug, Default)]
-pub struct LogLimit(HashMap<Kind, Seen>);
+pub struct LogLimit(HashMap<CallSite, Seen>);
 
 #[derive(Debug)]
 struct Seen {
@@ -25,7 +25,7 @@ struct Seen {
 impl LogLimit {
     /// Whether a message of this kind is to be written: how many like it were left out before, or `None` where this one is
     /// left out as well.
-    pub fn admit(&mut self, kind: Kind, now: SystemTime) -> Option<u64> {
+    pub fn check(&mut self, kind: CallSite, now: SystemTime) -> Option<u64> {
         let Some(seen) = self.0.get_mut(&kind) else {
             self.0.insert(kind, Seen { written: now, left_out: 0 });
             return Some(0);
@@ -44,8 +44,8 @@ impl LogLimit {
 mod tests {
     use super::*;
 
-    const A: Kind = ("src/a.rs", 1);
-    const B: Kind = ("src/a.rs", 2);
+    const A: CallSite = ("src/a.rs", 1);
+    const B: CallSite = ("src/a.rs", 2);
 
     fn at(milliseconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds)
@@ -54,30 +54,30 @@ mod tests {
     #[test]
     fn one_of_a_kind_is_written_in_a_second_and_the_next_tells_how_many_were_left_out() {
         let mut limit = LogLimit::default();
-        assert_eq!(limit.admit(A, at(5000)), Some(0));
+        assert_eq!(limit.check(A, at(5000)), Some(0));
         for millisecond in 5000..6000 {
-            assert_eq!(limit.admit(A, at(millisecond)), None);
+            assert_eq!(limit.check(A, at(millisecond)), None);
         }
-        assert_eq!(limit.admit(A, at(6000)), Some(1000));
-        assert_eq!(limit.admit(A, at(6999)), None);
-        assert_eq!(limit.admit(A, at(60_000)), Some(1));
-        assert_eq!(limit.admit(A, at(61_000)), Some(0));
+        assert_eq!(limit.check(A, at(6000)), Some(1000));
+        assert_eq!(limit.check(A, at(6999)), None);
+        assert_eq!(limit.check(A, at(60_000)), Some(1));
+        assert_eq!(limit.check(A, at(61_000)), Some(0));
     }
 
     #[test]
     fn kinds_do_not_count_for_each_other() {
         let mut limit = LogLimit::default();
-        assert_eq!(limit.admit(A, at(0)), Some(0));
-        assert_eq!(limit.admit(B, at(0)), Some(0));
-        assert_eq!((limit.admit(A, at(1)), limit.admit(B, at(1))), (None, None));
-        assert_eq!(limit.admit(B, at(1000)), Some(1));
+        assert_eq!(limit.check(A, at(0)), Some(0));
+        assert_eq!(limit.check(B, at(0)), Some(0));
+        assert_eq!((limit.check(A, at(1)), limit.check(B, at(1))), (None, None));
+        assert_eq!(limit.check(B, at(1000)), Some(1));
     }
 
     #[test]
     fn a_clock_that_is_set_back_does_not_silence_a_kind() {
         let mut limit = LogLimit::default();
-        assert_eq!(limit.admit(A, at(60_000)), Some(0));
-        assert_eq!(limit.admit(A, at(1000)), Some(0));
-        assert_eq!(limit.admit(A, at(1500)), None);
+        assert_eq!(limit.check(A, at(60_000)), Some(0));
+        assert_eq!(limit.check(A, at(1000)), Some(0));
+        assert_eq!(limit.check(A, at(1500)), None);
     }
 }

@@ -39,7 +39,7 @@ impl Log for Logger {
             Some(0)
         } else {
             let kind = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
-            LIMIT.with_borrow_mut(|limit| limit.admit(kind, Proxy.now()))
+            LIMIT.with_borrow_mut(|limit| limit.check(kind, Proxy.now()))
         };
         match left_out {
             None => {}

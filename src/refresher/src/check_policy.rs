@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use sigv4_core::credentials::{Identity, Role};
 use sigv4_core::intake::IntakePolicy;
-use sigv4_core::policy::{Location, PayloadMode, Policy, Route, Scheme, Unmatched};
+use sigv4_core::policy::{PayloadMode, Policy, Route, Scheme, SignatureLocation, Unmatched};
 use sigv4_core::request::payload::{BodyInfo, PayloadPlan};
 use sigv4_core::signing::Algorithm;
 use sigv4_core::signing::PayloadHash;
@@ -175,9 +175,9 @@ impl RouteSummary {
             region,
             algorithm,
             location: match route.location {
-                Location::Header => "header",
-                Location::Query { .. } if route.redirect => "redirect",
-                Location::Query { .. } => "query",
+                SignatureLocation::Header => "header",
+                SignatureLocation::Query { .. } if route.redirect => "redirect",
+                SignatureLocation::Query { .. } => "query",
             },
             payload: payload(route),
             identity: identity.unwrap_or_default().to_owned(),

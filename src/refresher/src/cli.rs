@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer};
 use tracing::level_filters::LevelFilter;
 
 use crate::check_policy::CheckPolicy;
-use crate::proxy_client::{ProxyAddress, TlsFiles};
+use crate::log::LogFormat;
+use crate::proxy::{ProxyAddress, TlsFiles};
 use crate::reconcile::Allowed;
 
 /// Keeps Envoy's signing filter supplied with AWS credentials.
@@ -125,17 +126,6 @@ Examples:
                        --allow-role 'arn:aws:iam::123456789012:role/*' --log-format json
   credential-refresher check-policy policy.json";
 
-/// How a log line is written.
-#[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
 /// The least severe events that are logged.
 #[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -151,7 +141,7 @@ enum LogLevel {
 
 /// What the program is started for.
 #[derive(Debug)]
-pub enum Task {
+pub enum Invocation {
     /// To say whether a policy is valid.
     CheckPolicy(CheckPolicy),
     /// To supply proxies.
@@ -179,7 +169,7 @@ pub struct Settings {
     pub log_level: LevelFilter,
 }
 
-impl Task {
+impl Invocation {
     /// Reads the command line and the file that it names, and ends the process with a message where they can't be
     /// followed.
     pub fn read() -> Self {

@@ -20,7 +20,7 @@ use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::locked;
+use crate::sync::lock;
 
 /// The first argument of a process that only runs a command. Not for people.
 const RUN: &str = "run-credential-process";
@@ -167,7 +167,7 @@ impl Collected {
                 return;
             };
             while let Ok(read @ 1..) = from.read(&mut chunk).await {
-                let mut so_far = locked(&collected.0);
+                let mut so_far = lock(&collected.0);
                 let free = most - so_far.len();
                 so_far.extend_from_slice(&chunk[..read.min(free)]);
                 if so_far.len() == most && !drain {
@@ -178,7 +178,7 @@ impl Collected {
     }
 
     fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut locked(&self.0))
+        std::mem::take(&mut lock(&self.0))
     }
 }
 

@@ -1,8 +1,11 @@
 //! The one HTTP client of all sources. It bounds their answers: whoever answers in AWS's place must not fill the memory.
+//! What metadata endpoints say of an expiry, it reads before the SDK does, which knows one form of it alone and takes what
+//! an instance's endpoint gives for valid however long it has expired.
 
 use std::io;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_sts::config::SharedHttpClient;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -14,14 +17,23 @@ use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use serde::Deserialize;
+use sigv4_core::credentials::parse_expiration;
+use sigv4_core::instant::format_rfc3339;
 use tokio::sync::Semaphore;
 
 /// Many times the largest answer with credentials.
 const LARGEST_ANSWER: usize = 64 << 10;
+
+/// An instance's endpoint that can't get new credentials goes on giving the old ones, and AWS may take them. The SDK has
+/// them live for ten minutes more each time; what expired longer ago than this is of no use to anybody.
+const LONGEST_OVERDUE: Duration = Duration::from_secs(86_400);
 
 /// A lookup takes a thread and two descriptors until it ends, even if nobody waits for it any longer.
 const MOST_NAME_LOOKUPS: usize = 8;
@@ -29,6 +41,10 @@ const MOST_NAME_LOOKUPS: usize = 8;
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is larger than {} KiB: is this an AWS endpoint?", LARGEST_ANSWER >> 10)]
 struct AnswerTooLarge;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the credentials have expired already, at {0}")]
+struct Overdue(String);
 
 /// Makes the client, with the proxies that the environment names.
 pub fn bounded() -> SharedHttpClient {
@@ -80,9 +96,42 @@ struct BoundedConnector(SharedHttpConnector);
 
 impl HttpConnector for BoundedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        // Credentials are read with GET; all calls of STS are POSTs.
+        let reads = request.method() == "GET";
         let answer = self.0.call(request);
-        HttpConnectorFuture::new(async move { Ok(answer.await?.map(bound)) })
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await?.map(bound);
+            if reads && answer.status().is_success() { check_expiration(answer).await } else { Ok(answer) }
+        })
     }
+}
+
+async fn check_expiration(mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
+    let body = std::mem::replace(answer.body_mut(), SdkBody::taken()).collect().await;
+    let body = body.map_err(|error| ConnectorError::other(error, None))?.to_bytes();
+    let body = with_plain_expiration(body).map_err(|error| ConnectorError::other(error.into(), None))?;
+    // The SDK compares.
+    answer.headers_mut().insert("content-length", body.len().to_string());
+    *answer.body_mut() = SdkBody::from(body);
+    Ok(answer)
+}
+
+/// Writes the expiry of a document of credentials as the SDK can read it; leaves alone what is none.
+fn with_plain_expiration(body: Bytes) -> Result<Bytes, Overdue> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Document<'a> {
+        #[serde(borrow)]
+        expiration: &'a str,
+    }
+    let Ok(Document { expiration }) = serde_json::from_slice(&body) else { return Ok(body) };
+    let Ok(at) = parse_expiration(expiration) else { return Ok(body) };
+    if at + LONGEST_OVERDUE < SystemTime::now() {
+        return Err(Overdue(expiration.to_owned()));
+    }
+    let Some(plain) = format_rfc3339(at) else { return Ok(body) };
+    let start = expiration.as_ptr().addr() - body.as_ptr().addr();
+    Ok([&body[..start], plain.as_bytes(), &body[start + expiration.len()..]].concat().into())
 }
 
 fn bound(body: SdkBody) -> SdkBody {
@@ -90,4 +139,36 @@ fn bound(body: SdkBody) -> SdkBody {
         Limited::new(body, LARGEST_ANSWER)
             .map_err(|error| if error.is::<LengthLimitError>() { AnswerTooLarge.into() } else { error }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<String, String> {
+        let body = with_plain_expiration(Bytes::copy_from_slice(body.as_bytes()));
+        body.map(|body| String::from_utf8(body.to_vec()).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_expiry_is_written_as_the_sdk_reads_it_and_nothing_else_is_touched() {
+        let plain = r#"{"Token": "é=", "Expiration": "2100-01-02T03:04:05Z", "Code": "Success"}"#;
+        for zone in ["Z", "+00:00", "+0000", "Z ", ".75Z"] {
+            assert_eq!(read(&plain.replace('Z', zone)).unwrap(), plain, "{zone}");
+        }
+        for other in
+            ["", "instance-role", "{}", r#"{"Expiration": 4102542245}"#, r#"{"Expiration": "later"}"#, "\u{fffd}"]
+        {
+            assert_eq!(read(other).unwrap(), other);
+        }
+    }
+
+    #[test]
+    fn what_expired_lately_may_still_be_taken_and_what_expired_in_2020_not() {
+        let document = |at: SystemTime| format!(r#"{{"Expiration": "{}"}}"#, format_rfc3339(at).unwrap());
+        let lately = document(SystemTime::now() - Duration::from_secs(3600));
+        assert_eq!(read(&lately).unwrap(), lately);
+        let old = read(r#"{"Expiration": "2020-01-02T03:04:05+00:00"}"#).unwrap_err();
+        assert_eq!(old, "the credentials have expired already, at 2020-01-02T03:04:05+00:00");
+    }
 }

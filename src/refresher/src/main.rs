@@ -4,31 +4,33 @@
 //! | --- | --- |
 //! | [`cli`] | the command line and the configuration file |
 //! | [`check_policy`] | the command that checks a policy, which [`policy_file`] reads |
-//! | [`sources`] | the provider chain, and STS on top of it; [`http_client`] and [`credential_process`] bound what they read |
+//! | [`aws_source`] | the provider chain, and STS on top of it; [`http_client`] and [`credential_process`] bound what they read |
 //! | [`sts_calls`] | who may call STS, and when |
-//! | [`keeper`] | one task for each wanted identity, which renews its credentials in time |
-//! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy wants |
-//! | [`proxy_client`] | the proxy's intake, over a Unix socket or a local port |
-//! | [`status`] | what the probes and Prometheus are told, served by [`status_server`] |
-//! | [`telemetry`] | the log |
+//! | [`renewal`] | one task for each required identity, which renews its credentials in time |
+//! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy requires; [`unsupplied`] is what it could not |
+//! | [`proxy`] | the proxy's intake, over a Unix socket or TLS |
+//! | [`metrics`] | what the probes and Prometheus are told, served by [`probe_server`] |
+//! | [`log`] | the log |
 
+mod aws_source;
 mod check_policy;
 mod cli;
 mod credential_process;
 mod http_client;
-mod keeper;
+mod log;
+mod metrics;
 mod policy_file;
-mod proxy_client;
+mod probe_server;
+mod proxy;
 mod reconcile;
-mod sources;
-mod status;
-mod status_server;
+mod renewal;
 mod sts_calls;
-mod telemetry;
+mod sync;
+mod unsupplied;
 
 use std::io;
 use std::process::{self, ExitCode};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -38,14 +40,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::cli::{Settings, Task};
-use crate::keeper::Keeper;
-use crate::proxy_client::ProxyClient;
-use crate::reconcile::Proxy;
-use crate::sources::AwsSource;
-use crate::status::Status;
-use crate::status_server::StatusServer;
-use crate::telemetry::Log;
+use crate::aws_source::AwsSource;
+use crate::cli::{Invocation, Settings};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::probe_server::ProbeServer;
+use crate::proxy::ProxyClient;
+use crate::reconcile::ProxyReconciler;
+use crate::renewal::RenewalPool;
 
 /// Threads for name lookups, which are fewer, and for reading files.
 const MOST_THREADS: usize = 16;
@@ -58,11 +60,11 @@ fn main() -> ExitCode {
     if let Some(outcome) = credential_process::run_if_asked() {
         return outcome;
     }
-    let settings = match Task::read() {
-        Task::CheckPolicy(check) => return check.run(),
-        Task::Supply(settings) => *settings,
+    let settings = match Invocation::read() {
+        Invocation::CheckPolicy(check) => return check.run(),
+        Invocation::Supply(settings) => *settings,
     };
-    let log = telemetry::start_log(settings.log_format, settings.log_level);
+    let log = log::start(settings.log_format, settings.log_level);
     run(settings, &log).unwrap_or_else(|error| {
         error!(%error, "can't start");
         ExitCode::FAILURE
@@ -80,7 +82,7 @@ fn run(settings: Settings, log: &Log) -> io::Result<ExitCode> {
     let outcome = runtime.block_on(async {
         let hangup = signal(SignalKind::hangup())?;
         tokio::select! {
-            outcome = supply(settings, log, hangup) => Ok(outcome),
+            outcome = run_reconcilers(settings, log, hangup) => Ok(outcome),
             Ok(signal) = end => {
                 info!(signal, "stopping");
                 // With --once, the push that is waited for did not complete.
@@ -118,16 +120,16 @@ fn watch_signals(once: bool) -> io::Result<oneshot::Receiver<&'static str>> {
     Ok(ended)
 }
 
-async fn supply(settings: Settings, log: &Log, hangup: Signal) -> ExitCode {
+async fn run_reconcilers(settings: Settings, log: &Log, hangup: Signal) -> ExitCode {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         proxies = settings.proxies.len(),
         once = settings.once.is_some(),
         "starting"
     );
-    let status = Arc::new(Status::new(&settings.proxies, log.dropped_lines()));
+    let metrics = Arc::new(Metrics::new(&settings.proxies, log.dropped_lines()));
     if let Some(address) = settings.listen {
-        match StatusServer::bind(address, status.clone()) {
+        match ProbeServer::bind(address, metrics.clone()) {
             Ok(server) => {
                 info!(
                     address = server.address().ok().map(tracing::field::display),
@@ -141,28 +143,27 @@ async fn supply(settings: Settings, log: &Log, hangup: Signal) -> ExitCode {
             }
         }
     }
-    let keeper = Arc::new(Keeper::new(AwsSource::new(), status.clone()));
-    tokio::spawn(renew_on_hangup(keeper.clone(), hangup));
+    let pool = Arc::new(RenewalPool::new(AwsSource::new(), metrics.clone()));
+    tokio::spawn(renew_on_hangup(pool.clone(), hangup));
     tokio::spawn({
-        let keeper = keeper.clone();
-        async move { keeper.watch_clock().await }
+        let pool = pool.clone();
+        async move { pool.watch_clock().await }
     });
     let proxies = settings.proxies.into_iter().map(|address| {
         let client = ProxyClient::new(address, settings.tls.clone());
-        Proxy::new(client, settings.allowed.clone(), status.clone())
+        ProxyReconciler::new(client, settings.allowed.clone(), metrics.clone())
     });
     if let Some(timeout) = settings.once {
         let deadline = Instant::now() + timeout;
         let supplied: JoinSet<_> =
-            proxies.map(|proxy| proxy.supply_once(keeper.clone(), settings.interval, deadline)).collect();
+            proxies.map(|proxy| proxy.supply_once(pool.clone(), settings.interval, deadline)).collect();
         let missing: Vec<_> = supplied.join_all().await.into_iter().filter_map(Result::err).flatten().collect();
         for what in &missing {
             error!(what, "not supplied");
         }
         if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     } else {
-        let supplying: JoinSet<_> =
-            proxies.map(|proxy| proxy.keep_supplied(keeper.clone(), settings.interval)).collect();
+        let supplying: JoinSet<_> = proxies.map(|proxy| proxy.keep_supplied(pool.clone(), settings.interval)).collect();
         supplying.join_all().await;
         // Only a panic in every one of them leads here.
         ExitCode::FAILURE
@@ -170,14 +171,9 @@ async fn supply(settings: Settings, log: &Log, hangup: Signal) -> ExitCode {
 }
 
 /// Looks at everything again at each SIGHUP.
-async fn renew_on_hangup(keeper: Arc<Keeper>, mut hangup: Signal) {
+async fn renew_on_hangup(pool: Arc<RenewalPool>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         info!(signal = "SIGHUP", "looking at every source and proxy again");
-        keeper.renew_all();
+        pool.renew_all();
     }
-}
-
-/// Locks, whatever became of an earlier holder: none of them leaves a value half changed.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

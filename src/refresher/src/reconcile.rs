@@ -1,7 +1,6 @@
 //! Brings each proxy to hold what its policy wants.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,16 +11,22 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
 
-use crate::keeper::{Keeper, KeptIdentity};
-use crate::proxy_client::{ProxyClient, ProxyError};
-use crate::sources::SourceError;
-use crate::status::Status;
+use crate::aws_source::SourceError;
+use crate::metrics::Metrics;
+use crate::proxy::{ProxyClient, ProxyError};
+use crate::renewal::{self, RenewalHandle, RenewalPool};
+use crate::unsupplied::{Denial, Supply, Unsupplied, UnsuppliedReason};
 
 /// How often a proxy is looked at that does not answer, or that wants nothing yet.
 const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Between two looks, however often the proxy says that something changed.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+
+/// While many sources answer or fail, a proxy is asked for its listing for a fifth of the time at most, as a long one costs
+/// it as much as its requests do; but at least once in so long.
+const LISTINGS_APART: u32 = 5;
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Credentials of somebody else that last no longer than this are replaced by our own, if those last longer.
 const EXPIRES_SOON: Duration = Duration::from_secs(300);
@@ -62,20 +67,20 @@ impl Allowed {
         }
     }
 
-    fn check(&self, identity: &Identity) -> Result<(), Refusal> {
+    fn check(&self, identity: &Identity) -> Result<(), Denial> {
         let matches =
             |patterns: &[WildMatch], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
         let Some(role) = identity.role() else {
-            return if self.default { Ok(()) } else { Err(Refusal::DefaultNotAllowed) };
+            return if self.default { Ok(()) } else { Err(Denial::DefaultNotAllowed) };
         };
         if !role.path().all(|arn| matches(&self.roles, arn)) {
-            Err(Refusal::RoleNotAllowed)
+            Err(Denial::RoleNotAllowed)
         } else if !matches(&self.session_names, &role.session_name) {
-            Err(Refusal::SessionNotAllowed("session name", "--allow-session-name"))
+            Err(Denial::SessionNotAllowed("session name", "--allow-session-name"))
         } else if !role.external_id.as_ref().is_none_or(|id| matches(&self.external_ids, id)) {
-            Err(Refusal::SessionNotAllowed("external id", "--allow-external-id"))
+            Err(Denial::SessionNotAllowed("external id", "--allow-external-id"))
         } else if !role.tags.iter().all(|(key, value)| matches(&self.tags, &format!("{key}={value}"))) {
-            Err(Refusal::SessionNotAllowed("tags", "--allow-tag"))
+            Err(Denial::SessionNotAllowed("tags", "--allow-tag"))
         } else {
             Ok(())
         }
@@ -84,120 +89,42 @@ impl Allowed {
 
 /// One proxy and what has been done for it.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct ProxyReconciler {
     client: ProxyClient,
     allowed: Allowed,
-    status: Arc<Status>,
+    metrics: Arc<Metrics>,
     /// Of the last listing; `None` if the proxy did not answer, or its filter is older than generations.
     generation: Option<u64>,
     /// Since when the proxy has required nothing, and whether that has been logged.
     requires_nothing: Option<(Instant, bool)>,
     /// Held on to while the proxy is down, so that it is supplied as soon as it is back.
-    wanted: Vec<Arc<KeptIdentity>>,
-    refused: HashMap<Identity, Refusal>,
+    wanted: Vec<Arc<RenewalHandle>>,
+    refused: HashMap<Identity, Denial>,
     /// What each identity's source gave when the proxy was last supplied.
     pushed: HashMap<Identity, HeldCredentials>,
     /// The fingerprints under our own access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
     last_problem: Option<String>,
+    /// How long the last listing took.
+    listing_took: Duration,
 }
 
-/// What a look at a proxy found and did.
-#[derive(Debug)]
-pub struct Supply {
-    /// What the proxy is not given.
-    pub unsupplied: Vec<Unsupplied>,
-    /// Whether any policy is loaded there.
-    pub requires: bool,
-    /// Whether it holds unexpired credentials for at least one identity.
-    holds: bool,
-    /// Whether it was given any since it started, even if they are gone.
-    was_supplied: bool,
+/// What became of one identity.
+enum Outcome {
+    /// The proxy holds credentials for it.
+    Held,
+    Lacking(UnsuppliedReason),
+    /// No policy wants it any longer.
+    Unwanted,
 }
 
-impl Supply {
-    /// Whether the proxy can sign, or could until a source failed: then no other instance would fare better.
-    pub fn is_ready(&self) -> bool {
-        self.requires && (self.holds || (self.was_supplied && self.unsupplied.iter().any(Unsupplied::source_failed)))
-    }
-}
-
-/// Why an identity that a proxy wants is not supplied.
-#[derive(Debug)]
-pub struct Unsupplied {
-    /// The identity's id.
-    pub identity: String,
-    /// Why it is not.
-    pub why: Lack,
-}
-
-impl Unsupplied {
-    fn source_failed(&self) -> bool {
-        matches!(self.why, Lack::NoCredentials(Some(_)))
-    }
-}
-
-/// Why there is nothing in the proxy yet.
-#[derive(Debug)]
-pub enum Lack {
-    /// It is not supplied at all.
-    Refused(Refusal),
-    /// The source has not answered yet, or its last answer was this failure.
-    NoCredentials(Option<String>),
-    /// The proxy did not take them.
-    PushFailed(ProxyError),
-}
-
-/// Why an identity is not supplied, whatever its source would say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// `--allow-role` does not cover one of its roles.
-    RoleNotAllowed,
-    /// An `--allow-…` is given, and `--allow-default` is not.
-    DefaultNotAllowed,
-    /// A pattern does not cover what it wants of the session: that, and the option.
-    SessionNotAllowed(&'static str, &'static str),
-    /// The signer's filter is newer: it wants something of the session that this version knows nothing of.
-    NotUnderstood,
-    /// The intake's filter is older than the signer's, and lists less than that one wants.
-    OlderIntake,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::RoleNotAllowed => f.write_str("no --allow-role covers every role of it"),
-            Self::DefaultNotAllowed => f.write_str("what may be supplied is bounded, so the base identity needs --allow-default"),
-            Self::SessionNotAllowed(what, option) => write!(f, "no {option} covers its {what}"),
-            Self::NotUnderstood => {
-                f.write_str("the proxy wants more of it than this version knows of: upgrade credential-refresher")
-            }
-            Self::OlderIntake => f.write_str(
-                "the intake's filter is older than the signer's and does not know all that it wants: use one .wasm for both",
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Unsupplied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.identity)?;
-        match &self.why {
-            Lack::Refused(refusal) => refusal.fmt(f),
-            Lack::NoCredentials(Some(failure)) => f.write_str(failure),
-            Lack::NoCredentials(None) => f.write_str("its source has not answered yet"),
-            Lack::PushFailed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl Proxy {
+impl ProxyReconciler {
     /// A proxy that nothing is known of yet.
-    pub fn new(client: ProxyClient, allowed: Allowed, status: Arc<Status>) -> Self {
+    pub fn new(client: ProxyClient, allowed: Allowed, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
             allowed,
-            status,
+            metrics,
             generation: None,
             requires_nothing: None,
             wanted: Vec::new(),
@@ -205,23 +132,27 @@ impl Proxy {
             pushed: HashMap::new(),
             corrected: HashSet::new(),
             last_problem: None,
+            listing_took: Duration::ZERO,
         }
     }
 
     /// Supplies the proxy until the program ends: looks at it every `interval`, when there are new credentials, and
     /// immediately when it says that something changed or when it has ended, so that it is supplied when it is back.
-    pub async fn keep_supplied(mut self, keeper: Arc<Keeper>, interval: Duration) {
-        let mut renewals = keeper.renewals();
+    pub async fn keep_supplied(mut self, pool: Arc<RenewalPool>, interval: Duration) {
+        let mut renewals = pool.renewals();
         let soon = interval.min(UNSETTLED_INTERVAL);
         loop {
             renewals.mark_unchanged();
             let last_look = Instant::now();
             // What goes wrong has been logged, and is tried again at the next look.
-            let settled = self.reconcile(&keeper).await.is_ok_and(|supply| supply.requires);
+            let supply = self.reconcile(&pool).await.ok();
+            let settled = supply.as_ref().is_some_and(|supply| supply.requires);
+            let pause = (LISTINGS_APART * self.listing_took).clamp(SHORTEST_INTERVAL, LONGEST_PAUSE);
             tokio::select! {
                 () = sleep_until(last_look + if settled { interval } else { soon }) => {}
-                // The keeper, and with it the sender, lives as long as this task.
-                _ = renewals.changed() => {}
+                () = expiry(supply.and_then(|supply| supply.expires)) => {}
+                // The pool, and with it the sender, lives as long as this task.
+                _ = renewals.changed() => sleep_until(last_look + pause).await,
                 () = self.client.changed(self.generation) => {
                     let pause = if self.generation.is_some() { SHORTEST_INTERVAL } else { soon };
                     sleep_until(last_look + pause).await;
@@ -236,17 +167,19 @@ impl Proxy {
     /// What is missing at the deadline, one line each.
     pub async fn supply_once(
         mut self,
-        keeper: Arc<Keeper>,
+        pool: Arc<RenewalPool>,
         interval: Duration,
         deadline: Instant,
     ) -> Result<(), Vec<String>> {
-        let mut renewals = keeper.renewals();
+        let mut renewals = pool.renewals();
         loop {
             renewals.mark_unchanged();
-            let outcome = self.reconcile(&keeper).await;
+            let outcome = self.reconcile(&pool).await;
             let may_change = match &outcome {
                 Ok(supply) if !supply.requires => true,
-                Ok(supply) => supply.unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, Lack::Refused(_))),
+                Ok(supply) => {
+                    supply.unsupplied.iter().any(|unsupplied| !matches!(unsupplied.why, UnsuppliedReason::Denied(_)))
+                }
                 Err(_) => true,
             };
             if !may_change || Instant::now() >= deadline {
@@ -273,19 +206,21 @@ impl Proxy {
     ///
     /// # Errors
     /// A [`ProxyError`] where the proxy could not even be asked.
-    async fn reconcile(&mut self, keeper: &Keeper) -> Result<Supply, ProxyError> {
+    async fn reconcile(&mut self, pool: &RenewalPool) -> Result<Supply, ProxyError> {
         self.generation = None;
+        let asked = Instant::now();
         let listing = self.client.identities().await;
+        self.listing_took = asked.elapsed();
         self.note_whether_reached(listing.as_ref().err());
         let outcome = match listing {
-            Ok(listing) => self.supply(keeper, listing).await,
+            Ok(listing) => self.supply(pool, listing).await,
             Err(error) => Err(error),
         };
-        self.status.reconciled(self.client.address(), &outcome);
+        self.metrics.reconciled(self.client.address(), &outcome);
         outcome
     }
 
-    async fn supply(&mut self, keeper: &Keeper, listing: Identities) -> Result<Supply, ProxyError> {
+    async fn supply(&mut self, pool: &RenewalPool, listing: Identities) -> Result<Supply, ProxyError> {
         let has_versions = listing.version >= PROTOCOL;
         self.generation = has_versions.then_some(listing.generation);
         self.note_whether_required(!listing.identities.is_empty());
@@ -294,58 +229,65 @@ impl Proxy {
         for status in listing.identities {
             match self.check(&status.identity, has_versions) {
                 Ok(()) => allowed.push(status),
-                Err(refusal) => drop(refused.insert(status.identity, refusal)),
+                Err(denial) => drop(refused.insert(status.identity, denial)),
             }
         }
         supply.unsupplied = self.note_refused(refused);
-        self.wanted = allowed.iter().map(|status| keeper.keep(&status.identity)).collect();
+        self.wanted = allowed.iter().map(|status| pool.acquire(&status.identity)).collect();
         let proxy = self.client.address().to_string();
         for (kept, status) in self.wanted.iter().zip(&allowed) {
             kept.note_revoked(proxy.clone(), &status.revoked);
         }
-        keeper.forget_unwanted();
+        pool.forget_unwanted();
         let wanted: HashSet<_> = allowed.iter().map(|status| &status.identity).collect();
         self.pushed.retain(|identity, _| wanted.contains(identity));
         self.corrected.retain(|(identity, _)| wanted.contains(identity));
 
         for (kept, status) in self.wanted.clone().iter().zip(&allowed) {
-            let Some(why) = self.supply_identity(kept, status, has_versions).await? else {
-                supply.holds = true;
-                continue;
-            };
-            supply.unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
+            match self.supply_identity(kept, status, has_versions).await? {
+                Outcome::Held => supply.holds = true,
+                Outcome::Unwanted => {}
+                Outcome::Lacking(why) => {
+                    supply.unsupplied.push(Unsupplied { identity: status.identity.id().to_owned(), why });
+                }
+            }
         }
         Ok(supply)
     }
 
-    /// Pushes an identity's credentials if the proxy lacks them. Returns why the proxy still lacks them.
+    /// Pushes an identity's credentials if the proxy lacks them.
     async fn supply_identity(
         &mut self,
-        kept: &KeptIdentity,
+        kept: &RenewalHandle,
         status: &IdentityStatus,
         has_versions: bool,
-    ) -> Result<Option<Lack>, ProxyError> {
+    ) -> Result<Outcome, ProxyError> {
         let Some(credentials) = kept.credentials() else {
-            return Ok(Some(Lack::NoCredentials(kept.failure())));
+            return Ok(Outcome::Lacking(UnsuppliedReason::NoCredentials(kept.failure())));
         };
         let access_key_id = credentials.access_key_id();
         if status.revoked.iter().any(|revoked| revoked == access_key_id) {
             // Another's may be there, and serve.
-            let lacks = !status.held.as_ref().is_some_and(|held| is_unexpired(held, SystemTime::now()));
+            if status.held.as_ref().is_some_and(|held| is_unexpired(held, SystemTime::now())) {
+                return Ok(Outcome::Held);
+            }
             let revoked = SourceError::Revoked { access_key_id: access_key_id.to_owned() };
-            return Ok(lacks.then(|| Lack::NoCredentials(Some(revoked.to_string()))));
+            return Ok(Outcome::Lacking(UnsuppliedReason::Revoked(revoked.to_string())));
         }
         let ours = HeldCredentials::from(&*credentials);
         if self.must_push(status, &credentials, &ours, has_versions) {
             match self.push(kept.identity(), &credentials, &ours).await {
-                Ok(()) => {}
-                Err(error @ ProxyError::Refused { .. }) => return Ok(Some(Lack::PushFailed(error))),
+                Ok(true) => {}
+                Ok(false) => return Ok(Outcome::Unwanted),
+                Err(error @ ProxyError::Refused { .. }) => {
+                    return Ok(Outcome::Lacking(UnsuppliedReason::PushFailed(error)));
+                }
                 // Not about these credentials: the next push would fare no better, and may take as long to fail.
                 Err(error) => return Err(error),
             }
         }
         self.pushed.insert(kept.identity().clone(), ours);
-        Ok(None)
+        Ok(Outcome::Held)
     }
 
     /// Whether the proxy is to be given `credentials`: if it holds none, if our source has changed since we last
@@ -392,17 +334,18 @@ impl Proxy {
         true
     }
 
+    /// Returns whether the proxy took them; `false` if no policy wants the identity any longer.
     async fn push(
         &mut self,
         identity: &Identity,
         credentials: &Credentials,
         summary: &HeldCredentials,
-    ) -> Result<(), ProxyError> {
+    ) -> Result<bool, ProxyError> {
         let outcome = self.client.push(identity, credentials).await;
         let proxy = self.client.address();
         match outcome {
             Ok(()) => {
-                self.status.pushed(proxy, true);
+                self.metrics.pushed(proxy, true);
                 info!(
                     %proxy,
                     identity = identity.id(),
@@ -410,14 +353,14 @@ impl Proxy {
                     expires = summary.expiration,
                     "pushed credentials"
                 );
-                Ok(())
+                Ok(true)
             }
             Err(ProxyError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
                 debug!(%proxy, identity = identity.id(), "no policy wants this identity any longer");
-                Ok(())
+                Ok(false)
             }
             Err(error) => {
-                self.status.pushed(proxy, false);
+                self.metrics.pushed(proxy, false);
                 warn!(%proxy, identity = identity.id(), %error, "the proxy did not take the credentials");
                 Err(error)
             }
@@ -439,10 +382,10 @@ impl Proxy {
         self.last_problem = problem;
     }
 
-    fn check(&self, identity: &Identity, has_versions: bool) -> Result<(), Refusal> {
+    fn check(&self, identity: &Identity, has_versions: bool) -> Result<(), Denial> {
         match identity.is_understood() {
-            false if has_versions => Err(Refusal::NotUnderstood),
-            false => Err(Refusal::OlderIntake),
+            false if has_versions => Err(Denial::NotUnderstood),
+            false => Err(Denial::OlderIntake),
             true => self.allowed.check(identity),
         }
     }
@@ -460,22 +403,22 @@ impl Proxy {
         }
     }
 
-    fn note_refused(&mut self, refused: HashMap<Identity, Refusal>) -> Vec<Unsupplied> {
-        for (identity, refusal) in &refused {
+    fn note_refused(&mut self, refused: HashMap<Identity, Denial>) -> Vec<Unsupplied> {
+        for (identity, denial) in &refused {
             if !self.refused.contains_key(identity) {
                 warn!(
                     proxy = %self.client.address(),
                     identity = identity.id(),
                     role = identity.role().map(|role| role.arn.as_str()),
-                    reason = %refusal,
+                    reason = %denial,
                     "the proxy wants an identity that it is not given"
                 );
             }
         }
         self.refused = refused;
-        let unsupplied = |(identity, refusal): (&Identity, &Refusal)| Unsupplied {
+        let unsupplied = |(identity, denial): (&Identity, &Denial)| Unsupplied {
             identity: identity.id().to_owned(),
-            why: Lack::Refused(*refusal),
+            why: UnsuppliedReason::Denied(*denial),
         };
         self.refused.iter().map(unsupplied).collect()
     }
@@ -490,7 +433,16 @@ fn summary(listing: &Identities) -> Supply {
         unsupplied: Vec::new(),
         requires: !all.is_empty(),
         holds: all.iter().any(held),
-        was_supplied: all.iter().any(|status| status.held.is_some() || !status.revoked.is_empty()),
+        was_supplied: all.iter().any(|status| status.held.is_some()),
+        expires: all.iter().filter_map(|status| status.held.as_ref()?.expires_at()).filter(|at| *at > now).min(),
+    }
+}
+
+/// Waits until then; forever if there is no such time.
+async fn expiry(at: Option<SystemTime>) {
+    match at {
+        Some(at) => renewal::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -519,7 +471,7 @@ mod tests {
     fn a_pattern_covers_every_role_of_a_chain() {
         let role = |arn: &str| Identity::assumed(Role::new(arn, "s"));
         let check = |identity: &Identity| allowed(&["arn:aws:iam::123456789012:role/*"], false).check(identity);
-        let refused = Err(Refusal::RoleNotAllowed);
+        let refused = Err(Denial::RoleNotAllowed);
         assert_eq!(check(&role("arn:aws:iam::123456789012:role/team/orders")), Ok(()));
         assert_eq!(check(&role("arn:aws:iam::999999999999:role/orders")), refused);
         assert_eq!(check(&role("x:arn:aws:iam::123456789012:role/orders")), refused);
@@ -534,7 +486,7 @@ mod tests {
     fn the_base_identity_needs_a_permission_of_its_own_once_roles_are_bounded() {
         let default = Identity::default_chain();
         assert_eq!(allowed(&[], false).check(&default), Ok(()));
-        assert_eq!(allowed(&["arn:*"], false).check(&default), Err(Refusal::DefaultNotAllowed));
+        assert_eq!(allowed(&["arn:*"], false).check(&default), Err(Denial::DefaultNotAllowed));
         assert_eq!(allowed(&["arn:*"], true).check(&default), Ok(()));
     }
 
@@ -560,16 +512,19 @@ mod tests {
     #[test]
     fn a_proxy_is_ready_that_can_sign_for_somebody_or_could_until_a_source_failed() {
         let lacking = |why| vec![Unsupplied { identity: "x".to_owned(), why }];
-        let failed = || lacking(Lack::NoCredentials(Some("no".to_owned())));
-        let pending = || lacking(Lack::NoCredentials(None));
+        let failed = || lacking(UnsuppliedReason::NoCredentials(Some("no".to_owned())));
+        let pending = || lacking(UnsuppliedReason::NoCredentials(None));
+        let revoked = || lacking(UnsuppliedReason::Revoked("no".to_owned()));
         for (requires, holds, was_supplied, unsupplied, ready) in [
             (false, false, false, Vec::new(), false),
             (true, true, true, failed(), true),
             (true, false, false, failed(), false),
             (true, false, true, failed(), true),
             (true, false, true, pending(), false),
+            (true, false, true, revoked(), false),
+            (true, true, true, revoked(), true),
         ] {
-            let supply = Supply { unsupplied, requires, holds, was_supplied };
+            let supply = Supply { unsupplied, requires, holds, was_supplied, expires: None };
             assert_eq!(supply.is_ready(), ready, "{supply:?}");
         }
     }

@@ -1,12 +1,13 @@
 //! The turns of roles at STS: however many there are, few calls are in flight, and none holds up those after it.
 
-use std::sync::Mutex;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::locked;
+use crate::sync::lock;
 
 /// Calls in flight that have begun a moment ago.
 const MOST_NEW_CALLS: usize = 8;
@@ -16,6 +17,13 @@ const MOST_SLOW_CALLS: usize = 8;
 
 /// STS answers in a fraction of this. A slow call makes room for a new one.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
+
+/// While more roles than this wait for their turn, a call is slow earlier: most of those before them may get no answer.
+const MANY_WAITING: usize = 16;
+const SLOW_AFTER_WITH_MANY: Duration = Duration::from_millis(500);
+
+/// Of so many turns, one at least is for the roles that got no answer before, if any of them waits.
+const TURNS_FOR_SILENT: usize = 8;
 
 /// How long one role may take, with the SDK's own retries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,47 +35,46 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct NoAnswer(pub Duration);
 
-/// Who may call STS, and when. Turns are taken in the order in which they were asked for.
+/// Who may call STS, and when. Turns are taken in the order in which they were asked for, but mostly first by roles that
+/// were not left without an answer before.
 #[derive(Debug)]
 pub struct StsCalls {
-    new: Semaphore,
+    turns: Arc<Turns>,
     slow: Semaphore,
     paused_until: Mutex<Instant>,
 }
 
 impl StsCalls {
     pub fn new() -> Self {
-        Self {
-            new: Semaphore::new(MOST_NEW_CALLS),
-            slow: Semaphore::new(MOST_SLOW_CALLS),
-            paused_until: Mutex::new(Instant::now()),
-        }
+        Self { turns: Arc::default(), slow: Semaphore::new(MOST_SLOW_CALLS), paused_until: Mutex::new(Instant::now()) }
     }
 
-    /// Calls when it is its turn. `prepare` may take its own time, as it is the same for all.
+    /// Calls when it is its turn; `was_silent` says that the last call for this role got no answer. `prepare` may take its
+    /// own time, as it is the same for all.
     ///
     /// # Errors
     /// [`NoAnswer`] where the call takes too long, or is slow while as many slow ones are waited for as may be.
     pub async fn in_turn<T, P, E>(
         &self,
+        was_silent: bool,
         prepare: impl Future<Output = Result<P, E>>,
         call: impl AsyncFnOnce(P) -> Result<T, E>,
     ) -> Result<Result<T, E>, NoAnswer> {
-        // Neither semaphore is ever closed.
-        let turn = self.new.acquire().await;
+        let turn = self.turns.take(was_silent).await;
         self.pause_is_over().await;
         let prepared = match prepare.await {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Err(error)),
         };
         let deadline = Instant::now() + CALL_TIMEOUT;
+        let slow_after = if self.turns.waiting() > MANY_WAITING { SLOW_AFTER_WITH_MANY } else { SLOW_AFTER };
         // Only a call in flight takes the memory of one.
         let mut call = Box::pin(call(prepared));
-        if let Ok(answer) = timeout(SLOW_AFTER, &mut call).await {
+        if let Ok(answer) = timeout(slow_after, &mut call).await {
             return Ok(answer);
         }
         let Ok(_slow_turn) = self.slow.try_acquire() else {
-            return Err(NoAnswer(SLOW_AFTER));
+            return Err(NoAnswer(slow_after));
         };
         drop(turn);
         timeout_at(deadline, call).await.map_err(|_| NoAnswer(CALL_TIMEOUT))
@@ -75,17 +82,98 @@ impl StsCalls {
 
     /// Begins no call for a while, since STS asked for that.
     pub fn pause(&self, pause: Duration) {
-        let mut paused_until = locked(&self.paused_until);
+        let mut paused_until = lock(&self.paused_until);
         *paused_until = (*paused_until).max(Instant::now() + pause.min(LONGEST_PAUSE));
     }
 
     async fn pause_is_over(&self) {
         loop {
-            let until = *locked(&self.paused_until);
+            let until = *lock(&self.paused_until);
             if until <= Instant::now() {
                 return;
             }
             sleep_until(until).await;
+        }
+    }
+}
+
+/// The turns of calls that have just begun.
+#[derive(Debug)]
+struct Turns(Mutex<Queues>);
+
+#[derive(Debug)]
+struct Queues {
+    free: usize,
+    given: usize,
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+    silent: VecDeque<oneshot::Sender<Turn>>,
+}
+
+/// Passes on to the next in the queue when it is dropped.
+#[derive(Debug)]
+struct Turn(Option<Arc<Turns>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        let (waiting, silent) = (VecDeque::new(), VecDeque::new());
+        Self(Mutex::new(Queues { free: MOST_NEW_CALLS, given: 0, waiting, silent }))
+    }
+}
+
+impl Turns {
+    async fn take(self: &Arc<Self>, was_silent: bool) -> Turn {
+        loop {
+            let turn = {
+                let mut queues = lock(&self.0);
+                if queues.free > 0 {
+                    queues.free -= 1;
+                    return Turn(Some(self.clone()));
+                }
+                let (give, turn) = oneshot::channel();
+                if was_silent { &mut queues.silent } else { &mut queues.waiting }.push_back(give);
+                turn
+            };
+            if let Ok(turn) = turn.await {
+                return turn;
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        let queues = lock(&self.0);
+        queues.waiting.len() + queues.silent.len()
+    }
+
+    fn pass_on(self: Arc<Self>) {
+        loop {
+            let Some(next) = lock(&self.0).next() else { return };
+            // Who has stopped waiting gives it back.
+            match next.send(Turn(Some(self.clone()))) {
+                Ok(()) => return,
+                Err(mut turn) => turn.0 = None,
+            }
+        }
+    }
+}
+
+impl Queues {
+    /// Takes who is next out of the queues; if nobody waits, the turn is free.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        self.given = self.given.wrapping_add(1);
+        let (first, second) = match self.given % TURNS_FOR_SILENT {
+            0 => (&mut self.silent, &mut self.waiting),
+            _ => (&mut self.waiting, &mut self.silent),
+        };
+        let next = first.pop_front().or_else(|| second.pop_front());
+        self.free += usize::from(next.is_none());
+        next
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(turns) = self.0.take() {
+            turns.pass_on();
         }
     }
 }
@@ -103,13 +191,23 @@ mod tests {
 
     /// Makes a call that takes so long, and tells how many were in flight.
     async fn call(calls: &StsCalls, takes: Duration, in_flight: &AtomicUsize, most: &AtomicUsize) -> bool {
+        call_again(calls, false, takes, in_flight, most).await
+    }
+
+    async fn call_again(
+        calls: &StsCalls,
+        was_silent: bool,
+        takes: Duration,
+        in_flight: &AtomicUsize,
+        most: &AtomicUsize,
+    ) -> bool {
         struct Flight<'a>(&'a AtomicUsize);
         impl Drop for Flight<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let answer = calls.in_turn(async { Ok::<_, ()>(()) }, async |()| {
+        let answer = calls.in_turn(was_silent, async { Ok::<_, ()>(()) }, async |()| {
             most.fetch_max(in_flight.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             let _flight = Flight(in_flight);
             sleep(takes).await;
@@ -144,6 +242,85 @@ mod tests {
             })
             .await;
         assert_eq!(most.load(Ordering::Relaxed), MOST_NEW_CALLS + MOST_SLOW_CALLS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_roles_without_an_answer_delay_another_for_a_minute_at_first_and_not_again() {
+        let calls = Rc::new(StsCalls::new());
+        let (in_flight, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let tasks = LocalSet::new();
+        for _ in 0..1000 {
+            let (calls, in_flight, most) = (calls.clone(), in_flight.clone(), most.clone());
+            tasks.spawn_local(async move {
+                let (hour, mut was_silent) = (Duration::from_secs(3600), false);
+                // They ask again sooner than the refresher does.
+                loop {
+                    assert!(!call_again(&calls, was_silent, hour, &in_flight, &most).await);
+                    was_silent = true;
+                    sleep(Duration::from_secs(1)).await;
+                }
+            });
+        }
+        let answered = async |latency| {
+            let start = Instant::now();
+            assert!(call(&calls, latency, &in_flight, &most).await);
+            start.elapsed()
+        };
+        tasks
+            .run_until(async {
+                // Behind all of them.
+                sleep(Duration::from_millis(1)).await;
+                let first = answered(Duration::from_millis(100)).await;
+                assert!(first < Duration::from_secs(75), "{first:?}");
+                let mut next = Duration::ZERO;
+                for _ in 0..20 {
+                    next = next.max(answered(Duration::from_millis(100)).await);
+                }
+                println!("first after {first:?}, then after {next:?} at most");
+                assert!(next < Duration::from_secs(1), "{next:?}");
+            })
+            .await;
+        assert!(most.load(Ordering::Relaxed) <= MOST_NEW_CALLS + MOST_SLOW_CALLS);
+    }
+
+    /// Those that got no answer are not put off for ever by others.
+    #[tokio::test(start_paused = true)]
+    async fn roles_that_got_no_answer_before_have_an_eighth_of_the_turns() {
+        let calls = Rc::new(StsCalls::new());
+        let (in_flight, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let tasks = LocalSet::new();
+        for _ in 0..MOST_NEW_CALLS + 50 {
+            let (calls, in_flight, most) = (calls.clone(), in_flight.clone(), most.clone());
+            tasks.spawn_local(async move {
+                loop {
+                    call(&calls, Duration::from_millis(100), &in_flight, &most).await;
+                }
+            });
+        }
+        tasks
+            .run_until(async {
+                sleep(Duration::from_millis(1)).await;
+                let start = Instant::now();
+                for _ in 0..8 {
+                    assert!(call_again(&calls, true, Duration::from_millis(100), &in_flight, &most).await);
+                }
+                assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+            })
+            .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_stops_waiting_takes_no_turn_away() {
+        let (calls, in_flight, most) = (StsCalls::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let begin = || call(&calls, Duration::from_secs(1), &in_flight, &most);
+        let all = async { tokio::join!(begin(), begin(), begin(), begin(), begin(), begin(), begin(), begin()) };
+        let impatient = async {
+            for _ in 0..20 {
+                assert!(timeout(Duration::from_millis(20), begin()).await.is_err());
+            }
+        };
+        tokio::join!(all, impatient);
+        assert_eq!((calls.turns.waiting(), lock(&calls.turns.0).free), (0, MOST_NEW_CALLS));
     }
 
     #[tokio::test(start_paused = true)]

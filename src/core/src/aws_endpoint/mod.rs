@@ -12,7 +12,7 @@ mod table;
 
 pub use s3::{S3Host, bucket_host, s3_host};
 
-use table::{BEHIND_REGION, FAMILIES, GLOBAL, GOVCLOUD_GLOBAL_REGION, MULTI_REGION, NAMES, SUFFIXES, Suffix, UNTOLD};
+use table::{AFTER_REGION, AMBIGUOUS, FAMILIES, GLOBAL, GOVCLOUD_GLOBAL_REGION, MULTI_REGION, NAMES, SUFFIXES, Suffix};
 
 /// The region of an endpoint that answers for all regions at once. Such an endpoint takes SigV4A signatures
 /// alone, and this is the region set to sign for.
@@ -39,7 +39,7 @@ impl Endpoint<'_> {
 
 /// Whether names below `domain` (in lower case) may be AWS endpoints: it is one of AWS's DNS suffixes, or below one.
 pub fn is_aws_domain(domain: &str) -> bool {
-    SUFFIXES.iter().any(|suffix| domain == suffix.name || before(domain, suffix.name).is_some())
+    SUFFIXES.iter().any(|suffix| domain == suffix.name || strip_domain(domain, suffix.name).is_some())
 }
 
 /// The signing name and region of `host`, a host name in lower case without port or trailing dot; `None` where
@@ -48,13 +48,13 @@ pub fn infer(host: &str) -> Option<Endpoint<'_>> {
     if !is_host_name(host) {
         return None;
     }
-    let (labels, suffix) = SUFFIXES.iter().find_map(|suffix| Some((before(host, suffix.name)?, suffix)))?;
-    if let Some(labels) = before(labels, "vpce") {
+    let (labels, suffix) = SUFFIXES.iter().find_map(|suffix| Some((strip_domain(host, suffix.name)?, suffix)))?;
+    if let Some(labels) = strip_domain(labels, "vpce") {
         return vpc_endpoint(labels);
     }
     // Dual-stack and newer global endpoints say so behind the name: `iam.global.api.aws`, `iam.us-gov.api.aws`.
-    let govcloud = before(labels, "us-gov");
-    let labels = govcloud.or_else(|| before(labels, "global")).unwrap_or(labels);
+    let govcloud = strip_domain(labels, "us-gov");
+    let labels = govcloud.or_else(|| strip_domain(labels, "global")).unwrap_or(labels);
 
     let (name, last) = split_last(labels);
     if is_region(last) {
@@ -65,7 +65,7 @@ pub fn infer(host: &str) -> Option<Endpoint<'_>> {
     }
     let (_, region) = split_last(name);
     if is_region(region)
-        && let Some(signing_name) = lookup(BEHIND_REGION, without_fips(last))
+        && let Some(signing_name) = lookup(AFTER_REGION, without_fips(last))
     {
         return Some(Endpoint { signing_name, region });
     }
@@ -92,10 +92,10 @@ pub fn is_s3_control(authority: &[u8]) -> bool {
 }
 
 fn names_s3_control(host: &str) -> bool {
-    let Some(labels) = SUFFIXES.iter().find_map(|suffix| before(host, suffix.name)) else { return false };
-    let (endpoint, in_vpc) = before(labels, "vpce").map_or((labels, false), |labels| (labels, true));
+    let Some(labels) = SUFFIXES.iter().find_map(|suffix| strip_domain(host, suffix.name)) else { return false };
+    let (endpoint, in_vpc) = strip_domain(labels, "vpce").map_or((labels, false), |labels| (labels, true));
     let (name, region) = split_last(endpoint);
-    let (resource, service) = split_last(without_fips(before(name, "dualstack").unwrap_or(name)));
+    let (resource, service) = split_last(without_fips(strip_domain(name, "dualstack").unwrap_or(name)));
     if !is_region(region) {
         return false;
     }
@@ -111,7 +111,7 @@ fn names_s3_control(host: &str) -> bool {
 
 /// `name.region.suffix`
 fn regional<'a>(name: &'a str, region: &'a str, suffix: &Suffix) -> Option<Endpoint<'a>> {
-    let name = without_fips(before(name, "dualstack").unwrap_or(name));
+    let name = without_fips(strip_domain(name, "dualstack").unwrap_or(name));
     if let Some(signing_name) = family(MULTI_REGION, name) {
         return Some(Endpoint { signing_name, region: ALL_REGIONS });
     }
@@ -125,7 +125,7 @@ fn global<'a>(name: &'a str, suffix: &Suffix, govcloud: bool) -> Option<Endpoint
     if let Some(signing_name) = family(MULTI_REGION, name) {
         return Some(Endpoint { signing_name, region: ALL_REGIONS });
     }
-    let signing_name = lookup(GLOBAL, name).or_else(|| before(name, "s3").map(|_bucket| "s3"))?;
+    let signing_name = lookup(GLOBAL, name).or_else(|| strip_domain(name, "s3").map(|_bucket| "s3"))?;
     let region = match signing_name {
         _ if govcloud => GOVCLOUD_GLOBAL_REGION,
         "iam" => suffix.iam_region,
@@ -150,7 +150,7 @@ fn service(name: &str) -> Option<&str> {
     if let Some(signing_name) = lookup(NAMES, name) {
         return Some(signing_name);
     }
-    if tails(name).any(|tail| UNTOLD.contains(&tail)) {
+    if suffixes(name).any(|tail| AMBIGUOUS.contains(&tail)) {
         return None;
     }
     // Directory buckets are served per availability zone: `s3express-usw2-az1`.
@@ -173,7 +173,7 @@ fn without_fips(name: &str) -> &str {
 
 /// The value of the longest tail of `name` that the table has.
 fn family(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
-    tails(name).find_map(|tail| lookup(table, tail))
+    suffixes(name).find_map(|tail| lookup(table, tail))
 }
 
 fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
@@ -182,12 +182,12 @@ fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
 }
 
 /// `a.b.c`, `b.c`, `c`
-fn tails(name: &str) -> impl Iterator<Item = &str> {
+fn suffixes(name: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(name), |name| name.split_once('.').map(|(_, tail)| tail))
 }
 
 /// The labels before `tail`, where `name` ends in it and has more.
-pub(crate) fn before<'a>(name: &'a str, tail: &str) -> Option<&'a str> {
+pub(crate) fn strip_domain<'a>(name: &'a str, tail: &str) -> Option<&'a str> {
     name.strip_suffix(tail)?.strip_suffix('.')
 }
 

@@ -1,7 +1,7 @@
 //! Reads the bucket from an S3 host name: it may be there, or in the path.
 
 use super::table::SUFFIXES;
-use super::{before, is_region, split_last};
+use super::{is_region, split_last, strip_domain};
 
 /// The resource in the host name of an S3 endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +33,19 @@ pub enum S3Host<'a> {
 /// Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets", "Using Amazon S3 access points", and
 /// "AWS PrivateLink for Amazon S3".
 pub fn s3_host(host: &str) -> S3Host<'_> {
-    let Some(labels) = SUFFIXES.iter().find_map(|suffix| before(host, suffix.name)) else {
+    let Some(labels) = SUFFIXES.iter().find_map(|suffix| strip_domain(host, suffix.name)) else {
         // An address has no labels. A bucket's name has three letters at least, so `s3` is none.
         let is_address = host.starts_with('[') || host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let may_have_bucket = host.contains('.') && !host.starts_with("s3.") && !is_address;
         return if may_have_bucket { S3Host::Foreign } else { S3Host::Endpoint };
     };
-    if let Some(labels) = before(labels, "vpce") {
+    if let Some(labels) = strip_domain(labels, "vpce") {
         return vpc_endpoint(host, labels);
     }
     let (name, last) = split_last(labels);
-    let (name, region) = if is_region(last) { (before(name, "dualstack").unwrap_or(name), last) } else { (labels, "") };
-    let name = before(name, "dualstack").unwrap_or(name);
+    let (name, region) =
+        if is_region(last) { (strip_domain(name, "dualstack").unwrap_or(name), last) } else { (labels, "") };
+    let name = strip_domain(name, "dualstack").unwrap_or(name);
     let (resource, service) = split_last(name);
     match service.strip_suffix("-fips").unwrap_or(service) {
         _ if resource.is_empty() => S3Host::Endpoint,

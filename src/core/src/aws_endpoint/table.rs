@@ -244,7 +244,7 @@ pub(super) const FAMILIES: &[(&str, &str)] = &[
 ];
 
 /// Names that stand behind the region: `search-a.eu-west-1.es.amazonaws.com` → `es`.
-pub(super) const BEHIND_REGION: &[(&str, &str)] = &[
+pub(super) const AFTER_REGION: &[(&str, &str)] = &[
     ("aoss", "aoss"),
     ("cloudsearch", "cloudsearch"),
     ("elasticmapreduce", "elasticmapreduce"),
@@ -286,7 +286,7 @@ pub(super) const MULTI_REGION: &[(&str, &str)] = &[
 ];
 
 /// Names from which nothing can be told, with or without labels before them.
-pub(super) const UNTOLD: &[&str] = &[
+pub(super) const AMBIGUOUS: &[&str] = &[
     // Certificates, access tokens and bearer tokens, not signatures.
     "credentials.iot",
     "scim",

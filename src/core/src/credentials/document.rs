@@ -12,7 +12,6 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::instant::{self, InstantError};
-use crate::signing::lower_hex;
 
 /// AWS credentials, whole and checked. The secret parts never show in `Debug` and are wiped on drop.
 #[derive(Clone)]
@@ -119,7 +118,7 @@ impl Credentials {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part.as_bytes());
         }
-        lower_hex(&digest.finalize()[..8])
+        base16ct::lower::encode_string(&digest.finalize()[..8])
     }
 
     /// Reads a `credential_process` document; members that the format does not name are passed over.
@@ -248,7 +247,11 @@ pub(super) fn format_expiration(at: SystemTime) -> String {
 const EXPIRATION_OUT_OF_RANGE: CredentialDocumentError =
     CredentialDocumentError::Value { member: "Expiration", problem: "must lie between the years 1970 and 9999" };
 
-fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
+/// Reads an expiry as people and programs write it: RFC 3339, also with the zone as `+0000`, and with white space around it.
+///
+/// # Errors
+/// [`CredentialDocumentError::Value`] if it is no instant, or none that can be written.
+pub fn parse_expiration(text: &str) -> Result<SystemTime, CredentialDocumentError> {
     let mut text = text.trim_ascii().to_owned();
     // The zone as Python's %z and Go's -0700 write it, `+0000`.
     if text.is_ascii()

@@ -177,8 +177,11 @@ pub struct Identities {
     /// Changes with each change of what is listed, and with a restart of the proxy.
     #[serde(default)]
     pub generation: u64,
-    /// All identities that the loaded policies want.
+    /// All identities that the loaded policies want, or a page of them.
     pub identities: Vec<IdentityStatus>,
+    /// The id that the next page begins with; `None` on the last one, and if no page was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One wanted identity and what the proxy holds for it.
@@ -192,6 +195,9 @@ pub struct IdentityStatus {
     /// The ids of access keys that a `DELETE` took away, latest last: none of them is taken again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<String>,
+    /// Why nothing is used that is held, such as revocations that can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What may be told of held credentials: never a secret.
@@ -314,10 +320,17 @@ mod tests {
                         fingerprint: Some("salt:0a1b".to_owned()),
                     }),
                     revoked: Vec::new(),
+                    problem: None,
                 },
-                IdentityStatus { identity: reader(Some("x")), held: None, revoked: vec!["ASIAOLD".to_owned()] },
-                IdentityStatus { identity: whole.clone(), held: None, revoked: Vec::new() },
+                IdentityStatus {
+                    identity: reader(Some("x")),
+                    held: None,
+                    revoked: vec!["ASIAOLD".to_owned()],
+                    problem: None,
+                },
+                IdentityStatus { identity: whole.clone(), held: None, revoked: Vec::new(), problem: None },
             ],
+            next: None,
         };
         let json = serde_json::to_value(&listing).unwrap();
         let id = reader(Some("x")).id().to_owned();

@@ -263,17 +263,49 @@ impl<D: SharedData> CredentialStore<D> {
     /// is not read again, whoever puts it back, until it is [reinstated](Self::reinstate).
     ///
     /// # Errors
-    /// Where the proxy does not take the value.
+    /// Where the proxy does not take a value. What is held is wiped even if its access key can't be remembered.
     pub fn revoke(&self, id: &str) -> Result<(), SetError> {
-        if let Some(credentials) = self.get(id) {
-            self.0.update(&revoked_key(id), |revoked: &mut Vec<String>| {
-                revoked.push(credentials.access_key_id().to_owned());
-                revoked.drain(..revoked.len().saturating_sub(REVOKED_MAX));
-                true
-            })?;
+        for _ in 0..ATTEMPTS {
+            let (document, cas) = self.0.get(&credentials_key(id)).unwrap_or_default();
+            // Before it is wiped, so that a push of the same key that is under way changes nothing.
+            let noted = match access_key_of(document) {
+                Some(key) => self.note_revoked(id, key),
+                None => Ok(()),
+            };
+            // Another key that was pushed meanwhile is revoked too: the caller means what is held.
+            match self.0.set(&credentials_key(id), b"", cas) {
+                Err(SetError::Raced) => {}
+                wiped => return wiped.and_then(|()| self.bump(SystemTime::UNIX_EPOCH, Some(id))).and(noted),
+            }
         }
-        self.0.set(&credentials_key(id), b"", 0)?;
-        self.bump(SystemTime::UNIX_EPOCH, Some(id))
+        Err(SetError::Raced)
+    }
+
+    fn note_revoked(&self, id: &str, access_key_id: String) -> Result<(), SetError> {
+        self.0.update(&revoked_key(id), |revoked: &mut Vec<String>| {
+            revoked.retain(|key| *key != access_key_id);
+            revoked.push(access_key_id.clone());
+            revoked.drain(..revoked.len().saturating_sub(REVOKED_MAX));
+            true
+        })
+    }
+
+    /// Wipes what is held for an identity if it is this access key, as after a push that lost a race with a revocation.
+    ///
+    /// # Errors
+    /// Where the proxy does not take the value.
+    pub fn discard(&self, id: &str, access_key_id: &str) -> Result<(), SetError> {
+        for _ in 0..ATTEMPTS {
+            let (document, cas) = self.0.get(&credentials_key(id)).unwrap_or_default();
+            if access_key_of(document).is_none_or(|held| held != access_key_id) {
+                return Ok(());
+            }
+            match self.0.set(&credentials_key(id), b"", cas) {
+                Err(SetError::Raced) => {}
+                wiped => return wiped.and_then(|()| self.bump(SystemTime::UNIX_EPOCH, Some(id))),
+            }
+        }
+        Err(SetError::Raced)
     }
 
     /// Lets an access key be used again that was revoked.
@@ -288,17 +320,33 @@ impl<D: SharedData> CredentialStore<D> {
         })
     }
 
-    /// The ids of the access keys that were taken away from an identity, latest last.
-    pub fn revoked(&self, id: &str) -> Vec<String> {
-        self.0.read(&revoked_key(id))
+    /// Returns the ids of the access keys that were taken away from an identity, latest last.
+    ///
+    /// # Errors
+    /// If they can't be read, as another version of the filter wrote them or they are damaged: then any key may be one.
+    pub fn revoked(&self, id: &str) -> Result<Vec<String>, SetError> {
+        match self.0.get(&revoked_key(id)) {
+            Some((list, _)) if !list.is_empty() => serde_json::from_slice(&list).map_err(|_| SetError::Unreadable),
+            _ => Ok(Vec::new()),
+        }
     }
 
-    /// What is held for an identity, expired or not, but never what was revoked.
+    /// Returns what is held for an identity, expired or not, but never what was revoked or may have been.
     pub fn get(&self, id: &str) -> Option<Credentials> {
         let (document, _) = self.0.get(&credentials_key(id))?;
         let credentials = Credentials::from_document(&Zeroizing::new(document)).ok()?;
-        let is_revoked = self.revoked(id).iter().any(|key| key == credentials.access_key_id());
-        (!is_revoked).then_some(credentials)
+        match self.revoked(id) {
+            Ok(revoked) => (!revoked.iter().any(|key| key == credentials.access_key_id())).then_some(credentials),
+            Err(error) => {
+                log::error!("no credentials are used for {id:?}, as its revocations can't be read: {error}");
+                None
+            }
+        }
+    }
+
+    /// Returns whether anything is stored for an identity, even if it can't be used.
+    pub fn is_stored(&self, id: &str) -> bool {
+        self.0.get(&credentials_key(id)).is_some_and(|(document, _)| !document.is_empty())
     }
 
     /// Wipes all that is known of an identity that no policy wants any more.
@@ -311,7 +359,7 @@ impl<D: SharedData> CredentialStore<D> {
     }
 
     fn erase(&self, id: &str) -> Result<(), SetError> {
-        if !self.revoked(id).is_empty() {
+        if self.0.get(&revoked_key(id)).is_some_and(|(list, _)| !list.is_empty()) {
             self.0.set(&revoked_key(id), b"", 0)?;
         }
         self.0.set(&credentials_key(id), b"", 0)
@@ -494,6 +542,12 @@ fn same_ids(some: &[Identity], others: &[Identity]) -> bool {
     some.iter().map(Identity::id).eq(others.iter().map(Identity::id))
 }
 
+/// Returns the id of the access key in a stored document.
+fn access_key_of(document: Vec<u8>) -> Option<String> {
+    let credentials = Credentials::from_document(&Zeroizing::new(document)).ok()?;
+    Some(credentials.access_key_id().to_owned())
+}
+
 fn credentials_key(id: &str) -> String {
     format!("sigv4.credentials.{id}")
 }
@@ -548,21 +602,141 @@ mod tests {
         let store = CredentialStore(&memory);
         store.want("policy", &[Identity::default_chain()], at(0), true).unwrap();
         store.revoke("default").unwrap();
-        assert!(store.revoked("default").is_empty());
+        assert!(store.revoked("default").unwrap().is_empty());
         for key in ["AKIDONE", "AKIDTWO"] {
             store.put("default", &credentials(key)).unwrap();
             store.revoke("default").unwrap();
         }
-        assert_eq!(store.revoked("default"), ["AKIDONE", "AKIDTWO"]);
+        assert_eq!(store.revoked("default").unwrap(), ["AKIDONE", "AKIDTWO"]);
         // As a push does that was under way meanwhile.
         store.put("default", &credentials("AKIDONE")).unwrap();
         assert!(store.get("default").is_none());
         store.reinstate("default", "AKIDONE").unwrap();
         assert_eq!(store.get("default").unwrap().access_key_id(), "AKIDONE");
-        assert_eq!(store.revoked("default"), ["AKIDTWO"]);
+        assert_eq!(store.revoked("default").unwrap(), ["AKIDTWO"]);
 
         store.want("other", &[role("reader")], at(31), true).unwrap();
-        assert!(store.revoked("default").is_empty());
+        assert!(store.revoked("default").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_revocation_wipes_what_is_held_even_if_it_can_not_be_noted() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.put("default", &credentials("AKIDONE")).unwrap();
+        (&memory).set("sigv4.revoked.default", b"{}", 0).unwrap();
+        let generation = store.generation();
+        assert!(store.get("default").is_none() && store.is_stored("default"));
+        assert_eq!(store.revoked("default"), Err(SetError::Unreadable));
+        assert_eq!(store.revoke("default"), Err(SetError::Unreadable));
+        assert!(!store.is_stored("default") && store.generation() > generation);
+        assert_eq!((&memory).get("sigv4.revoked.default").unwrap().0, b"{}");
+    }
+
+    /// Shared data in which another worker acts just before a certain access.
+    struct Interrupted<'a> {
+        memory: &'a Memory,
+        accesses: Cell<usize>,
+        at: usize,
+        other: &'a dyn Fn(CredentialStore<&Memory>),
+    }
+
+    impl Interrupted<'_> {
+        fn count(&self) {
+            self.accesses.set(self.accesses.get() + 1);
+            if self.accesses.get() == self.at {
+                (self.other)(CredentialStore(self.memory));
+            }
+        }
+    }
+
+    impl SharedData for &Interrupted<'_> {
+        fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+            self.count();
+            self.memory.get(key)
+        }
+
+        fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SetError> {
+            self.count();
+            self.memory.set(key, value, cas)
+        }
+    }
+
+    /// Runs `first` and lets `other` act before each of its accesses in turn, and once after all of them.
+    fn interleave(
+        first: &dyn Fn(CredentialStore<&Interrupted<'_>>),
+        other: &dyn Fn(CredentialStore<&Memory>),
+        check: &dyn Fn(CredentialStore<&Memory>, usize),
+    ) {
+        for at in 1.. {
+            let memory = Memory::default();
+            let store = CredentialStore(&memory);
+            store.want("policy", &[Identity::default_chain()], at_start(), true).unwrap();
+            store.put("default", &credentials("AKIDBEFORE")).unwrap();
+            let data = Interrupted { memory: &memory, accesses: Cell::new(0), at, other };
+            first(CredentialStore(&data));
+            let over = data.accesses.get() < at;
+            if over {
+                other(store);
+            }
+            check(store, at);
+            if over {
+                assert!(at > 3, "{at} accesses");
+                return;
+            }
+        }
+    }
+
+    fn at_start() -> SystemTime {
+        at(0)
+    }
+
+    fn push(store: CredentialStore<impl SharedData>, key: &str, query: &str) -> u16 {
+        let document = credentials(key).to_document();
+        let path = format!("/v1/identities/default/credentials{query}");
+        crate::intake::answer(&store, &mut WantedIds::default(), b"PUT", path.as_bytes(), &document, at(0)).status
+    }
+
+    #[test]
+    fn a_push_that_races_with_a_revocation_leaves_nothing_of_the_revoked_key() {
+        let delete = |store: CredentialStore<&Memory>| store.revoke("default").unwrap();
+        let gone = |store: CredentialStore<&Memory>, at: usize| {
+            assert!(store.get("default").is_none(), "interrupted at {at}");
+            assert!(!store.is_stored("default"), "interrupted at {at}, it lies there");
+            assert!(store.revoked("default").unwrap().contains(&"AKIDBEFORE".to_owned()));
+        };
+        let pushes = |store: CredentialStore<&Interrupted<'_>>| {
+            assert!([204, 409].contains(&push(store, "AKIDBEFORE", "?unless-revoked")));
+        };
+        interleave(&pushes, &delete, &gone);
+
+        // The reverse: the push comes in the middle of the revocation.
+        let revoke = |store: CredentialStore<&Interrupted<'_>>| store.revoke("default").unwrap();
+        let push_it = |store: CredentialStore<&Memory>| _ = push(store, "AKIDBEFORE", "?unless-revoked");
+        interleave(&revoke, &push_it, &|store, at| {
+            assert!(store.get("default").is_none(), "interrupted at {at}");
+            assert!(!store.is_stored("default"), "interrupted at {at}, it lies there");
+        });
+    }
+
+    #[test]
+    fn of_two_pushes_that_race_one_is_left_whole_and_every_worker_sees_it() {
+        let first = |store: CredentialStore<&Interrupted<'_>>| assert_eq!(push(store, "AKIDFIRST", ""), 204);
+        let other = |store: CredentialStore<&Memory>| assert_eq!(push(store, "AKIDOTHER", ""), 204);
+        let seen = Cell::new(0);
+        interleave(&first, &other, &|store, at| {
+            let held = store.get("default").unwrap();
+            assert!(["AKIDFIRST", "AKIDOTHER"].contains(&held.access_key_id()));
+            assert_eq!(held.secret_access_key(), "secret");
+            // Two changes after those of the start: a worker that saw either looks again.
+            let generation = store.generation();
+            if seen.get() == 0 {
+                seen.set(generation);
+            }
+            assert_eq!(generation, seen.get(), "interrupted at {at}");
+            let ids = store.changes(generation - 2, generation);
+            assert!(ids.is_none_or(|ids| ids == ["default", "default"]), "interrupted at {at}");
+        });
     }
 
     #[test]
@@ -573,7 +747,7 @@ mod tests {
             store.put("default", &credentials(&format!("AKID{number}"))).unwrap();
             store.revoke("default").unwrap();
         }
-        let revoked = store.revoked("default");
+        let revoked = store.revoked("default").unwrap();
         assert_eq!((revoked.len(), revoked.last().map(String::as_str)), (REVOKED_MAX, Some("AKID99")));
     }
 
@@ -667,7 +841,7 @@ mod tests {
         store.want("mine", &mine, at(100), false).unwrap();
         assert_eq!(store.wanted().unwrap().len(), 2);
         assert!(store.get(other[0].id()).is_some());
-        assert_eq!(store.revoked(other[0].id()), ["AKIDREVOKED"]);
+        assert_eq!(store.revoked(other[0].id()).unwrap(), ["AKIDREVOKED"]);
         store.want("other", &other, at(101), false).unwrap();
         store.sweep(at(102)).unwrap();
         assert_eq!(store.wanted().unwrap().len(), 2);

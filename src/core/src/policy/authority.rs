@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use crate::aws_endpoint::before;
+use crate::aws_endpoint::strip_domain;
 
 /// The longest host name of the DNS.
 pub const NAME_MAX: usize = 253;
@@ -21,7 +21,7 @@ pub struct HostPattern {
 impl HostPattern {
     /// Returns whether some host matches both patterns.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        let takes = |pattern: &Self, name: &str| pattern.wildcard && before(name, &pattern.name).is_some();
+        let takes = |pattern: &Self, name: &str| pattern.wildcard && strip_domain(name, &pattern.name).is_some();
         let ports = self.port.is_none() || other.port.is_none() || self.port == other.port;
         let same = self.wildcard == other.wildcard && self.name == other.name;
         ports && (same || takes(self, &other.name) || takes(other, &self.name))

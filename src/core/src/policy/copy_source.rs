@@ -9,7 +9,7 @@
 
 use super::authority::{Authority, NAME_MAX};
 use super::{Policy, Route, Target};
-use crate::aws_endpoint::{S3Host, before, bucket_host, s3_host};
+use crate::aws_endpoint::{S3Host, bucket_host, s3_host, strip_domain};
 use crate::path::percent::{self, Decode};
 use crate::path::{PathError, SafePath};
 use crate::signing::write_encoded;
@@ -186,7 +186,7 @@ impl Request<'_> {
         let place = match (s3_host(host), self.route.s3_domain.as_deref()) {
             (S3Host::Foreign, Some(domain)) if host == domain => S3Host::Endpoint,
             (S3Host::Foreign, domain) => {
-                let bucket = domain.and_then(|endpoint| Some((before(host, endpoint)?, endpoint)));
+                let bucket = domain.and_then(|endpoint| Some((strip_domain(host, endpoint)?, endpoint)));
                 let (bucket, endpoint) = bucket.ok_or(CopySourceError::BucketUnclear(header))?;
                 S3Host::Bucket { bucket, endpoint }
             }

@@ -20,7 +20,7 @@ pub enum PolicyError {
     },
     /// Something in the policy can't be used as it stands.
     #[error("{place}: {problem}")]
-    Refused {
+    Invalid {
         /// Where it stands, such as `routes["/a"].target`.
         place: String,
         /// What is wrong and how to put it right.
@@ -30,9 +30,9 @@ pub enum PolicyError {
 
 /// A place in the document, written as a person would: `routes["/a"].target`, `routes[2].prefix`.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place(String);
+pub(super) struct Location(String);
 
-impl Place {
+impl Location {
     /// The member `key` of this place.
     pub(super) fn key(&self, key: &str) -> Self {
         // A name that no person would read to its end is cut.
@@ -61,19 +61,19 @@ impl Place {
     }
 
     /// The refusal of what stands here.
-    pub(super) fn refuse(&self, problem: impl Into<String>) -> PolicyError {
+    pub(super) fn error(&self, problem: impl Into<String>) -> PolicyError {
         let place = if self.is_policy() { "policy".to_owned() } else { self.0.clone() };
-        PolicyError::Refused { place, problem: problem.into() }
+        PolicyError::Invalid { place, problem: problem.into() }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl From<&serde_path_to_error::Path> for Place {
+impl From<&serde_path_to_error::Path> for Location {
     fn from(path: &serde_path_to_error::Path) -> Self {
         path.iter().fold(Self::default(), |place, segment| match segment {
             Segment::Seq { index } => place.index(*index),
@@ -85,7 +85,7 @@ impl From<&serde_path_to_error::Path> for Place {
 
 impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
     fn from(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
-        let place = Place::from(error.path());
+        let place = Location::from(error.path());
         let last_key = match error.path().iter().next_back() {
             Some(Segment::Map { key }) => Some(key.clone()),
             _ => None,
@@ -99,7 +99,7 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
         }
         if let Some((key, known)) = offending_name(text, "unknown field `") {
             let place = if last_key.as_deref() == Some(key) { place } else { place.key(key) };
-            return place.refuse(match closest(key, &known) {
+            return place.error(match closest(key, &known) {
                 Some(name) => format!("unknown key; did you mean {name:?}?"),
                 None if known.contains(&"routes") => {
                     format!("unknown key; a route's begins with /, other known ones are {}", known.join(", "))
@@ -107,7 +107,7 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
                 None => format!("unknown key; known here are {}", known.join(", ")),
             });
         }
-        place.refuse(in_plain_words(text))
+        place.error(in_plain_words(text))
     }
 }
 

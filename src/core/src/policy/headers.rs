@@ -5,8 +5,8 @@
 use std::fmt;
 
 use super::document::HeaderRulesDocument;
-use super::error::{Place, PolicyError};
-use crate::signing::{is_owned_by_signing, may_be_signed};
+use super::error::{Location, PolicyError};
+use crate::signing::{is_signature_header, may_be_signed};
 
 /// The header by which the filter tells the proxy's route configuration how to speak to the upstream (`http`; absent for
 /// TLS). Only the signer sets it: a client's is removed from every request.
@@ -87,10 +87,10 @@ impl HeaderRules {
     pub(super) fn compile(
         document: HeaderRulesDocument,
         direction: Direction,
-        place: &Place,
+        place: &Location,
     ) -> Result<Self, PolicyError> {
         let HeaderRulesDocument { allow, remove, set } = document;
-        let patterns = |names: Vec<String>, place: Place| {
+        let patterns = |names: Vec<String>, place: Location| {
             let compiled = names.iter().enumerate().map(|(i, name)| pattern(name, &place.index(i)));
             compiled.collect::<Result<Vec<_>, _>>()
         };
@@ -107,10 +107,10 @@ impl HeaderRules {
             let name = header_name(&name, &place)?;
             refuse_protected(&name, "set", direction, &place)?;
             if headers.iter().any(|known| known.name == name) {
-                return Err(place.refuse(format!("{name:?} is set twice in different spellings; keep one")));
+                return Err(place.error(format!("{name:?} is set twice in different spellings; keep one")));
             }
             if http::HeaderValue::from_str(&value).is_err() {
-                return Err(place.refuse("the value may hold visible ASCII characters, blanks and tabs only"));
+                return Err(place.error("the value may hold visible ASCII characters, blanks and tabs only"));
             }
             headers.push(SetHeader { name, value });
         }
@@ -118,12 +118,12 @@ impl HeaderRules {
     }
 }
 
-fn pattern(written: &str, place: &Place) -> Result<NamePattern, PolicyError> {
+fn pattern(written: &str, place: &Location) -> Result<NamePattern, PolicyError> {
     if written.find('*').is_some_and(|star| star + 1 < written.len()) {
-        return Err(place.refuse(format!("{written:?} has a * inside; write it as the last character, as in \"x-*\"")));
+        return Err(place.error(format!("{written:?} has a * inside; write it as the last character, as in \"x-*\"")));
     }
     match written.strip_suffix('*') {
-        Some("") => Err(place.refuse(
+        Some("") => Err(place.error(
             "\"*\" would be every header; to let all pass leave allow out, to let none pass write \"allow\": []",
         )),
         Some(beginning) => header_name(beginning, place).map(NamePattern::Beginning),
@@ -132,20 +132,20 @@ fn pattern(written: &str, place: &Place) -> Result<NamePattern, PolicyError> {
 }
 
 /// A header's name in lower case.
-pub(super) fn header_name(written: &str, place: &Place) -> Result<String, PolicyError> {
+pub(super) fn header_name(written: &str, place: &Location) -> Result<String, PolicyError> {
     if written.starts_with(':') {
-        return Err(place.refuse(format!("{written:?} is a pseudo header, which no rule touches; leave it out")));
+        return Err(place.error(format!("{written:?} is a pseudo header, which no rule touches; leave it out")));
     }
     if written.contains('*') {
-        return Err(place.refuse(format!("{written:?} is a pattern, which has no place here; write each name")));
+        return Err(place.error(format!("{written:?} is a pattern, which has no place here; write each name")));
     }
     match http::HeaderName::from_bytes(written.as_bytes()) {
         Ok(name) => Ok(name.as_str().to_owned()),
-        Err(_) => Err(place.refuse(format!("{written:?} is no header name; write letters, digits and -"))),
+        Err(_) => Err(place.error(format!("{written:?} is no header name; write letters, digits and -"))),
     }
 }
 
-fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Place) -> Result<(), PolicyError> {
+fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Location) -> Result<(), PolicyError> {
     if !is_protected(name.as_bytes()) {
         return Ok(());
     }
@@ -154,7 +154,7 @@ fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Place)
         _ if belongs_to_signing(name.as_bytes()) => "belongs to signing",
         _ => "belongs to the proxy",
     };
-    Err(place.refuse(format!("{name:?} {owner} and can't be {verb}; leave it out")))
+    Err(place.error(format!("{name:?} {owner} and can't be {verb}; leave it out")))
 }
 
 /// Headers that no rule touches.
@@ -171,7 +171,7 @@ const ENVOYS_SCHEME: &[u8] = b"x-forwarded-proto";
 
 /// Returns whether a header is part of the signature, or the [`UPSTREAM_SCHEME_HEADER`].
 fn belongs_to_signing(name: &[u8]) -> bool {
-    is_owned_by_signing(name) || name == UPSTREAM_SCHEME_HEADER.as_bytes()
+    is_signature_header(name) || name == UPSTREAM_SCHEME_HEADER.as_bytes()
 }
 
 /// Headers of one hop (RFC 9110, 7.6.1) and those that say how long the message is.
@@ -193,16 +193,16 @@ fn is_framing_header(name: &[u8]) -> bool {
 }
 
 /// Compiles the names of headers that are signed beside the usual ones.
-pub(super) fn signed_headers(names: Vec<String>, place: &Place) -> Result<Vec<String>, PolicyError> {
+pub(super) fn signed_headers(names: Vec<String>, place: &Location) -> Result<Vec<String>, PolicyError> {
     let mut signed: Vec<String> = Vec::new();
     for (i, written) in names.iter().enumerate() {
         let place = place.index(i);
         let name = header_name(written, &place)?;
-        if name == "host" || is_owned_by_signing(name.as_bytes()) {
-            return Err(place.refuse(format!("{name:?} is signed wherever it is needed; leave it out")));
+        if name == "host" || is_signature_header(name.as_bytes()) {
+            return Err(place.error(format!("{name:?} is signed wherever it is needed; leave it out")));
         }
         if name == UPSTREAM_SCHEME_HEADER || is_framing_header(name.as_bytes()) || !may_be_signed(&name) {
-            return Err(place.refuse(format!(
+            return Err(place.error(format!(
                 "{name:?} may be changed on the way, after signing, and AWS would refuse the request; leave it out"
             )));
         }

@@ -145,8 +145,8 @@ pub struct Route {
     /// The kind of signature.
     pub algorithm: Algorithm,
     /// Where the signature goes.
-    pub location: Location,
-    /// Answer 307 with the presigned URL in place of proxying; only with [`Location::Query`] and a target.
+    pub location: SignatureLocation,
+    /// Answer 307 with the presigned URL in place of proxying; only with [`SignatureLocation::Query`] and a target.
     pub redirect: bool,
     /// What becomes of the client's headers before the request is signed.
     pub request_headers: HeaderRules,
@@ -216,7 +216,7 @@ pub enum ScopeSource {
 
 /// Where the signature goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Location {
+pub enum SignatureLocation {
     /// The `authorization` header.
     Header,
     /// The query: a presigned URL.

@@ -5,7 +5,7 @@ use crate::aws_endpoint;
 use crate::signing::Scope;
 
 use super::authority::{Authority, HostPattern, NameBuffer};
-use super::error::{Place, PolicyError};
+use super::error::{Location, PolicyError};
 use super::{Algorithm, Route, ScopeSource, Target};
 
 /// What a route says of its scope.
@@ -56,7 +56,7 @@ impl<'a> ScopeRule<'a> {
         &self,
         target: Option<&'a Target>,
         hosts: &'a [HostPattern],
-        place: &Place,
+        place: &Location,
     ) -> Result<Option<Scope>, PolicyError> {
         let owned = |scope: Scope<&str>| Scope { region: scope.region.to_owned(), service: scope.service.to_owned() };
         if let Some(target) = target {
@@ -81,12 +81,12 @@ impl<'a> ScopeRule<'a> {
         &self,
         scope: Result<Scope<&str>, NoScope>,
         host: &str,
-        place: &Place,
+        place: &Location,
     ) -> Result<(), PolicyError> {
         let (missing, cure) = match scope {
             Ok(_) => return Ok(()),
             Err(NoScope::RequiresSigv4a) => {
-                return Err(place.refuse(format!(
+                return Err(place.error(format!(
                     "{host:?} answers for all regions and takes SigV4A alone; add \"signing\": {{\"algorithm\": \"sigv4a\"}}"
                 )));
             }
@@ -97,7 +97,7 @@ impl<'a> ScopeRule<'a> {
                 ("its service and region", "\"service\" and \"region\", such as \"execute-api\" and \"eu-west-1\"")
             }
         };
-        Err(place.refuse(format!("{host:?} is not an AWS host name from which {missing} can be inferred; add {cure}")))
+        Err(place.error(format!("{host:?} is not an AWS host name from which {missing} can be inferred; add {cure}")))
     }
 }
 

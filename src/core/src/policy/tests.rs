@@ -50,7 +50,7 @@ fn the_short_form_is_a_target_under_a_prefix() {
     assert_eq!(policy.held_limits, HeldLimits { requests: 1000, bytes: 32 << 20 });
     assert_eq!(
         (route.payload, route.location, &route.algorithm),
-        (PayloadMode::Auto, Location::Header, &Algorithm::SigV4)
+        (PayloadMode::Auto, SignatureLocation::Header, &Algorithm::SigV4)
     );
     assert!(route.allow_unauthenticated && route.hosts.is_empty() && !route.redirect);
     assert!(route.request_headers.is_empty() && route.response_headers.is_empty() && route.signed_headers.is_empty());
@@ -141,7 +141,7 @@ fn numbers_may_arrive_as_a_protobuf_struct_writes_them() {
             "signing": {"location": "query", "expiresSeconds": 6e1}}}}"#,
     );
     assert_eq!(policy.credentials_wait, Duration::from_secs(2));
-    assert_eq!(policy.routes()[0].location, Location::Query { expires: Duration::from_secs(60) });
+    assert_eq!(policy.routes()[0].location, SignatureLocation::Query { expires: Duration::from_secs(60) });
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn sigv4a_signs_for_a_set_of_regions() {
 #[test]
 fn a_presigned_url_holds_five_minutes_unless_told_otherwise() {
     let policy = route_with(r#""signing": {"location": "query", "redirect": true}"#);
-    assert_eq!(policy.routes()[0].location, Location::Query { expires: Duration::from_secs(300) });
+    assert_eq!(policy.routes()[0].location, SignatureLocation::Query { expires: Duration::from_secs(300) });
     assert!(policy.routes()[0].redirect);
 }
 

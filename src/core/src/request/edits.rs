@@ -3,7 +3,7 @@
 use crate::header_map::HeaderMap;
 use crate::host::{Host, HostError, MapKind};
 use crate::policy::{Scheme, UPSTREAM_SCHEME_HEADER};
-use crate::signing::{SignedHeaders, is_owned_by_signing};
+use crate::signing::{SignedHeaders, is_signature_header};
 
 use super::head::RequestHead;
 use super::plan::Plan;
@@ -42,9 +42,9 @@ impl HeaderEdits<'_> {
         let Self { headers, head, plan, signature } = self;
         let rules = &plan.route.request_headers;
         let replace = |name: &str, value: &[u8]| host.replace_header(MapKind::Request, name, value);
-        if head.sends_owned || !rules.is_empty() {
+        if head.has_signature_headers || !rules.is_empty() {
             for (name, _) in headers.iter() {
-                if !rules.keeps(name) || (is_owned_by_signing(name) && !signature.replaces(name)) {
+                if !rules.keeps(name) || (is_signature_header(name) && !signature.replaces(name)) {
                     host.remove_header(MapKind::Request, name)?;
                 }
             }
@@ -64,7 +64,11 @@ impl HeaderEdits<'_> {
         }
         if let Signature::Headers(signed) = signature {
             for (name, value) in signed.iter() {
-                if head.sends_owned { replace(name, value)? } else { host.add_header(MapKind::Request, name, value)? }
+                if head.has_signature_headers {
+                    replace(name, value)?
+                } else {
+                    host.add_header(MapKind::Request, name, value)?
+                }
             }
         }
         match &plan.route.target {

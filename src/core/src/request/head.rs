@@ -4,7 +4,7 @@ use crate::header_map::HeaderMap;
 use crate::local_reply::{Refusal, UnsupportedRequest};
 use crate::path::SafePath;
 use crate::policy;
-use crate::signing::{is_owned_by_signing, names_streaming_form};
+use crate::signing::{is_signature_header, names_streaming_form};
 
 use super::payload::is_event_stream;
 
@@ -24,8 +24,8 @@ pub(super) struct RequestHead<'a> {
     pub(super) authorization: Option<&'a [u8]>,
     pub(super) content_sha256: Option<&'a [u8]>,
     pub(super) decoded_content_length: Option<u64>,
-    /// Whether there are headers that [signing owns](is_owned_by_signing).
-    pub(super) sends_owned: bool,
+    /// Whether there are headers that [signing owns](is_signature_header).
+    pub(super) has_signature_headers: bool,
     /// Whether there is an [`UPSTREAM_SCHEME_HEADER`](policy::UPSTREAM_SCHEME_HEADER).
     pub(super) sends_upstream_scheme: bool,
     pub(super) is_upgrade: bool,
@@ -45,7 +45,7 @@ impl<'a> RequestHead<'a> {
     pub(super) fn parse(headers: &'a HeaderMap) -> Result<Self, Refusal> {
         let (mut method, mut authority, mut path) = (&b""[..], &b""[..], &b""[..]);
         let (mut authorization, mut content_sha256, mut decoded_content_length) = (None, None, None);
-        let (mut sends_owned, mut sends_upstream_scheme, mut is_upgrade) = (false, false, false);
+        let (mut has_signature_headers, mut sends_upstream_scheme, mut is_upgrade) = (false, false, false);
         let (mut sent_event_stream, mut content_length, mut names_copy_source) = (false, None, false);
         for (name, value) in headers.iter() {
             match name {
@@ -64,7 +64,7 @@ impl<'a> RequestHead<'a> {
                 UPSTREAM_SCHEME => sends_upstream_scheme = true,
                 _ => names_copy_source |= policy::copy_source_header(name).is_some(),
             }
-            sends_owned |= is_owned_by_signing(name);
+            has_signature_headers |= is_signature_header(name);
         }
         if method == b"CONNECT" {
             return Err(UnsupportedRequest::Connect.into());
@@ -77,7 +77,7 @@ impl<'a> RequestHead<'a> {
             authorization,
             content_sha256,
             decoded_content_length,
-            sends_owned,
+            has_signature_headers,
             sends_upstream_scheme,
             is_upgrade,
             names_copy_source,

@@ -3,7 +3,7 @@
 use crate::held::{HeldShare, Overloaded};
 use crate::host::Host;
 use crate::local_reply::Refusal;
-use crate::signing::AwsChunkedBody;
+use crate::signing::ChunkResigner;
 
 /// So much of the body is taken from the proxy at a time. After a wait the proxy may hand over all that it has buffered, and
 /// the memory of a virtual machine never shrinks.
@@ -11,13 +11,13 @@ const PIECE: usize = 64 * 1024;
 
 /// The body, and its share of what the worker may hold.
 pub(super) struct ResignedBody {
-    body: Box<AwsChunkedBody>,
+    body: Box<ChunkResigner>,
     share: HeldShare,
 }
 
 impl ResignedBody {
     /// Begins to sign a body's chunks.
-    pub(super) fn new(body: Box<AwsChunkedBody>, share: HeldShare) -> Self {
+    pub(super) fn new(body: Box<ChunkResigner>, share: HeldShare) -> Self {
         Self { body, share }
     }
 

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use crate::header_map::HeaderMap;
 use crate::host::Host;
 use crate::local_reply::{self, Outcome, Refusal, UnsupportedRequest};
-use crate::policy::{Location, Route, Scheme};
-use crate::signing::{AwsChunkedBody, PayloadHash, SigningCredentials};
+use crate::policy::{Route, Scheme, SignatureLocation};
+use crate::signing::{ChunkResigner, PayloadHash, SigningCredentials};
 use crate::worker::Worker;
 
 use super::edits::{HeaderEdits, Signature};
@@ -16,7 +16,7 @@ use super::plan::Plan;
 /// What has become of a request that was signed.
 pub(super) enum Signed {
     /// Forwarded; carries the chunk re-signer of an aws-chunked body.
-    Forwarded(Option<Box<AwsChunkedBody>>),
+    Forwarded(Option<Box<ChunkResigner>>),
     /// The client was redirected to the presigned URL.
     Redirected,
 }
@@ -42,24 +42,24 @@ pub(super) fn sign<H: Host>(
     let mut signer = worker.signer.borrow_mut();
     let mut chunked_body = None;
     let signature = match route.location {
-        Location::Header if let PayloadHash::AwsChunked(form) = payload => {
+        SignatureLocation::Header if let PayloadHash::AwsChunked(form) = payload => {
             let length = head.decoded_content_length.ok_or(UnsupportedRequest::NoDecodedLength)?;
             let (signed, body) = signer.sign_aws_chunked(form, length, &request, sent, &context)?;
             chunked_body = Some(Box::new(body));
             Signature::Headers(signed)
         }
-        Location::Query { .. } if matches!(payload, PayloadHash::AwsChunked(_)) => {
+        SignatureLocation::Query { .. } if matches!(payload, PayloadHash::AwsChunked(_)) => {
             return Err(UnsupportedRequest::ChunkedBodyInQuery.into());
         }
-        Location::Header => Signature::Headers(signer.sign(&request, sent, &context)?),
+        SignatureLocation::Header => Signature::Headers(signer.sign(&request, sent, &context)?),
         // A client that follows the redirect sends its own headers, so only `host` can be signed.
-        Location::Query { expires } if route.redirect => {
+        SignatureLocation::Query { expires } if route.redirect => {
             let uri = signer.presign(&request, [], &context, expires)?;
             worker.record(Some(route), plan.scope.service, Outcome::Redirected);
             local_reply::redirect(&worker.host, &presigned_url(route, plan.authority, uri));
             return Ok(Signed::Redirected);
         }
-        Location::Query { expires } => Signature::Uri(signer.presign(&request, sent, &context, expires)?),
+        SignatureLocation::Query { expires } => Signature::Uri(signer.presign(&request, sent, &context, expires)?),
     };
     HeaderEdits { headers, head, plan, signature }.apply(&worker.host)?;
     if route.target.is_some() {

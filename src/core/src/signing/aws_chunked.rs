@@ -175,7 +175,7 @@ impl ChunkSigner {
 }
 
 /// An `aws-chunked` body on its way: the client's bytes go in as they arrive, and come out signed anew.
-pub struct AwsChunkedBody {
+pub struct ChunkResigner {
     form: AwsChunkedForm,
     /// Where chunks are signed.
     signer: Option<ChunkSigner>,
@@ -213,7 +213,7 @@ enum State {
     Failed(AwsChunkedError),
 }
 
-impl AwsChunkedBody {
+impl ChunkResigner {
     pub(super) fn new(form: AwsChunkedForm, decoded_length: u64, signer: Option<ChunkSigner>) -> Self {
         Self {
             form,
@@ -463,9 +463,9 @@ fn split_trailer(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (!name.is_empty() && name.iter().all(is_name) && value.iter().all(is_value)).then_some((name, value))
 }
 
-impl fmt::Debug for AwsChunkedBody {
+impl fmt::Debug for ChunkResigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsChunkedBody").field("form", &self.form).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("ChunkResigner").field("form", &self.form).field("state", &self.state).finish_non_exhaustive()
     }
 }
 

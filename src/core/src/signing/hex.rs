@@ -1,4 +1,4 @@
-//! Hexadecimal digits.
+//! Hexadecimal digits of signatures and URIs.
 
 /// The two digits of each byte. Each signature takes 128 of them, which by table cost a twentieth less instructions of a
 /// request than by `base16ct`.
@@ -24,11 +24,6 @@ pub(super) fn encode(digest: &[u8; 32]) -> HexDigest {
         *pair = PAIRS[usize::from(*byte)];
     }
     text
-}
-
-/// Returns bytes as lower-case digits.
-pub fn lower(bytes: &[u8]) -> String {
-    base16ct::lower::encode_string(bytes)
 }
 
 /// Returns the percent escape of a byte, in the upper-case digits that AWS asks for.

@@ -7,11 +7,12 @@
 //! Source: IAM User Guide, "AWS Signature Version 4 for API requests".
 
 mod algorithm;
-mod alike;
 mod aws_chunked;
 mod canonical_request;
+mod error;
 mod hex;
 mod payload_hash;
+mod prefix_hash;
 mod scope;
 mod signed_headers;
 mod signer;
@@ -22,13 +23,13 @@ mod uri;
 
 pub use algorithm::Algorithm;
 pub use aws_chunked::{
-    AwsChunkedBody, AwsChunkedError, AwsChunkedForm, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
+    AwsChunkedError, AwsChunkedForm, ChunkResigner, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
 };
-pub use hex::lower as lower_hex;
+pub use error::SigningError;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
-pub use signed_headers::{is_owned_by_signing, may_be_signed};
-pub use signer::{SignedHeaders, Signer, SigningContext, SigningError, UnsignedRequest};
+pub use signed_headers::{is_signature_header, may_be_signed};
+pub use signer::{SignedHeaders, Signer, SigningContext, UnsignedRequest};
 pub use signing_key::SigningCredentials;
 pub(crate) use uri::write_encoded;
 pub use uri::{UriStyle, WireUri, is_s3};

@@ -48,7 +48,7 @@ impl PayloadHash {
     ///
     /// Sources: S3 API Reference, "Authenticating Requests"; S3 Glacier Developer Guide, "Signing Requests";
     /// OpenSearch Service Developer Guide, "Signing HTTP requests" (for Serverless).
-    pub(super) fn is_sent_to(&self, service: &str) -> bool {
+    pub(super) fn is_required_by(&self, service: &str) -> bool {
         matches!(self, Self::Unsigned | Self::AwsChunked(_))
             || super::uri::is_s3(service)
             || matches!(service, "aoss" | "glacier")
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn the_header_goes_where_it_is_needed() {
-        assert!(PayloadHash::Empty.is_sent_to("s3"));
-        assert!(PayloadHash::Empty.is_sent_to("aoss"));
-        assert!(PayloadHash::Unsigned.is_sent_to("execute-api"));
-        assert!(!PayloadHash::Empty.is_sent_to("execute-api"));
+        assert!(PayloadHash::Empty.is_required_by("s3"));
+        assert!(PayloadHash::Empty.is_required_by("aoss"));
+        assert!(PayloadHash::Unsigned.is_required_by("execute-api"));
+        assert!(!PayloadHash::Empty.is_required_by("execute-api"));
     }
 }

@@ -4,7 +4,7 @@
 
 /// Headers of a client that signing owns: they are dropped, and our own take their place.
 #[inline]
-pub fn is_owned_by_signing(name: &[u8]) -> bool {
+pub fn is_signature_header(name: &[u8]) -> bool {
     const OWNED: [&[u8]; 6] = [
         b"authorization",
         b"x-amz-date",
@@ -55,7 +55,7 @@ pub fn may_be_signed(name: &str) -> bool {
         && name != "b3"
         && !NEVER.contains(&name.as_str())
         && !never_begins.iter().any(|beginning| name.starts_with(beginning))
-        && !is_owned_by_signing(name.as_bytes())
+        && !is_signature_header(name.as_bytes())
 }
 
 /// Whether a client's header is part of the signature. `policy` holds what the policy adds, in lower case.
@@ -64,7 +64,7 @@ pub(super) fn is_signed(name: &[u8], policy: &[String]) -> bool {
         Some(b'c' | b'C') => name.eq_ignore_ascii_case(b"content-type") || name.eq_ignore_ascii_case(b"content-md5"),
         Some(b'x' | b'X') => {
             name.get(..6).is_some_and(|beginning| beginning.eq_ignore_ascii_case(b"x-amz-"))
-                && !is_owned_by_signing(name)
+                && !is_signature_header(name)
         }
         _ => false,
     };

@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use super::algorithm::Algorithm;
-use super::aws_chunked::{AwsChunkedBody, AwsChunkedForm, ChunkSigner};
+use super::aws_chunked::{AwsChunkedForm, ChunkResigner, ChunkSigner};
 use super::canonical_request::CanonicalRequest;
-use super::signing_key::Key;
+use super::error::SigningError;
+use super::signing_key::{Key, write_parts};
 use super::timestamp::{Clock, Timestamp};
 use super::{PayloadHash, Scope, SigningCredentials, WireUri, uri};
 
@@ -43,20 +44,6 @@ pub struct SigningContext<'a> {
     pub algorithm: Algorithm<&'a str>,
     /// The time. AWS refuses a signature more than some minutes off its own clock.
     pub at: SystemTime,
-}
-
-/// Why a request can't be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SigningError {
-    /// The time of the signature lies before 1970 or after 9999.
-    #[error("the clock is off: a signature's year lies between 1970 and 9999; set the proxy's clock")]
-    Clock,
-    /// SigV4A found no key or nonce. Of all secrets and messages, next to none see this.
-    #[error("cannot derive a SigV4A key from these credentials; rotate them")]
-    Asymmetric,
-    /// A body of signed chunks can't be signed anew with SigV4A.
-    #[error("signed chunks can't be signed anew with SigV4A; let the client send STREAMING-UNSIGNED-PAYLOAD-TRAILER")]
-    AsymmetricChunks,
 }
 
 /// The headers that carry a signature. They take the place of whatever the client sent under these names.
@@ -114,7 +101,7 @@ impl Signer {
         headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
         context: &SigningContext<'s>,
     ) -> Result<SignedHeaders<'s>, SigningError> {
-        self.sign_in_headers(request, headers, context, request.payload.is_sent_to(context.scope.service))
+        self.sign_in_headers(request, headers, context, request.payload.is_required_by(context.scope.service))
     }
 
     fn sign_in_headers<'s, 'h>(
@@ -145,7 +132,7 @@ impl Signer {
 
         write_parts(
             &[
-                &key.preamble().authorization_head,
+                &key.second_parts().authorization_head,
                 self.canonical_request.signed_headers(),
                 b", Signature=",
                 &self.signature,
@@ -183,7 +170,7 @@ impl Signer {
         request: &UnsignedRequest<'_>,
         headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
         context: &SigningContext<'s>,
-    ) -> Result<(SignedHeaders<'s>, AwsChunkedBody), SigningError> {
+    ) -> Result<(SignedHeaders<'s>, ChunkResigner), SigningError> {
         if form.is_signed() && context.algorithm != Algorithm::SigV4 {
             return Err(SigningError::AsymmetricChunks);
         }
@@ -193,12 +180,12 @@ impl Signer {
         let chunk_signer = match &key {
             Key::Symmetric(symmetric) if form.is_signed() => Some(ChunkSigner {
                 key: symmetric.signing_key().clone(),
-                context: [timestamp.as_bytes(), b"\n", &key.preamble().credential_scope, b"\n"].concat(),
+                context: [timestamp.as_bytes(), b"\n", &key.second_parts().credential_scope, b"\n"].concat(),
                 previous_signature: self.signature.clone(),
             }),
             _ => None,
         };
-        Ok((self.signed_headers(context, true), AwsChunkedBody::new(form, decoded_length, chunk_signer)))
+        Ok((self.signed_headers(context, true), ChunkResigner::new(form, decoded_length, chunk_signer)))
     }
 
     /// Signs a request in its query, and gives the path and query to send. No header is added; those of `headers` that
@@ -241,7 +228,7 @@ impl Signer {
         out.extend_from_slice(b"&X-Amz-Credential=");
         uri::write_encoded(context.credentials.credentials().access_key_id().as_bytes(), out);
         out.extend_from_slice(b"%2F");
-        uri::write_encoded(&key.preamble().credential_scope, out);
+        uri::write_encoded(&key.second_parts().credential_scope, out);
         out.extend_from_slice(b"&X-Amz-Date=");
         out.extend_from_slice(timestamp.as_bytes());
         out.extend_from_slice(b"&X-Amz-SignedHeaders=");
@@ -286,14 +273,6 @@ impl Signer {
 fn write_security_token(token: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"&X-Amz-Security-Token=");
     uri::write_encoded(token.as_bytes(), out);
-}
-
-/// Writes parts one behind the other in place of what `out` held.
-pub(super) fn write_parts(parts: &[&[u8]], out: &mut Vec<u8>) {
-    out.clear();
-    for part in parts {
-        out.extend_from_slice(part);
-    }
 }
 
 #[cfg(test)]

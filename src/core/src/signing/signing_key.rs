@@ -8,10 +8,9 @@ use aws_sigv4::sign::v4::generate_signing_key;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-use super::alike::Alike;
 use super::canonical_request::CanonicalRequest;
 use super::hex::{self, HexDigest};
-use super::signer::write_parts;
+use super::prefix_hash::PrefixHashCache;
 use super::sigv4a::AsymmetricKey;
 use super::timestamp::Timestamp;
 use super::{Algorithm, Scope};
@@ -52,9 +51,9 @@ impl SigningCredentials {
                 Key::Symmetric(key)
             }
             Algorithm::SigV4a { .. } => {
-                let mut preamble = Preamble::default();
-                preamble.write(algorithm, access_key_id, scope, timestamp);
-                Key::Asymmetric(self.asymmetric_key()?, preamble)
+                let mut second_parts = SecondParts::default();
+                second_parts.write(algorithm, access_key_id, scope, timestamp);
+                Key::Asymmetric(self.asymmetric_key()?, second_parts)
             }
         })
     }
@@ -80,15 +79,15 @@ impl fmt::Debug for SigningCredentials {
 /// What signs the requests of one scope and second.
 pub(super) enum Key<'a> {
     Symmetric(RefMut<'a, ScopedKey>),
-    Asymmetric(&'a AsymmetricKey, Preamble),
+    Asymmetric(&'a AsymmetricKey, SecondParts),
 }
 
 impl Key<'_> {
     /// What these requests have in common.
-    pub(super) fn preamble(&self) -> &Preamble {
+    pub(super) fn second_parts(&self) -> &SecondParts {
         match self {
-            Self::Symmetric(key) => &key.preamble,
-            Self::Asymmetric(_, preamble) => preamble,
+            Self::Symmetric(key) => &key.second_parts,
+            Self::Asymmetric(_, second_parts) => second_parts,
         }
     }
 
@@ -97,15 +96,15 @@ impl Key<'_> {
         match self {
             Self::Symmetric(key) => {
                 let hash = match request.date_and_token() {
-                    Some(date_and_token) => key.alike.hash(request.text(), date_and_token),
+                    Some(date_and_token) => key.prefix_hashes.hash(request.text(), date_and_token),
                     None => Sha256::digest(request.text()).into(),
                 };
-                signature.extend_from_slice(&finish(key.after_head.clone(), &hex::encode(&hash)));
+                signature.extend_from_slice(&finish(key.hmac_prefix.clone(), &hex::encode(&hash)));
                 Some(())
             }
-            Self::Asymmetric(key, preamble) => {
+            Self::Asymmetric(key, second_parts) => {
                 let hash = hex::encode(&Sha256::digest(request.text()).into());
-                key.sign(&[&preamble.string_to_sign_head[..], &hash].concat(), signature)
+                key.sign(&[&second_parts.string_to_sign_head[..], &hash].concat(), signature)
             }
         }
     }
@@ -113,7 +112,7 @@ impl Key<'_> {
 
 /// What all requests have in common that are signed in one second for one scope.
 #[derive(Default)]
-pub(super) struct Preamble {
+pub(super) struct SecondParts {
     timestamp: Option<Timestamp>,
     /// `20150830/us-east-1/iam/aws4_request`; SigV4A names no region.
     pub(super) credential_scope: Vec<u8>,
@@ -123,7 +122,7 @@ pub(super) struct Preamble {
     pub(super) authorization_head: Vec<u8>,
 }
 
-impl Preamble {
+impl SecondParts {
     fn write(
         &mut self,
         algorithm: Algorithm<&str>,
@@ -186,11 +185,11 @@ pub(super) struct ScopedKey {
     day: [u8; 8],
     scope: Scope,
     key: SigningKey,
-    preamble: Preamble,
+    second_parts: SecondParts,
     /// The HMAC that has taken in the string to sign as far as all requests of the second share it.
-    after_head: Hmac<Sha256>,
+    hmac_prefix: Hmac<Sha256>,
     /// The canonical requests of this second. Date and token are the same in all of them.
-    alike: Alike,
+    prefix_hashes: PrefixHashCache,
     last_use: u64,
 }
 
@@ -206,15 +205,15 @@ impl KeyCache {
                 self.entries.swap_remove(oldest);
             }
             let key = derive();
-            let after_head = key.0.clone();
+            let hmac_prefix = key.0.clone();
             let scope = Scope { region: scope.region.to_owned(), service: scope.service.to_owned() };
             self.entries.push(ScopedKey {
                 day,
                 scope,
                 key,
-                preamble: Preamble::default(),
-                after_head,
-                alike: Alike::default(),
+                second_parts: SecondParts::default(),
+                hmac_prefix,
+                prefix_hashes: PrefixHashCache::default(),
                 last_use: 0,
             });
             self.entries.len() - 1
@@ -228,17 +227,25 @@ impl KeyCache {
 impl ScopedKey {
     /// Gets ready for the requests of a second.
     fn prepare(&mut self, access_key_id: &str, timestamp: Timestamp) {
-        if self.preamble.timestamp != Some(timestamp) {
-            self.preamble.write(Algorithm::SigV4, access_key_id, self.scope.as_deref(), timestamp);
-            self.after_head.clone_from(&self.key.0);
-            self.after_head.update(&self.preamble.string_to_sign_head);
-            self.alike.clear();
+        if self.second_parts.timestamp != Some(timestamp) {
+            self.second_parts.write(Algorithm::SigV4, access_key_id, self.scope.as_deref(), timestamp);
+            self.hmac_prefix.clone_from(&self.key.0);
+            self.hmac_prefix.update(&self.second_parts.string_to_sign_head);
+            self.prefix_hashes.clear();
         }
     }
 
     /// The key alone, for what is not a request.
     pub(super) fn signing_key(&self) -> &SigningKey {
         &self.key
+    }
+}
+
+/// Replaces what `out` held with parts, one after another.
+pub(super) fn write_parts(parts: &[&[u8]], out: &mut Vec<u8>) {
+    out.clear();
+    for part in parts {
+        out.extend_from_slice(part);
     }
 }
 
@@ -333,11 +340,11 @@ mod tests {
         let credentials = credentials("secret");
         let key = credentials.key(Algorithm::SigV4, SCOPE, at(), timestamp).unwrap();
         let head = b"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, SignedHeaders=";
-        assert_eq!(key.preamble().authorization_head, head);
+        assert_eq!(key.second_parts().authorization_head, head);
         drop(key);
         let asymmetric = Algorithm::SigV4a { region_set: "*" };
         let key = credentials.key(asymmetric, SCOPE, at(), timestamp).unwrap();
-        assert_eq!(key.preamble().credential_scope, b"20150830/iam/aws4_request");
+        assert_eq!(key.second_parts().credential_scope, b"20150830/iam/aws4_request");
     }
 
     #[test]

@@ -13,7 +13,6 @@ use p256::ecdsa::{DerSignature, SigningKey};
 use secrecy::zeroize::Zeroizing;
 use sha2::Sha256;
 
-use super::hex;
 use crate::credentials::Credentials;
 
 pub(super) const ALGORITHM: &[u8] = b"AWS4-ECDSA-P256-SHA256";
@@ -55,7 +54,7 @@ impl AsymmetricKey {
     /// to one in 2²⁵⁶.
     pub(super) fn sign(&self, string_to_sign: &[u8], signature: &mut Vec<u8>) -> Option<()> {
         let der: DerSignature = self.0.try_sign(string_to_sign).ok()?;
-        signature.extend_from_slice(hex::lower(der.as_bytes()).as_bytes());
+        signature.extend_from_slice(base16ct::lower::encode_string(der.as_bytes()).as_bytes());
         Some(())
     }
 

@@ -106,7 +106,7 @@ impl WireUri {
 
 /// What becomes of a byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Treatment {
+enum ByteRule {
     /// It stays as it is.
     Keep,
     /// It is percent-encoded.
@@ -115,34 +115,34 @@ enum Treatment {
     KeepEscape,
     /// The `%` of an escape, which is decoded and encoded again. Any other `%` is a literal one and encoded.
     Reencode,
-    /// As [`Treatment::Reencode`], but an encoded `/` becomes a plain one.
+    /// As [`ByteRule::Reencode`], but an encoded `/` becomes a plain one.
     ReencodeKey,
     /// It is a blank, `%20`.
     Blank,
 }
 
-type Treatments = [Treatment; 256];
+type Treatments = [ByteRule; 256];
 
 const ENCODED: Treatments = treatments(b"", &[]);
-const S3_PATH: Treatments = treatments(b"/", &[(b'%', Treatment::ReencodeKey)]);
-const S3_CONTROL_PATH: Treatments = treatments(b"/", &[(b'%', Treatment::Reencode)]);
+const S3_PATH: Treatments = treatments(b"/", &[(b'%', ByteRule::ReencodeKey)]);
+const S3_CONTROL_PATH: Treatments = treatments(b"/", &[(b'%', ByteRule::Reencode)]);
 /// RFC 3986's `pchar` and `/`.
-const STANDARD_PATH: Treatments = treatments(b"!$&'()*+,;=:@/", &[(b'%', Treatment::KeepEscape)]);
-const QUERY: Treatments = treatments(b"", &[(b'%', Treatment::Reencode), (b'+', Treatment::Blank)]);
+const STANDARD_PATH: Treatments = treatments(b"!$&'()*+,;=:@/", &[(b'%', ByteRule::KeepEscape)]);
+const QUERY: Treatments = treatments(b"", &[(b'%', ByteRule::Reencode), (b'+', ByteRule::Blank)]);
 
 /// Letters, digits and `-._~` are kept, and `kept` with them; `special` is treated as it says, the rest encoded.
-const fn treatments(kept: &[u8], special: &[(u8, Treatment)]) -> Treatments {
-    let mut table = [Treatment::Encode; 256];
+const fn treatments(kept: &[u8], special: &[(u8, ByteRule)]) -> Treatments {
+    let mut table = [ByteRule::Encode; 256];
     let mut byte = 0;
     while byte < 256 {
         if is_unreserved(byte as u8) {
-            table[byte] = Treatment::Keep;
+            table[byte] = ByteRule::Keep;
         }
         byte += 1;
     }
     let mut i = 0;
     while i < kept.len() {
-        table[kept[i] as usize] = Treatment::Keep;
+        table[kept[i] as usize] = ByteRule::Keep;
         i += 1;
     }
     let mut i = 0;
@@ -160,7 +160,7 @@ const fn is_unreserved(byte: u8) -> bool {
 /// Writes each byte as its treatment asks. Runs of bytes that are kept are copied whole.
 fn write(mut bytes: &[u8], treatments: &Treatments, out: &mut Vec<u8>) {
     loop {
-        let is_kept = |&byte: &u8| treatments[usize::from(byte)] == Treatment::Keep;
+        let is_kept = |&byte: &u8| treatments[usize::from(byte)] == ByteRule::Keep;
         let run = bytes.iter().position(|byte| !is_kept(byte)).unwrap_or(bytes.len());
         let (kept, rest) = bytes.split_at(run);
         out.extend_from_slice(kept);
@@ -168,15 +168,15 @@ fn write(mut bytes: &[u8], treatments: &Treatments, out: &mut Vec<u8>) {
         bytes = rest;
         let treatment = treatments[usize::from(byte)];
         match treatment {
-            Treatment::Keep => out.push(byte),
-            Treatment::Encode => out.extend_from_slice(&hex::escape(byte)),
-            Treatment::Blank => out.extend_from_slice(b"%20"),
-            Treatment::KeepEscape if escaped_byte(rest).is_some() => out.push(byte),
-            Treatment::KeepEscape => out.extend_from_slice(b"%25"),
-            Treatment::Reencode | Treatment::ReencodeKey => match escaped_byte(rest) {
+            ByteRule::Keep => out.push(byte),
+            ByteRule::Encode => out.extend_from_slice(&hex::escape(byte)),
+            ByteRule::Blank => out.extend_from_slice(b"%20"),
+            ByteRule::KeepEscape if escaped_byte(rest).is_some() => out.push(byte),
+            ByteRule::KeepEscape => out.extend_from_slice(b"%25"),
+            ByteRule::Reencode | ByteRule::ReencodeKey => match escaped_byte(rest) {
                 Some(decoded) => {
                     bytes = rest.get(2..).unwrap_or_default();
-                    if is_unreserved(decoded) || (decoded == b'/' && treatment == Treatment::ReencodeKey) {
+                    if is_unreserved(decoded) || (decoded == b'/' && treatment == ByteRule::ReencodeKey) {
                         out.push(decoded);
                     } else {
                         out.extend_from_slice(&hex::escape(decoded));

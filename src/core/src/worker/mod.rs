@@ -15,7 +15,7 @@ use crate::credentials::{CredentialStore, SetError, Watch};
 use crate::host::{Host, HostError};
 use crate::local_reply::{self, Outcome, Refusal};
 use crate::policy::{NAME_MAX, NameBuffer, Policy, Route};
-use crate::signing::{Signer, SigningCredentials, WireUri, lower_hex};
+use crate::signing::{Signer, SigningCredentials, WireUri};
 use crate::wakeup;
 
 use clock::Clock;
@@ -73,7 +73,7 @@ impl<H: Host> Worker<H> {
         // Another version of the filter may read other identities out of the same text.
         let mut digest = Sha256::new_with_prefix(document);
         policy.identities().iter().for_each(|identity| digest.update(identity.id()));
-        let policy_id = lower_hex(digest.finalize().get(..8).unwrap_or_default());
+        let policy_id = base16ct::lower::encode_string(digest.finalize().get(..8).unwrap_or_default());
         host.set_tick_period(TICK)?;
         let worker = Self {
             policy_id,

@@ -174,9 +174,9 @@ async fn keys_with_white_space_around_them_and_an_empty_token() {
     assert_eq!(sts.calls()[0]["SignedBy"], "AKIDFILE");
 }
 
-#[tokio::test]
-async fn the_instance_metadata_of_ec2() {
-    let port = peer::start(|request| {
+/// A refresher on an instance whose metadata service gives this document.
+async fn on_ec2(document: impl Fn() -> Response<String> + Send + Sync + 'static) -> Refresher {
+    let port = peer::start(move |request| {
         if request.method() == Method::PUT && request.uri().path() == "/latest/api/token" {
             let mut token = peer::answer(StatusCode::OK, "imds-token");
             let life = HeaderValue::from_static("21600");
@@ -188,14 +188,86 @@ async fn the_instance_metadata_of_ec2() {
         }
         Some(match request.uri().path().strip_prefix("/latest/meta-data/iam/security-credentials/") {
             Some("") => peer::answer(StatusCode::OK, "instance-role"),
-            Some("instance-role") => session_document(),
+            Some("instance-role") => document(),
             _ => not_found(),
         })
     });
     let endpoint = format!("http://127.0.0.1:{}", port.await);
-    let refresher =
-        without_keys().without_env("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint);
-    assert_is_session(&pushed(refresher).await, "ASIAMETADATA");
+    without_keys().without_env("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint)
+}
+
+#[tokio::test]
+async fn the_instance_metadata_of_ec2() {
+    assert_is_session(&pushed(on_ec2(session_document).await).await, "ASIAMETADATA");
+}
+
+/// A refresher in a container whose endpoint gives this document.
+async fn in_a_container(document: String) -> Refresher {
+    let port = peer::start(move |_| Some(peer::answer(StatusCode::OK, document.clone())));
+    without_keys().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://127.0.0.1:{}/", port.await))
+}
+
+/// What is pushed of an odd document, or what is said of it.
+async fn outcome(refresher: Refresher) -> Result<Credentials, String> {
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let mut refresher = refresher.socket(&socket(&directory)).args(&["--once", "--timeout", "3s"]).start();
+    let success = refresher.end().await.0.success();
+    let (held, log) = (proxy.held(&Identity::default_chain()), refresher.log());
+    assert_eq!(held.is_some(), success, "{log}");
+    assert!(!log.contains(SESSION_SECRET) && !log.contains(SESSION_TOKEN), "{log}");
+    held.ok_or(log)
+}
+
+/// The oddities of documents that the SDK reads, each at both endpoints that give them.
+#[tokio::test]
+async fn odd_documents_of_containers_and_instances_mean_what_they_say_or_are_refused() {
+    let valid = || {
+        json!({"Code": "Success", "AccessKeyId": "ASIAODD", "SecretAccessKey": SESSION_SECRET, "Token": SESSION_TOKEN,
+               "Expiration": in_an_hour()})
+    };
+    let with = |member: &str, value: serde_json::Value| {
+        let mut document = valid();
+        document[member] = value;
+        document.to_string()
+    };
+    let seconds = in_an_hour().replace('Z', "");
+    let epoch = (SystemTime::now() + HOUR).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let refused = |why: &'static str| Err(why);
+    let taken = Ok(Some(SESSION_TOKEN));
+    for (document, expected) in [
+        (with("SecretAccessKey", json!(format!(" {SESSION_SECRET}\n"))), taken),
+        (with("AccessKeyId", json!("\tASIAODD\n")), taken),
+        (with("Token", json!(format!("{SESSION_TOKEN}\n"))), taken),
+        (with("SecretAccessKey", json!("two words")), refused("SecretAccessKey: must not be empty, or have blanks")),
+        (with("Token", json!("")), Ok(None)),
+        (with("Expiration", json!(format!("{seconds}+00:00"))), taken),
+        (with("Expiration", json!(format!("{seconds}+0000"))), taken),
+        (with("Expiration", json!(format!(" {seconds}Z "))), taken),
+        (with("Expiration", json!(format!("{seconds}Z\n"))), refused("Expiration")),
+        (with("Expiration", json!(epoch)), refused("Expiration")),
+        (with("Expiration", json!(epoch.to_string())), refused("Expiration")),
+        (with("Expiration", json!(null)), refused("Expiration")),
+        (with("Expiration", json!("2020-01-02T03:04:05Z")), refused("expired already")),
+        (with("Expiration", json!("2020-01-02T03:04:05+00:00")), refused("expired already")),
+    ] {
+        let given = document.clone();
+        let instance = on_ec2(move || peer::answer(StatusCode::OK, given.clone())).await;
+        for (source, refresher) in [("container", in_a_container(document.clone()).await), ("instance", instance)] {
+            let outcome = outcome(refresher).await;
+            let shown = document.replace(SESSION_SECRET, "…");
+            match (&outcome, expected) {
+                (Ok(held), Ok(token)) => {
+                    assert_eq!(held.session_token(), token, "{source}: {shown}");
+                    assert_eq!((held.access_key_id(), held.secret_access_key()), ("ASIAODD", SESSION_SECRET));
+                    let left = held.remaining(SystemTime::now()).unwrap();
+                    assert!(left > HOUR - Duration::from_secs(60) && left <= HOUR, "{source}: {shown}: {left:?}");
+                }
+                (Err(log), Err(why)) => assert!(log.contains(why), "{source}: {shown}\n{log}"),
+                _ => panic!("{source}: {shown}\n{outcome:?}"),
+            }
+        }
+    }
 }
 
 /// The file is named after the SHA-1 of the session's name.
@@ -203,7 +275,16 @@ const SSO_CACHE: &str = ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f
 
 /// Logged in at a portal that gives credentials for the token `sso-token`, and that for `sso-refresh-token`.
 async fn logged_in(token: serde_json::Value) -> Refresher {
-    let port = peer::start(|request| {
+    let expiration = (SystemTime::now() + HOUR).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let credentials = json!({
+        "accessKeyId": "ASIASSO", "secretAccessKey": SESSION_SECRET, "sessionToken": SESSION_TOKEN,
+        "expiration": u64::try_from(expiration).unwrap(),
+    });
+    logged_in_at_a_portal_with(credentials, token).await
+}
+
+async fn logged_in_at_a_portal_with(credentials: serde_json::Value, token: serde_json::Value) -> Refresher {
+    let port = peer::start(move |request| {
         if request.uri().path() == "/token" {
             let asked: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
             assert_eq!(
@@ -218,12 +299,7 @@ async fn logged_in(token: serde_json::Value) -> Refresher {
         if !authorized || request.uri().path() != "/federation/credentials" {
             return Some(not_found());
         }
-        let expiration = (SystemTime::now() + HOUR).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
-        let credentials = json!({"roleCredentials": {
-            "accessKeyId": "ASIASSO", "secretAccessKey": SESSION_SECRET, "sessionToken": SESSION_TOKEN,
-            "expiration": u64::try_from(expiration).unwrap(),
-        }});
-        Some(peer::answer(StatusCode::OK, credentials.to_string()))
+        Some(peer::answer(StatusCode::OK, json!({"roleCredentials": credentials}).to_string()))
     });
     let endpoint = format!("http://127.0.0.1:{}", port.await);
     without_keys()
@@ -242,6 +318,39 @@ async fn the_cached_token_of_a_single_sign_on() {
     let token = json!({"accessToken": "sso-token", "expiresAt": in_an_hour(), "region": "eu-west-1",
                        "startUrl": "https://corp.awsapps.com/start"});
     assert_is_session(&pushed(logged_in(token).await).await, "ASIASSO");
+}
+
+/// Its expiry is in milliseconds since 1970, as AWS documents it.
+#[tokio::test]
+async fn odd_documents_of_a_single_sign_on_mean_what_they_say_or_are_refused() {
+    let token = json!({"accessToken": "sso-token", "expiresAt": in_an_hour(), "region": "eu-west-1",
+                       "startUrl": "https://corp.awsapps.com/start"});
+    let seconds = (SystemTime::now() + HOUR).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    for (member, value, expected) in [
+        ("secretAccessKey", json!(format!(" {SESSION_SECRET}\n")), Ok(Some(SESSION_TOKEN))),
+        ("accessKeyId", json!("ASIASSO\n"), Ok(Some(SESSION_TOKEN))),
+        ("sessionToken", json!(""), Ok(None)),
+        ("sessionToken", json!(null), Ok(None)),
+        ("secretAccessKey", json!("two words"), Err("SecretAccessKey: must not be empty, or have blanks")),
+        ("expiration", json!(seconds), Err("expired already")),
+        ("expiration", json!(1_577_934_245_000_u64), Err("expired already")),
+        ("expiration", json!(null), Err("expired already")),
+        ("expiration", json!(in_an_hour()), Err("can't get credentials")),
+        ("expiration", json!(in_an_hour().replace('Z', "+00:00")), Err("can't get credentials")),
+    ] {
+        let mut credentials = json!({"accessKeyId": "ASIASSO", "secretAccessKey": SESSION_SECRET,
+                                     "sessionToken": SESSION_TOKEN, "expiration": seconds * 1000});
+        credentials[member] = value.clone();
+        let outcome = outcome(logged_in_at_a_portal_with(credentials, token.clone()).await).await;
+        match (&outcome, expected) {
+            (Ok(held), Ok(token)) => {
+                assert_eq!((held.session_token(), held.access_key_id()), (token, "ASIASSO"), "{member}: {value}");
+                assert_eq!(held.secret_access_key(), SESSION_SECRET, "{member}: {value}");
+            }
+            (Err(log), Err(why)) => assert!(log.contains(why), "{member}: {value}\n{log}"),
+            _ => panic!("{member}: {value}\n{outcome:?}"),
+        }
+    }
 }
 
 #[tokio::test]

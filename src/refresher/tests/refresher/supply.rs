@@ -171,6 +171,152 @@ async fn one_bad_role_of_two_makes_nobody_unready_and_a_source_that_fails_later_
     assert!(ready().0.contains("503") && ready().1.contains("AccessDenied"), "{:?}", ready());
 }
 
+/// The source does not fail: it gives what this proxy alone no longer takes.
+#[tokio::test]
+async fn a_proxy_whose_only_key_was_revoked_is_not_ready() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let listen = ["--listen", "127.0.0.1:0"];
+    let refresher = Refresher::new().socket(&socket(&directory)).args(&listen).interval("1h").start();
+    let address = refresher.status_address().await;
+    refresher.until("that it is ready", || get(&address, "/readyz").0.contains("200")).await;
+    proxy.revoke(&default());
+    refresher.until("why it is not", || get(&address, "/readyz").1.contains("which was revoked")).await;
+    for _ in 0..15 {
+        let (status, lacking) = get(&address, "/readyz");
+        assert!(status.contains("503"), "{status}: {lacking}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    proxy.reinstate(&default(), by_hand(KEY, SECRET));
+    refresher.until("that it is ready again", || get(&address, "/readyz").0.contains("200")).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_no_longer_wants_what_is_pushed_holds_nothing_by_that() {
+    let directory = TempDir::new().unwrap();
+    peer::start_on_socket(&socket(&directory), |request| {
+        let listing = r#"{"version": 1, "generation": 7, "identities": [{"id": "default", "held": null}]}"#;
+        Some(match (request.method().as_str(), request.uri().query()) {
+            ("GET", Some(query)) if query.starts_with("after=") => peer::answer(StatusCode::NOT_MODIFIED, ""),
+            ("GET", _) => peer::answer(StatusCode::OK, listing),
+            _ => peer::answer(StatusCode::NOT_FOUND, ""),
+        })
+    });
+    let refresher = Refresher::new().args(&["--listen", "127.0.0.1:0", "--log-level", "debug"]);
+    let refresher = refresher.socket(&socket(&directory)).start();
+    let address = refresher.status_address().await;
+    let refused = || refresher.log().matches("no policy wants this identity any longer").count() >= 3;
+    refresher.until("pushes that get 404", refused).await;
+    assert!(get(&address, "/readyz").0.contains("503"), "{:?}", get(&address, "/readyz"));
+    let pushes = "credential_refresher_pushes_total";
+    assert!(!get(&address, "/metrics").1.lines().any(|line| line.starts_with(pushes)));
+}
+
+#[tokio::test]
+async fn a_failure_and_an_expiry_are_told_immediately_however_long_the_interval() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(Duration::from_secs(4)));
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER), role(WRITER)]);
+    let listen = ["--listen", "127.0.0.1:0"];
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&listen).interval("1h").start();
+    let address = refresher.status_address().await;
+    let lacks = |what: &str| {
+        let (_, lacking) = get(&address, "/readyz");
+        lacking.lines().any(|line| line.contains(what) && line.contains("AccessDenied"))
+    };
+    refresher.until("a failure", || refresher.log().contains("can't get credentials")).await;
+    let took = refresher.until("that it is told", || lacks("orders-writer")).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+
+    refresher.until("the first push", || proxy.held(&role(READER)).is_some()).await;
+    sts.set(READER, Answer::Denied);
+    let expired = || proxy.held(&role(READER)).is_some_and(|held| !held.hold_at(std::time::SystemTime::now()));
+    refresher.until("the expiry", expired).await;
+    let took = refresher.until("that it is told", || lacks("orders-reader")).await;
+    println!("an expiry was told within {took:?}, at an interval of an hour");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// An identity without credentials is asked for every few seconds, however long its source has failed.
+#[tokio::test]
+async fn what_is_missing_is_there_a_few_seconds_after_its_source_recovers() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Unavailable);
+    sts.set(WRITER, Answer::Denied);
+    let proxy = Running::on_socket(&socket(&directory), &[role(READER), role(WRITER)]);
+    let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+    let failures = |role: &str| {
+        let log = refresher.log();
+        log.lines().filter(|line| line.contains("can't get credentials") && line.contains(role)).count()
+    };
+    refresher.until("many failures", || failures(WRITER) >= 7 && failures(READER) >= 4).await;
+    for line in refresher.log().lines().filter(|line| line.contains("can't get credentials")) {
+        let wait = line.split("retry_in=").nth(1).unwrap().split(" serving").next().unwrap();
+        let wait = humantime::parse_duration(wait.trim()).unwrap();
+        assert!(wait <= Duration::from_secs(4), "{line}");
+    }
+    sts.set(READER, Answer::Session(HOUR));
+    sts.set(WRITER, Answer::Session(HOUR));
+    let both = || proxy.held(&role(READER)).is_some() && proxy.held(&role(WRITER)).is_some();
+    let took = refresher.until("both", both).await;
+    println!("after STS had failed for a while, both were there {took:?} after it was well again");
+    // The SDK itself tries again for up to two seconds.
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+/// A listing of more than a page, whose second one is told by the first.
+fn listing_of_pages(path: &Path, last: &'static str) {
+    peer::start_on_socket(path, move |request| {
+        let page = |identity: String, next: &str| {
+            let listing = format!(r#"{{"version": 1, "generation": 7, "identities": [{identity}]{next}}}"#);
+            peer::answer(StatusCode::OK, listing)
+        };
+        let wanted = |role: Identity| {
+            let mut identity = serde_json::to_value(role).unwrap();
+            identity["held"] = serde_json::Value::Null;
+            identity.to_string()
+        };
+        Some(match (request.method().as_str(), request.uri().query()) {
+            ("GET", Some("from=")) => page(wanted(default()), r#", "next": "orders-reader""#),
+            ("GET", Some("from=orders-reader")) => page(wanted(role(READER)), last),
+            ("GET", _) => peer::answer(StatusCode::BAD_REQUEST, ""),
+            _ => peer::answer(StatusCode::NO_CONTENT, ""),
+        })
+    });
+}
+
+#[tokio::test]
+async fn a_listing_is_read_page_by_page() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    sts.set(READER, Answer::Session(HOUR));
+    listing_of_pages(&socket(&directory), "");
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&["--once"]).start();
+    assert!(refresher.end().await.0.success(), "{}", refresher.log());
+    for id in [default().id(), role(READER).id()] {
+        let pushed = |line: &str| line.contains("pushed credentials") && line.contains(id);
+        assert!(refresher.log().lines().any(pushed), "{id}: {}", refresher.log());
+    }
+    drop(refresher);
+
+    std::fs::remove_file(socket(&directory)).unwrap();
+    listing_of_pages(&socket(&directory), r#", "next": "orders-reader""#);
+    let once = ["--once", "--timeout", "300ms"];
+    let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&once).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(refresher.log().contains("the pages of its listing don't end"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn an_answer_of_an_intake_is_read_up_to_a_bound() {
+    let directory = TempDir::new().unwrap();
+    let endless = " ".repeat(65 << 20);
+    peer::start_on_socket(&socket(&directory), move |_| Some(peer::answer(StatusCode::OK, endless.clone())));
+    let once = ["--once", "--timeout", "300ms"];
+    let mut refresher = Refresher::new().socket(&socket(&directory)).args(&once).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(refresher.log().contains("length limit exceeded"), "{}", refresher.log());
+}
+
 #[tokio::test]
 async fn an_intake_that_no_policy_shares_is_not_ready_and_worth_a_warning() {
     let directory = TempDir::new().unwrap();

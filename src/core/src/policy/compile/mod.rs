@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::authority::HostPattern;
 use super::confusable::confusable;
 use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber};
-use super::error::{Place, PolicyError};
+use super::error::{Location, PolicyError};
 use super::matcher::{Matcher, PrefixSegments};
 use super::{Policy, Route};
 use crate::credentials::Identity;
@@ -51,11 +51,11 @@ impl Policy {
     /// # Errors
     /// The first value that can't be used, with its place and the cure.
     pub fn compile(document: PolicyDocument) -> Result<Self, PolicyError> {
-        compile_at(document, &Place::default())
+        compile_at(document, &Location::default())
     }
 }
 
-fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyError> {
+fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, PolicyError> {
     let PolicyDocument { settings, backstage_routes } = document;
     let Settings {
         routes,
@@ -81,7 +81,7 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
             && backstage_routes.0.is_empty();
         let place = top.key("proxysigv4");
         if !alone || !top.is_policy() {
-            return Err(place.refuse("is a policy in itself and must stand alone; move what stands beside it into it"));
+            return Err(place.error("is a policy in itself and must stand alone; move what stands beside it into it"));
         }
         return compile_at(*section, &place);
     }
@@ -90,7 +90,7 @@ fn compile_at(document: PolicyDocument, top: &Place) -> Result<Policy, PolicyErr
     let (routes, identities) = compile_routes(routes, backstage_routes, allow_unauthenticated, top)?;
     let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
     if wait_ms > CREDENTIALS_WAIT_MAX_MS {
-        return Err(top.key("credentialsWaitMs").refuse(format!(
+        return Err(top.key("credentialsWaitMs").error(format!(
             "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; write at most {CREDENTIALS_WAIT_MAX_MS}"
         )));
     }
@@ -115,14 +115,14 @@ fn compile_routes(
     routes: Option<Routes>,
     backstage_routes: Entries<RouteEntry>,
     allow_unauthenticated: bool,
-    top: &Place,
+    top: &Location,
 ) -> Result<(Vec<Route>, Vec<Identity>), PolicyError> {
     let mut compiler = Compiler { allow_unauthenticated, routes: Vec::new(), identities: Vec::new() };
     let place = top.key("routes");
     match routes {
         Some(_) if !backstage_routes.0.is_empty() => {
             let beside = backstage_routes.0.first().map(|(prefix, _)| prefix.as_str()).unwrap_or_default();
-            return Err(place.refuse(format!("stands beside the route {beside:?}; move that one into routes")));
+            return Err(place.error(format!("stands beside the route {beside:?}; move that one into routes")));
         }
         Some(Routes::Keyed(entries)) => compiler.keyed_routes(entries.0, &place)?,
         Some(Routes::Listed(list)) => {
@@ -130,7 +130,7 @@ fn compile_routes(
                 let place = place.index(i);
                 let prefix = route.prefix.take();
                 let prefix =
-                    prefix.ok_or_else(|| place.refuse("has no prefix; add one, such as \"prefix\": \"/orders\""))?;
+                    prefix.ok_or_else(|| place.error("has no prefix; add one, such as \"prefix\": \"/orders\""))?;
                 compiler.route(prefix, route, &place, &place.key("prefix"))?;
             }
         }
@@ -138,7 +138,7 @@ fn compile_routes(
     }
     let Compiler { mut routes, identities, .. } = compiler;
     if routes.is_empty() {
-        return Err(place.refuse("has no route; add one, such as {\"/orders\": \"https://…\"}"));
+        return Err(place.error("has no route; add one, such as {\"/orders\": \"https://…\"}"));
     }
     refuse_duplicates(&routes)?;
     refuse_confusable(&routes)?;
@@ -147,11 +147,11 @@ fn compile_routes(
 }
 
 /// Reads a bound, whose default and largest value are given.
-fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), place: &Place) -> Result<u32, PolicyError> {
+fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), place: &Location) -> Result<u32, PolicyError> {
     match written.map(|WholeNumber(number)| u32::try_from(number).unwrap_or(u32::MAX)) {
         None => Ok(default),
         Some(number) if (1..=most).contains(&number) => Ok(number),
-        Some(_) => Err(place.refuse(format!("is out of range; write 1 to {most}"))),
+        Some(_) => Err(place.error(format!("is out of range; write 1 to {most}"))),
     }
 }
 
@@ -160,12 +160,12 @@ struct Compiler {
     /// The policy's own value, for routes without one.
     allow_unauthenticated: bool,
     /// With the place of each one's prefix.
-    routes: Vec<(Route, Place)>,
+    routes: Vec<(Route, Location)>,
     identities: Vec<Identity>,
 }
 
 impl Compiler {
-    fn keyed_routes(&mut self, entries: Vec<(String, RouteEntry)>, place: &Place) -> Result<(), PolicyError> {
+    fn keyed_routes(&mut self, entries: Vec<(String, RouteEntry)>, place: &Location) -> Result<(), PolicyError> {
         for (prefix, entry) in entries {
             let place = place.key(&prefix);
             match entry {
@@ -175,9 +175,7 @@ impl Compiler {
                 }
                 RouteEntry::Expanded(route) => {
                     if route.prefix.is_some() {
-                        return Err(place
-                            .key("prefix")
-                            .refuse("the route's key is its prefix already; leave this out"));
+                        return Err(place.key("prefix").error("the route's key is its prefix already; leave this out"));
                     }
                     self.route(prefix, *route, &place, &place)?;
                 }
@@ -190,8 +188,8 @@ impl Compiler {
         &mut self,
         prefix: String,
         document: RouteDocument,
-        place: &Place,
-        prefix_place: &Place,
+        place: &Location,
+        prefix_place: &Location,
     ) -> Result<(), PolicyError> {
         let allow_unauthenticated = document.allow_unauthenticated_requests.unwrap_or(self.allow_unauthenticated);
         let (mut route, identity) = route::compile(prefix, document, place, prefix_place)?;
@@ -211,14 +209,14 @@ impl Compiler {
 }
 
 /// Refuses two routes that would take the same requests.
-fn refuse_duplicates(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
-    let mut taken: HashMap<(PrefixSegments, Option<&HostPattern>), &Place> = HashMap::new();
+fn refuse_duplicates(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
+    let mut taken: HashMap<(PrefixSegments, Option<&HostPattern>), &Location> = HashMap::new();
     for (route, place) in routes {
         let every_host = route.hosts.is_empty().then_some(None);
         for host in route.hosts.iter().map(Some).chain(every_host) {
             if let Some(first) = taken.insert((PrefixSegments::of(&route.prefix), host), place) {
                 let host = host.map(|host| format!(" with the host \"{host}\"")).unwrap_or_default();
-                return Err(place.refuse(format!(
+                return Err(place.error(format!(
                     "the prefix {:?}{host} is already taken by {first}; keep one, or give each other hosts",
                     route.prefix
                 )));
@@ -229,11 +227,11 @@ fn refuse_duplicates(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
 }
 
 /// Refuses two routes of which an upstream may take the requests of one for those of the other.
-fn refuse_confusable(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
+fn refuse_confusable(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
     let read: Vec<_> = routes.iter().map(|(route, _)| (route.prefix.as_str(), route.hosts.as_slice())).collect();
     let Some((one, other)) = confusable(&read) else { return Ok(()) };
     let (Some((route, place)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
-    Err(place.refuse(format!(
+    Err(place.error(format!(
         "an upstream may read the prefix {:?} as one whose paths {other} takes, or the other way round; write it without \
          `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00",
         route.prefix
@@ -241,7 +239,7 @@ fn refuse_confusable(routes: &[(Route, Place)]) -> Result<(), PolicyError> {
 }
 
 /// Gives routes that share a prefix their first host in their name.
-fn disambiguate_names(routes: &mut [(Route, Place)]) {
+fn disambiguate_names(routes: &mut [(Route, Location)]) {
     let mut uses: HashMap<String, usize> = HashMap::new();
     for (route, _) in routes.iter() {
         *uses.entry(route.prefix.clone()).or_default() += 1;

@@ -2,8 +2,8 @@
 
 use crate::credentials::{DEFAULT_SESSION_NAME, Role};
 
-use super::super::document::{Entries, WholeNumber};
-use super::super::error::{Place, PolicyError};
+use super::super::document::{Entries, RouteDocument, WholeNumber};
+use super::super::error::{Location, PolicyError};
 use super::is_word;
 
 /// How long a session may last, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
@@ -18,17 +18,29 @@ const TAGS_MAX: usize = 50;
 
 /// What a route says of its role.
 pub(super) struct RoleSettings {
-    pub(super) arn: Option<String>,
-    pub(super) session_name: Option<String>,
-    pub(super) external_id: Option<String>,
-    pub(super) duration_seconds: Option<WholeNumber>,
-    pub(super) tags: Option<Entries<String>>,
-    pub(super) chain: Option<Vec<String>>,
+    arn: Option<String>,
+    session_name: Option<String>,
+    external_id: Option<String>,
+    duration_seconds: Option<WholeNumber>,
+    tags: Option<Entries<String>>,
+    chain: Option<Vec<String>>,
 }
 
 impl RoleSettings {
+    /// Takes them from a route's document.
+    pub(super) fn take(document: &mut RouteDocument) -> Self {
+        Self {
+            arn: document.role_arn.take(),
+            session_name: document.role_session_name.take(),
+            external_id: document.external_id.take(),
+            duration_seconds: document.role_duration_seconds.take(),
+            tags: document.role_tags.take(),
+            chain: document.role_chain.take(),
+        }
+    }
+
     /// Compiles it. Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
-    pub(super) fn compile(self, place: &Place) -> Result<Option<Role>, PolicyError> {
+    pub(super) fn compile(self, place: &Location) -> Result<Option<Role>, PolicyError> {
         let Some(arn) = self.arn else {
             let members = [
                 ("roleSessionName", self.session_name.is_some()),
@@ -38,19 +50,19 @@ impl RoleSettings {
                 ("roleChain", self.chain.is_some()),
             ];
             return match members.into_iter().find(|(_, is_written)| *is_written) {
-                Some((key, _)) => Err(place.key(key).refuse("belongs to a role; add \"roleArn\", or leave this out")),
+                Some((key, _)) => Err(place.key(key).error("belongs to a role; add \"roleArn\", or leave this out")),
                 None => Ok(None),
             };
         };
         check_role_arn(&arn, &place.key("roleArn"))?;
         let session_name = self.session_name.unwrap_or_else(|| DEFAULT_SESSION_NAME.to_owned());
         if !(2..=64).contains(&session_name.len()) || !session_name.bytes().all(|b| is_word(b, b"+=,.@-")) {
-            return Err(place.key("roleSessionName").refuse("must be 2 to 64 letters, digits and _+=,.@-"));
+            return Err(place.key("roleSessionName").error("must be 2 to 64 letters, digits and _+=,.@-"));
         }
         if let Some(id) = &self.external_id
             && (!(2..=1224).contains(&id.len()) || !id.bytes().all(|b| is_word(b, b"+=,.@:/-")))
         {
-            return Err(place.key("externalId").refuse("must be 2 to 1224 letters, digits and _+=,.@:/-"));
+            return Err(place.key("externalId").error("must be 2 to 1224 letters, digits and _+=,.@:/-"));
         }
         let chain = role_chain(self.chain, &place.key("roleChain"))?;
         Ok(Some(Role {
@@ -64,10 +76,10 @@ impl RoleSettings {
     }
 }
 
-fn role_chain(written: Option<Vec<String>>, place: &Place) -> Result<Vec<String>, PolicyError> {
+fn role_chain(written: Option<Vec<String>>, place: &Location) -> Result<Vec<String>, PolicyError> {
     let Some(chain) = written else { return Ok(Vec::new()) };
     if chain.is_empty() {
-        return Err(place.refuse("names no role; name those to assume before roleArn, or leave this out"));
+        return Err(place.error("names no role; name those to assume before roleArn, or leave this out"));
     }
     for (i, arn) in chain.iter().enumerate() {
         check_role_arn(arn, &place.index(i))?;
@@ -75,39 +87,39 @@ fn role_chain(written: Option<Vec<String>>, place: &Place) -> Result<Vec<String>
     Ok(chain)
 }
 
-fn role_duration(written: Option<WholeNumber>, chain: &[String], place: &Place) -> Result<Option<u32>, PolicyError> {
+fn role_duration(written: Option<WholeNumber>, chain: &[String], place: &Location) -> Result<Option<u32>, PolicyError> {
     let Some(WholeNumber(seconds)) = written else { return Ok(None) };
     let longest = if chain.is_empty() { DURATION_MAX } else { CHAINED_DURATION_MAX };
     match u32::try_from(seconds) {
         Ok(seconds) if (DURATION_MIN..=longest).contains(&seconds) => Ok(Some(seconds)),
         Ok(seconds) if (CHAINED_DURATION_MAX..=DURATION_MAX).contains(&seconds) => {
-            Err(place.refuse(format!(
+            Err(place.error(format!(
                 "{seconds} is too long: AWS limits a session obtained through a roleChain to one hour; use at most {longest}"
             )))
         }
-        _ => Err(place.refuse(format!("{seconds} is out of range; write {DURATION_MIN} to {longest}"))),
+        _ => Err(place.error(format!("{seconds} is out of range; write {DURATION_MIN} to {longest}"))),
     }
 }
 
-fn role_tags(written: Option<Entries<String>>, place: &Place) -> Result<Vec<(String, String)>, PolicyError> {
+fn role_tags(written: Option<Entries<String>>, place: &Location) -> Result<Vec<(String, String)>, PolicyError> {
     let Some(Entries(mut tags)) = written else { return Ok(Vec::new()) };
     if tags.len() > TAGS_MAX {
-        return Err(place.refuse(format!("has {} tags; AWS takes at most {TAGS_MAX}", tags.len())));
+        return Err(place.error(format!("has {} tags; AWS takes at most {TAGS_MAX}", tags.len())));
     }
     for (i, (key, value)) in tags.iter().enumerate() {
         let place = place.key(key);
         if !(1..=128).contains(&key.chars().count()) || !key.chars().all(is_tag_character) {
-            return Err(place.refuse("the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"));
+            return Err(place.error("the key must be 1 to 128 letters, digits, blanks and _.:/=+-@"));
         }
         if key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:")) {
-            return Err(place.refuse("AWS keeps keys that begin with aws: for itself; write another"));
+            return Err(place.error("AWS keeps keys that begin with aws: for itself; write another"));
         }
         if value.chars().count() > 256 || !value.chars().all(is_tag_character) {
-            return Err(place.refuse("the value must be up to 256 letters, digits, blanks and _.:/=+-@"));
+            return Err(place.error("the value must be up to 256 letters, digits, blanks and _.:/=+-@"));
         }
         // To AWS, they would be one key.
         if let Some((twin, _)) = tags.iter().take(i).find(|(other, _)| other.eq_ignore_ascii_case(key)) {
-            return Err(place.refuse(format!("is {twin:?} in another spelling; keep one")));
+            return Err(place.error(format!("is {twin:?} in another spelling; keep one")));
         }
     }
     // Order is not significant.
@@ -119,11 +131,11 @@ fn is_tag_character(character: char) -> bool {
     character.is_alphanumeric() || " _.:/=+-@".contains(character)
 }
 
-fn check_role_arn(arn: &str, place: &Place) -> Result<(), PolicyError> {
+fn check_role_arn(arn: &str, place: &Location) -> Result<(), PolicyError> {
     if is_role_arn(arn) {
         return Ok(());
     }
-    Err(place.refuse(format!("{arn:?} is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name")))
+    Err(place.error(format!("{arn:?} is no ARN of an IAM role; write it as arn:aws:iam::123456789012:role/name")))
 }
 
 fn is_role_arn(arn: &str) -> bool {

@@ -1,15 +1,15 @@
 //! One route of a policy.
 
-use crate::aws_endpoint::{S3Host, before, s3_host};
+use crate::aws_endpoint::{S3Host, s3_host, strip_domain};
 use crate::credentials::Identity;
 
 use super::super::authority::HostPattern;
 use super::super::document::RouteDocument;
-use super::super::error::{Place, PolicyError};
+use super::super::error::{Location, PolicyError};
 use super::super::headers::{self, Direction, HeaderRules};
 use super::super::matcher::PREFIX_MAX;
 use super::super::scope::ScopeRule;
-use super::super::{Location, PayloadMode, Route, Scheme, Target, path_syntax};
+use super::super::{PayloadMode, Route, Scheme, SignatureLocation, Target, path_syntax};
 use super::role::RoleSettings;
 use super::{is_scope_byte, signing};
 
@@ -17,24 +17,17 @@ use super::{is_scope_byte, signing};
 /// authentication) is set by the caller.
 pub(super) fn compile(
     prefix: String,
-    document: RouteDocument,
-    place: &Place,
-    prefix_place: &Place,
+    mut document: RouteDocument,
+    place: &Location,
+    prefix_place: &Location,
 ) -> Result<(Route, Identity), PolicyError> {
-    check_prefix(&prefix).map_err(|problem| prefix_place.refuse(problem))?;
+    let role_settings = RoleSettings::take(&mut document);
+    check_prefix(&prefix).map_err(|problem| prefix_place.error(problem))?;
     let hosts = host_patterns(document.hosts, &place.key("hosts"))?;
     let target = target(document.target, &prefix, &hosts, place, prefix_place)?;
     let upstream_tls = upstream_tls(document.upstream_tls, target.as_ref(), &place.key("upstreamTls"))?;
     let s3_domain = s3_domain(document.s3_domain, target.as_ref(), &hosts, &place.key("s3Domain"))?;
-    let role = RoleSettings {
-        arn: document.role_arn,
-        session_name: document.role_session_name,
-        external_id: document.external_id,
-        duration_seconds: document.role_duration_seconds,
-        tags: document.role_tags,
-        chain: document.role_chain,
-    }
-    .compile(place)?;
+    let role = role_settings.compile(place)?;
 
     let signing_place = place.key("signing");
     let settings = document.signing.unwrap_or_default();
@@ -44,11 +37,8 @@ pub(super) fn compile(
     check_name("service", document.service.as_deref(), place)?;
     check_name("region", document.region.as_deref(), place)?;
     let (service, region) = (document.service.as_deref(), document.region.as_deref());
-    let scope = ScopeRule { service, region, source: scope_source, algorithm: &algorithm }.resolve(
-        target.as_ref(),
-        &hosts,
-        place,
-    )?;
+    let rule = ScopeRule { service, region, source: scope_source, algorithm: &algorithm };
+    let scope = rule.resolve(target.as_ref(), &hosts, place)?;
     let signed_headers =
         headers::signed_headers(document.signed_headers.unwrap_or_default(), &place.key("signedHeaders"))?;
     let payload = payload(document.payload.unwrap_or_default(), location, &place.key("payload"))?;
@@ -88,24 +78,24 @@ fn target(
     written: Option<String>,
     prefix: &str,
     hosts: &[HostPattern],
-    place: &Place,
-    prefix_place: &Place,
+    place: &Location,
+    prefix_place: &Location,
 ) -> Result<Option<Target>, PolicyError> {
     let Some(url) = written else {
         if hosts.is_empty() {
-            return Err(place.refuse(
+            return Err(place.error(
                 "has no target; add \"target\": \"https://…\", or \"hosts\" to sign for the request's own authority",
             ));
         }
         return Ok(None);
     };
-    let mut target = Target::parse(&url).map_err(|problem| place.key("target").refuse(problem))?;
+    let mut target = Target::parse(&url).map_err(|problem| place.key("target").error(problem))?;
     let removes_slash = prefix.len() > 1 && prefix.ends_with('/');
     if target.path == "/" && !removes_slash {
         target.path.clear();
     }
     if removes_slash && !target.path.ends_with('/') {
-        return Err(prefix_place.refuse(format!(
+        return Err(prefix_place.error(format!(
             "the prefix {prefix:?} takes off a slash that the target's path does not give back; end both in / or neither"
         )));
     }
@@ -124,14 +114,14 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
 }
 
 /// Compiles the hosts, each once.
-fn host_patterns(written: Option<Vec<String>>, place: &Place) -> Result<Vec<HostPattern>, PolicyError> {
+fn host_patterns(written: Option<Vec<String>>, place: &Location) -> Result<Vec<HostPattern>, PolicyError> {
     let Some(written) = written else { return Ok(Vec::new()) };
     if written.is_empty() {
-        return Err(place.refuse("names no host, so that nothing would match; name one, or leave hosts out for all"));
+        return Err(place.error("names no host, so that nothing would match; name one, or leave hosts out for all"));
     }
     let mut hosts = Vec::new();
     for (i, written) in written.iter().enumerate() {
-        let host = HostPattern::parse(written).map_err(|problem| place.index(i).refuse(problem))?;
+        let host = HostPattern::parse(written).map_err(|problem| place.index(i).error(problem))?;
         if !hosts.contains(&host) {
             hosts.push(host);
         }
@@ -140,10 +130,10 @@ fn host_patterns(written: Option<Vec<String>>, place: &Place) -> Result<Vec<Host
 }
 
 /// Returns whether the route's upstream has TLS.
-fn upstream_tls(written: Option<bool>, target: Option<&Target>, place: &Place) -> Result<bool, PolicyError> {
+fn upstream_tls(written: Option<bool>, target: Option<&Target>, place: &Location) -> Result<bool, PolicyError> {
     match (written, target) {
         (Some(_), Some(_)) => Err(place
-            .refuse("is for a route without a target; leave it out: the scheme of the target, https or http, says it")),
+            .error("is for a route without a target; leave it out: the scheme of the target, https or http, says it")),
         (None, Some(target)) => Ok(target.scheme == Scheme::Https),
         (written, None) => Ok(written.unwrap_or(true)),
     }
@@ -154,30 +144,30 @@ fn s3_domain(
     written: Option<String>,
     target: Option<&Target>,
     hosts: &[HostPattern],
-    place: &Place,
+    place: &Location,
 ) -> Result<Option<String>, PolicyError> {
     let Some(written) = written else { return Ok(None) };
     let HostPattern { wildcard, name: domain, port } =
-        HostPattern::parse(&written).map_err(|problem| place.refuse(problem))?;
+        HostPattern::parse(&written).map_err(|problem| place.error(problem))?;
     if wildcard || port.is_some() || s3_host(&format!("bucket.{domain}")) != S3Host::Foreign {
-        return Err(place.refuse(format!("{written:?} must be the name of a domain outside of AWS, without a port")));
+        return Err(place.error(format!("{written:?} must be the name of a domain outside of AWS, without a port")));
     }
     let own = match target {
         Some(target) => vec![target.host()],
         None => hosts.iter().map(|host| host.name.as_str()).collect(),
     };
-    match own.into_iter().find(|host| *host != domain && before(host, &domain).is_none()) {
+    match own.into_iter().find(|host| *host != domain && strip_domain(host, &domain).is_none()) {
         Some(host) => {
-            Err(place.refuse(format!("the host {host:?} is not below {domain:?}; set the domain of its buckets")))
+            Err(place.error(format!("the host {host:?} is not below {domain:?}; set the domain of its buckets")))
         }
         None => Ok(Some(domain)),
     }
 }
 
 /// Checks that the payload mode goes with where the signature is.
-fn payload(mode: PayloadMode, location: Location, place: &Place) -> Result<PayloadMode, PolicyError> {
-    if location != Location::Header && mode == PayloadMode::Client {
-        return Err(place.refuse(
+fn payload(mode: PayloadMode, location: SignatureLocation, place: &Location) -> Result<PayloadMode, PolicyError> {
+    if location != SignatureLocation::Header && mode == PayloadMode::Client {
+        return Err(place.error(
             "\"client\" needs a header that a presigned URL does not have; write \"auto\", \"signed\" or \"unsigned\"",
         ));
     }
@@ -185,11 +175,11 @@ fn payload(mode: PayloadMode, location: Location, place: &Place) -> Result<Paylo
 }
 
 /// Checks a part of the credential scope.
-fn check_name(key: &str, name: Option<&str>, place: &Place) -> Result<(), PolicyError> {
+fn check_name(key: &str, name: Option<&str>, place: &Location) -> Result<(), PolicyError> {
     match name {
         Some(name) if name.is_empty() || !name.bytes().all(is_scope_byte) => Err(place
             .key(key)
-            .refuse(format!("{name:?} can't stand in a credential scope; write letters, digits, - and _"))),
+            .error(format!("{name:?} can't stand in a credential scope; write letters, digits, - and _"))),
         _ => Ok(()),
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::aws_endpoint;
 
 use super::super::document::{AlgorithmName, LocationName, SigningDocument, StringOrList, WholeNumber};
-use super::super::error::{Place, PolicyError};
-use super::super::{Algorithm, Location, PayloadMode, Target};
+use super::super::error::{Location, PolicyError};
+use super::super::{Algorithm, PayloadMode, SignatureLocation, Target};
 use super::is_scope_byte;
 
 /// The longest life of a presigned URL, seven days. Source: AWS Signature Version 4 for API requests, `X-Amz-Expires`.
@@ -16,25 +16,25 @@ const EXPIRES_MAX_SECONDS: u64 = 604_800;
 const EXPIRES_DEFAULT_SECONDS: u64 = 300;
 
 /// Compiles the algorithm.
-pub(super) fn algorithm(signing: &SigningDocument, place: &Place) -> Result<Algorithm, PolicyError> {
+pub(super) fn algorithm(signing: &SigningDocument, place: &Location) -> Result<Algorithm, PolicyError> {
     let place = place.key("regionSet");
     match (signing.algorithm.unwrap_or(AlgorithmName::SigV4), &signing.region_set) {
         (AlgorithmName::SigV4, None) => Ok(Algorithm::SigV4),
         (AlgorithmName::SigV4, Some(_)) => {
-            Err(place.refuse("belongs to \"algorithm\": \"sigv4a\"; write that, or leave this out and set \"region\""))
+            Err(place.error("belongs to \"algorithm\": \"sigv4a\"; write that, or leave this out and set \"region\""))
         }
         (AlgorithmName::SigV4a, None) => Ok(Algorithm::SigV4a { region_set: aws_endpoint::ALL_REGIONS.to_owned() }),
         (AlgorithmName::SigV4a, Some(StringOrList(regions))) => {
             let regions: Vec<&str> = regions.iter().flat_map(|regions| regions.split(',')).map(str::trim).collect();
             for region in &regions {
                 if region.is_empty() || !region.bytes().all(|b| is_scope_byte(b) || b == b'*') {
-                    return Err(place.refuse(format!(
+                    return Err(place.error(format!(
                         "{region:?} is no region; write names or patterns such as \"us-east-1\", \"us-*\" or \"*\""
                     )));
                 }
             }
             if regions.is_empty() {
-                return Err(place.refuse("names no region; name one, or leave this out for all"));
+                return Err(place.error("names no region; name one, or leave this out for all"));
             }
             Ok(Algorithm::SigV4a { region_set: regions.join(",") })
         }
@@ -42,48 +42,48 @@ pub(super) fn algorithm(signing: &SigningDocument, place: &Place) -> Result<Algo
 }
 
 /// Compiles where the signature goes, and how long it is valid there.
-pub(super) fn location(signing: &SigningDocument, place: &Place) -> Result<Location, PolicyError> {
+pub(super) fn location(signing: &SigningDocument, place: &Location) -> Result<SignatureLocation, PolicyError> {
     let place = place.key("expiresSeconds");
     let expires = signing.expires_seconds.map(|WholeNumber(seconds)| seconds);
     match signing.location.unwrap_or(LocationName::Header) {
         LocationName::Header if expires.is_some() => {
-            Err(place.refuse("belongs to \"location\": \"query\"; write that, or leave this out"))
+            Err(place.error("belongs to \"location\": \"query\"; write that, or leave this out"))
         }
-        LocationName::Header => Ok(Location::Header),
+        LocationName::Header => Ok(SignatureLocation::Header),
         LocationName::Query => {
             let seconds = expires.unwrap_or(EXPIRES_DEFAULT_SECONDS);
             if !(1..=EXPIRES_MAX_SECONDS).contains(&seconds) {
                 return Err(
-                    place.refuse(format!("{seconds} is out of range; write 1 to {EXPIRES_MAX_SECONDS} (seven days)"))
+                    place.error(format!("{seconds} is out of range; write 1 to {EXPIRES_MAX_SECONDS} (seven days)"))
                 );
             }
-            Ok(Location::Query { expires: Duration::from_secs(seconds) })
+            Ok(SignatureLocation::Query { expires: Duration::from_secs(seconds) })
         }
     }
 }
 
 /// Refuses a redirect that a client could not follow with what it was sent.
 pub(super) fn check_redirect(
-    location: Location,
+    location: SignatureLocation,
     payload: PayloadMode,
     target: Option<&Target>,
     signed_headers: &[String],
-    place: &Place,
+    place: &Location,
 ) -> Result<(), PolicyError> {
     let redirect = place.key("signing").key("redirect");
-    if location == Location::Header {
-        return Err(redirect.refuse("sends the client a presigned URL; add \"location\": \"query\""));
+    if location == SignatureLocation::Header {
+        return Err(redirect.error("sends the client a presigned URL; add \"location\": \"query\""));
     }
     if target.is_none() {
-        return Err(redirect.refuse("needs a target; without one the client would be sent to where it came from"));
+        return Err(redirect.error("needs a target; without one the client would be sent to where it came from"));
     }
     if payload == PayloadMode::Signed {
-        return Err(place.key("payload").refuse(
+        return Err(place.key("payload").error(
             "\"signed\" needs the body, which a redirected client sends elsewhere; write \"auto\" or \"unsigned\"",
         ));
     }
     if !signed_headers.is_empty() {
-        return Err(place.key("signedHeaders").refuse("a redirected client does not send them; leave this out"));
+        return Err(place.key("signedHeaders").error("a redirected client does not send them; leave this out"));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ fn credentials() -> SigningCredentials {
 }
 
 /// Signs the request of the examples; gives its signature and its body.
-fn sign(form: AwsChunkedForm, headers: &[(&str, &str)], decoded_length: u64) -> (String, AwsChunkedBody) {
+fn sign(form: AwsChunkedForm, headers: &[(&str, &str)], decoded_length: u64) -> (String, ChunkResigner) {
     let credentials = credentials();
     let mut uri = WireUri::default();
     uri.set(UriStyle::S3, b"/examplebucket/chunkObject.txt", None);
@@ -64,7 +64,7 @@ fn client_body(form: AwsChunkedForm, chunks: &[&[u8]], trailers: &str) -> Vec<u8
     body
 }
 
-fn push_in_parts(body: &mut AwsChunkedBody, input: &[u8], part: usize) -> Result<Vec<u8>, AwsChunkedError> {
+fn push_in_parts(body: &mut ChunkResigner, input: &[u8], part: usize) -> Result<Vec<u8>, AwsChunkedError> {
     let mut out = Vec::new();
     for part in input.chunks(part) {
         body.push(part, &mut out)?;

@@ -208,7 +208,7 @@ impl Steps {
         Self {
             location,
             canonical_request: text(signer.canonical_request.text()),
-            string_to_sign: text(&[&key.preamble().string_to_sign_head, &hash[..]].concat()),
+            string_to_sign: text(&[&key.second_parts().string_to_sign_head, &hash[..]].concat()),
             signature: text(&signer.signature),
             sent,
         }

@@ -2,6 +2,7 @@
 //! no other, and ten proxies that want the same one cost one call.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +12,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::locked;
-use crate::sources::{AwsSource, SourceError};
-use crate::status::Status;
-use crate::telemetry::instant;
+use crate::aws_source::{AwsSource, SourceError};
+use crate::log::instant;
+use crate::metrics::Metrics;
+use crate::sync::lock;
 
 /// Credentials without an expiry may be replaced at their source at any time: so often it is looked at again.
 const LONG_LIVED_RECHECK: Duration = Duration::from_secs(60);
@@ -35,33 +36,41 @@ const CLOCK_JUMP: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// The longest wait of an identity that has no credentials, if few have none: what its source lacked may be there.
+const LONGEST_RETRY_IF_MISSING: Duration = Duration::from_secs(4);
+
+/// How often the identities without credentials ask, all of them together; each waits longer if they are many.
+const RETRIES_PER_SECOND: usize = 10;
+
 /// How often one identity looks whether an outage is over; the others try again as soon as it is.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// All identities that some proxy wants.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct RenewalPool {
     source: Arc<AwsSource>,
-    status: Arc<Status>,
-    kept: Mutex<HashMap<Identity, Kept>>,
+    metrics: Arc<Metrics>,
+    kept: Mutex<HashMap<Identity, Entry>>,
     renewals: watch::Sender<()>,
+    /// How many identities have no credentials, and a source that fails.
+    missing: Arc<AtomicUsize>,
     /// Of the fingerprints by which the proxies tell these credentials from others.
     salt: Arc<str>,
 }
 
 #[derive(Debug)]
-struct Kept {
-    identity: Arc<KeptIdentity>,
+struct Entry {
+    identity: Arc<RenewalHandle>,
     last_wanted: Instant,
 }
 
 /// One identity whose credentials are kept fresh.
 #[derive(Debug)]
-pub struct KeptIdentity {
+pub struct RenewalHandle {
     identity: Identity,
     state: Arc<Mutex<State>>,
     due: Arc<Notify>,
-    status: Arc<Status>,
+    metrics: Arc<Metrics>,
     task: AbortHandle,
 }
 
@@ -79,18 +88,19 @@ impl State {
     }
 }
 
-impl Keeper {
+impl RenewalPool {
     /// Keeps nothing yet.
-    pub fn new(source: AwsSource, status: Arc<Status>) -> Self {
+    pub fn new(source: AwsSource, metrics: Arc<Metrics>) -> Self {
         let salt = format!("{:016x}", fastrand::u64(..)).into();
-        Self { source: Arc::new(source), status, kept: Mutex::default(), renewals: watch::Sender::new(()), salt }
+        let (renewals, missing) = (watch::Sender::new(()), Arc::default());
+        Self { source: Arc::new(source), metrics, kept: Mutex::default(), renewals, missing, salt }
     }
 
     /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
     /// holds it, and [`UNWANTED_GRACE`] longer.
-    pub fn keep(&self, identity: &Identity) -> Arc<KeptIdentity> {
-        let mut all = locked(&self.kept);
-        let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Kept {
+    pub fn acquire(&self, identity: &Identity) -> Arc<RenewalHandle> {
+        let mut all = lock(&self.kept);
+        let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Entry {
             identity: Arc::new(self.start(identity)),
             last_wanted: Instant::now(),
         });
@@ -100,29 +110,30 @@ impl Keeper {
 
     /// Forgets the identities that nobody has wanted for a while.
     pub fn forget_unwanted(&self) {
-        locked(&self.kept)
+        lock(&self.kept)
             .retain(|_, kept| Arc::strong_count(&kept.identity) > 1 || kept.last_wanted.elapsed() < UNWANTED_GRACE);
     }
 
-    fn start(&self, identity: &Identity) -> KeptIdentity {
+    fn start(&self, identity: &Identity) -> RenewalHandle {
         let (state, due) = (Arc::<Mutex<State>>::default(), Arc::<Notify>::default());
         let renewal = Renewal {
             identity: identity.clone(),
             state: state.clone(),
             due: due.clone(),
             source: self.source.clone(),
-            status: self.status.clone(),
+            metrics: self.metrics.clone(),
             renewals: self.renewals.clone(),
+            missing: self.missing.clone(),
             salt: self.salt.clone(),
         };
         let task = tokio::spawn(renewal.keep_fresh()).abort_handle();
-        KeptIdentity { identity: identity.clone(), state, due, status: self.status.clone(), task }
+        RenewalHandle { identity: identity.clone(), state, due, metrics: self.metrics.clone(), task }
     }
 
     /// Asks every source again, and has every proxy looked at.
     pub fn renew_all(&self) {
-        self.source.forget_looks();
-        locked(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
+        self.source.forget_chain_result();
+        lock(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
         self.renewals.send_replace(());
     }
 
@@ -137,7 +148,7 @@ impl Keeper {
             let jump = now.0.duration_since(expected).unwrap_or_else(|earlier| earlier.duration());
             if jump > CLOCK_JUMP {
                 warn!(by = %rounded(jump), back = now.0 < expected, "the clock was set");
-                let kept = locked(&self.kept);
+                let kept = lock(&self.kept);
                 let failing = kept.values().filter(|kept| kept.identity.failure().is_some());
                 failing.for_each(|kept| kept.identity.due.notify_one());
                 self.renewals.send_replace(());
@@ -146,13 +157,13 @@ impl Keeper {
         }
     }
 
-    /// Changes whenever an identity has new credentials.
+    /// Changes whenever an identity has new credentials, or its source fails or recovers.
     pub fn renewals(&self) -> watch::Receiver<()> {
         self.renewals.subscribe()
     }
 }
 
-impl KeptIdentity {
+impl RenewalHandle {
     /// Whose credentials these are.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -160,13 +171,13 @@ impl KeptIdentity {
 
     /// The newest credentials; `None` before the first, and when they have expired.
     pub fn credentials(&self) -> Option<Arc<Credentials>> {
-        locked(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
+        lock(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
     }
 
     /// Takes note of the access keys that a proxy no longer takes, and asks the source for another one if the one in use
     /// is among them. The other proxies go on with it.
     pub fn note_revoked(&self, proxy: String, access_key_ids: &[String]) {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let before = state.revoked.insert(proxy, access_key_ids.to_vec()).unwrap_or_default();
         if before == access_key_ids {
             return;
@@ -189,51 +200,79 @@ impl KeptIdentity {
 
     /// Why the source's last answer was none, until it gives one.
     pub fn failure(&self) -> Option<String> {
-        locked(&self.state).failure.clone()
+        lock(&self.state).failure.clone()
     }
 }
 
-impl Drop for KeptIdentity {
+impl Drop for RenewalHandle {
     fn drop(&mut self) {
         self.task.abort();
-        self.status.no_longer_wanted(&self.identity);
+        self.metrics.remove_identity(&self.identity);
     }
 }
 
-/// The task behind one [`KeptIdentity`].
+/// The task behind one [`RenewalHandle`].
 struct Renewal {
     identity: Identity,
     state: Arc<Mutex<State>>,
     /// Told when credentials are to be got before their time.
     due: Arc<Notify>,
     source: Arc<AwsSource>,
-    status: Arc<Status>,
+    metrics: Arc<Metrics>,
     renewals: watch::Sender<()>,
+    missing: Arc<AtomicUsize>,
     salt: Arc<str>,
+}
+
+/// One identity that has no credentials, as long as it has none.
+struct Missing(Arc<AtomicUsize>);
+
+impl Missing {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all.clone())
+    }
+
+    fn longest_retry(&self) -> Duration {
+        longest_retry(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Missing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Renewal {
     async fn keep_fresh(self) {
-        let (mut failures, mut is_woken, mut probe) = (0, false, None);
+        let (mut failures, mut is_woken, mut was_silent) = (0, false, false);
+        let (mut probe, mut missing) = (None, None);
         loop {
             let asked = Instant::now();
-            let answer = self.source.credentials_of(&self.identity).await;
+            let answer = self.source.credentials_of(&self.identity, was_silent).await;
             let answer = answer.and_then(|credentials| {
                 let wait = renewal_wait(credentials.remaining(SystemTime::now()));
                 self.take_in(credentials, wait).map(|()| wait)
             });
+            was_silent = answer.as_ref().is_err_and(SourceError::is_silence);
             let wait = match answer {
                 Ok(wait) => {
-                    (failures, is_woken, probe) = (0, false, None);
+                    (failures, is_woken, probe, missing) = (0, false, None, None);
                     wait
                 }
                 Err(error) => {
                     failures += 1;
-                    if error.is_outage() && probe.is_none() {
-                        probe = self.source.try_probe();
-                    }
-                    let longest = if probe.is_some() { PROBE_INTERVAL } else { LONGEST_RETRY };
-                    let wait = retry_wait(failures).min(longest).max(error.retry_after());
+                    probe = if error.is_outage() { probe.or_else(|| self.source.try_probe()) } else { None };
+                    let left = self.time_left(&error);
+                    missing = left.is_zero().then(|| missing.unwrap_or_else(|| Missing::new(&self.missing)));
+                    let longest = match (&probe, &missing) {
+                        (Some(_), _) => PROBE_INTERVAL,
+                        (None, Some(missing)) => missing.longest_retry(),
+                        // When they expire, they are missing.
+                        (None, None) => LONGEST_RETRY.min(left),
+                    };
+                    let wait = retry_wait(failures, longest).max(error.retry_after());
                     self.note_failure(&error, wait);
                     wait
                 }
@@ -249,14 +288,21 @@ impl Renewal {
         }
     }
 
+    /// Returns how long the credentials will do that are there; zero if there are none, or a proxy does not take them.
+    fn time_left(&self, error: &SourceError) -> Duration {
+        let state = lock(&self.state);
+        let held = state.credentials.as_ref().filter(|_| !matches!(error, SourceError::Revoked { .. }));
+        held.map_or(Duration::ZERO, |held| held.remaining(SystemTime::now()).unwrap_or(Duration::MAX))
+    }
+
     /// Keeps what the source gave; an error if a proxy no longer takes it, though others may.
     fn take_in(&self, credentials: Credentials, next: Duration) -> Result<(), SourceError> {
         let credentials = credentials.with_fingerprint_salt(Some(self.salt.to_string()));
         let summary = HeldCredentials::from(&credentials);
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         let revoked = state.is_revoked(credentials.access_key_id());
-        if !revoked {
-            state.failure = None;
+        if !revoked && state.failure.take().is_some() {
+            self.renewals.send_replace(());
         }
         if state.credentials.as_ref().is_some_and(|held| **held == credentials) {
             debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source still gives the same ones");
@@ -269,7 +315,7 @@ impl Renewal {
                 renewal_in = %rounded(next),
                 "got credentials"
             );
-            self.status.renewed(&self.identity, &credentials);
+            self.metrics.renewed(&self.identity, &credentials);
             state.credentials = Some(Arc::new(credentials));
             self.renewals.send_replace(());
         }
@@ -277,15 +323,18 @@ impl Renewal {
     }
 
     fn note_failure(&self, error: &SourceError, retry: Duration) {
-        self.status.source_failed(&self.identity, error);
-        let mut state = locked(&self.state);
+        self.metrics.source_failed(&self.identity, error);
+        let mut state = lock(&self.state);
         let failure = Some(error.to_string());
         if matches!(error, SourceError::Revoked { .. }) && state.failure == failure {
             // Until somebody rotates the key there is nothing new to say.
             debug!(identity = self.identity.id(), %error, retry_in = %rounded(retry), "still can't get credentials");
             return;
         }
-        state.failure = failure;
+        if state.failure != failure {
+            state.failure = failure;
+            self.renewals.send_replace(());
+        }
         let held = state.credentials.as_ref().filter(|credentials| credentials.hold_at(SystemTime::now()));
         warn!(
             identity = self.identity.id(),
@@ -305,15 +354,22 @@ fn renewal_wait(remaining: Option<Duration>) -> Duration {
     remaining.map_or(LONG_LIVED_RECHECK, |remaining| remaining.mul_f64(0.3 + 0.2 * fastrand::f64()).max(SHORTEST_WAIT))
 }
 
-/// How long to wait after so many failures in a row: twice as long each time, less up to a half at random.
-fn retry_wait(failures: u32) -> Duration {
-    let full = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_RETRY);
-    full.mul_f64(1.0 - 0.5 * fastrand::f64())
+/// Returns how long to wait after so many failures in a row: twice as long each time, up to `longest`, less up to a half at
+/// random.
+fn retry_wait(failures: u32, longest: Duration) -> Duration {
+    let full = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+    full.min(longest).mul_f64(1.0 - 0.5 * fastrand::f64())
+}
+
+/// Returns the longest wait of an identity that has no credentials, where so many have none.
+fn longest_retry(missing: usize) -> Duration {
+    let seconds = (missing / RETRIES_PER_SECOND).try_into().unwrap_or(u64::MAX);
+    Duration::from_secs(seconds).clamp(LONGEST_RETRY_IF_MISSING, LONGEST_RETRY)
 }
 
 /// Sleeps until either clock says that `wait` is over. The wall clock is the one that expiries are told in, and the
 /// monotonic one stands still while the machine sleeps; but a wall clock can be set back.
-async fn sleep(wait: Duration) {
+pub async fn sleep(wait: Duration) {
     let (wall, monotonic) = (SystemTime::now() + wait, Instant::now() + wait);
     loop {
         let left = wall.duration_since(SystemTime::now()).unwrap_or_default();
@@ -350,7 +406,16 @@ mod tests {
     fn retries_get_rarer_up_to_a_minute() {
         for (failures, longest) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1000, 60)] {
             let longest = Duration::from_secs(longest);
-            assert!((longest / 2..=longest).contains(&retry_wait(failures)), "{failures}");
+            assert!((longest / 2..=longest).contains(&retry_wait(failures, LONGEST_RETRY)), "{failures}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_every_few_seconds_and_more_rarely_if_much_is() {
+        for (missing, longest) in [(1, 4), (40, 4), (100, 10), (600, 60), (10_000, 60)] {
+            let longest = Duration::from_secs(longest);
+            assert_eq!(longest_retry(missing), longest, "{missing}");
+            assert!((longest / 2..=longest).contains(&retry_wait(1000, longest_retry(missing))), "{missing}");
         }
     }
 }

@@ -4,9 +4,11 @@
 use std::io;
 use std::time::SystemTime;
 
+use clap::ValueEnum;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
+use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
@@ -14,10 +16,19 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::LogFormat;
-
 /// As many lines wait for a reader; a line has less than 3 KiB.
 const MOST_WAITING_LINES: usize = 1024;
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
 
 /// A log that has begun. What waits to be written when it is dropped is written first, if somebody reads it.
 #[derive(Debug)]
@@ -27,7 +38,7 @@ pub struct Log {
 }
 
 /// Starts logging to standard error. A thread of its own writes the lines: one that nobody reads must not stop the supply.
-pub fn start_log(format: LogFormat, level: LevelFilter) -> Log {
+pub fn start(format: LogFormat, level: LevelFilter) -> Log {
     let own_events = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     let log = tracing_subscriber::registry().with(own_events);
     let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MOST_WAITING_LINES);

@@ -13,32 +13,32 @@ const CAPACITY: usize = 4;
 
 /// After so many requests in a row that began like none before, one in so many is compared and kept: with object keys or
 /// ids in their paths, few ever begin alike, and looking costs.
-const PATIENCE: u32 = 16;
+const MISS_LIMIT: u32 = 16;
 
 /// SHA-256's block, up to whose end a state can be kept.
 const BLOCK: usize = 64;
 
 /// The beginnings of the canonical requests that were hashed lately.
 #[derive(Default)]
-pub(super) struct Alike {
+pub(super) struct PrefixHashCache {
     /// Of these, the first `in_use` hold; the others keep their buffers.
-    beginnings: Vec<Beginning>,
+    entries: Vec<CachedPrefix>,
     in_use: usize,
     /// Which is given up next when all are in use.
     next: usize,
     /// How many requests have come since one began like an earlier one.
-    unlike: u32,
+    misses: u32,
 }
 
-struct Beginning {
+struct CachedPrefix {
     /// The text before the part that is the same for all.
     text: Vec<u8>,
     /// SHA-256 of the text and, as far as there are whole blocks, of that part.
     hasher: Sha256,
 }
 
-impl Alike {
-    /// Forgets all beginnings: what was the same for all is so no longer.
+impl PrefixHashCache {
+    /// Forgets all entries: what was the same for all is so no longer.
     pub(super) fn clear(&mut self) {
         self.in_use = 0;
     }
@@ -46,17 +46,17 @@ impl Alike {
     /// SHA-256 of `text`, of which the part `same` has been the same, and will be, in all calls from one
     /// [`clear`](Self::clear) to the next.
     pub(super) fn hash(&mut self, text: &[u8], same: Range<usize>) -> [u8; 32] {
-        self.unlike = self.unlike.wrapping_add(1);
-        let is_compared = self.unlike <= PATIENCE || self.unlike.is_multiple_of(PATIENCE);
+        self.misses = self.misses.wrapping_add(1);
+        let is_compared = self.misses <= MISS_LIMIT || self.misses.is_multiple_of(MISS_LIMIT);
         let (true, Some(before), Some((hashed, rest))) =
             (is_compared, text.get(..same.start), text.split_at_checked(same.end - same.end % BLOCK))
         else {
             return Sha256::digest(text).into();
         };
-        let known = self.beginnings.iter().take(self.in_use).find(|beginning| beginning.text == before);
+        let known = self.entries.iter().take(self.in_use).find(|beginning| beginning.text == before);
         let hasher = match known {
             Some(beginning) => {
-                self.unlike = 0;
+                self.misses = 0;
                 beginning.hasher.clone()
             }
             None => {
@@ -76,13 +76,13 @@ impl Alike {
             self.next = (self.next + 1) % CAPACITY;
             self.next
         };
-        match self.beginnings.get_mut(at) {
+        match self.entries.get_mut(at) {
             Some(beginning) => {
                 beginning.text.clear();
                 beginning.text.extend_from_slice(text);
                 beginning.hasher.clone_from(hasher);
             }
-            None => self.beginnings.push(Beginning { text: text.to_owned(), hasher: hasher.clone() }),
+            None => self.entries.push(CachedPrefix { text: text.to_owned(), hasher: hasher.clone() }),
         }
     }
 }
@@ -100,14 +100,14 @@ mod tests {
             same in proptest::collection::vec("[a-z]{0,200}", 1..4),
             texts in proptest::collection::vec(("[ab]{0,2}|[a-z]{60,70}", "[ab]{0,1}|[a-z]{100}"), 1..60),
         ) {
-            let mut alike = Alike::default();
+            let mut prefix_hashes = PrefixHashCache::default();
             for same in &same {
-                alike.clear();
+                prefix_hashes.clear();
                 for (before, behind) in &texts {
                     let text = [before.as_str(), same, behind].concat();
-                    let hash = alike.hash(text.as_bytes(), before.len()..before.len() + same.len());
+                    let hash = prefix_hashes.hash(text.as_bytes(), before.len()..before.len() + same.len());
                     prop_assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(&text)));
-                    prop_assert!(alike.beginnings.len() <= CAPACITY);
+                    prop_assert!(prefix_hashes.entries.len() <= CAPACITY);
                 }
             }
         }
@@ -116,33 +116,34 @@ mod tests {
     #[test]
     fn what_begins_alike_is_not_hashed_again() {
         let same = "t".repeat(700);
-        let mut alike = Alike::default();
+        let mut prefix_hashes = PrefixHashCache::default();
         for behind in ["a", "b"] {
-            alike.hash(format!("begins{same}{behind}").as_bytes(), 6..706);
+            prefix_hashes.hash(format!("begins{same}{behind}").as_bytes(), 6..706);
         }
-        assert_eq!(alike.in_use, 1);
-        alike.hash(format!("begims{same}a").as_bytes(), 6..706);
-        assert_eq!(alike.in_use, 2);
+        assert_eq!(prefix_hashes.in_use, 1);
+        prefix_hashes.hash(format!("begims{same}a").as_bytes(), 6..706);
+        assert_eq!(prefix_hashes.in_use, 2);
     }
 
     #[test]
     fn a_beginning_among_many_that_differ_is_met_again() {
-        let mut alike = Alike::default();
-        let mut hash =
-            |beginning: &str| alike.hash(format!("{beginning}same").as_bytes(), beginning.len()..beginning.len() + 4);
+        let mut prefix_hashes = PrefixHashCache::default();
+        let mut hash = |beginning: &str| {
+            prefix_hashes.hash(format!("{beginning}same").as_bytes(), beginning.len()..beginning.len() + 4)
+        };
         for number in 0..1000 {
             hash(&number.to_string());
         }
-        for _ in 0..2 * PATIENCE {
+        for _ in 0..2 * MISS_LIMIT {
             hash("often");
         }
-        assert_eq!(alike.unlike, 0);
+        assert_eq!(prefix_hashes.misses, 0);
     }
 
     #[test]
     fn a_range_that_is_not_in_the_text_does_no_harm() {
         let whole: [u8; 32] = Sha256::digest(b"text").into();
-        assert_eq!(Alike::default().hash(b"text", 5..900), whole);
-        assert_eq!(Alike::default().hash(b"text", 2..900), whole);
+        assert_eq!(PrefixHashCache::default().hash(b"text", 5..900), whole);
+        assert_eq!(PrefixHashCache::default().hash(b"text", 2..900), whole);
     }
 }

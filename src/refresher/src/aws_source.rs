@@ -26,17 +26,17 @@ use tracing::{info, warn};
 
 use crate::credential_process::bounded_profiles;
 use crate::http_client;
-use crate::locked;
 use crate::sts_calls::{NoAnswer, StsCalls};
+use crate::sync::lock;
 
 /// How long one look at the chain may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+const CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A look at the chain serves everybody who asked meanwhile or just after: many roles cost one look.
-const LOOK_SHARED_FOR: Duration = Duration::from_secs(1);
+const CHAIN_CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// A look that failed does for so long for roles that can be assumed without it.
-const FAILED_LOOK_SHARED_FOR: Duration = Duration::from_secs(10);
+const FAILED_CHAIN_CACHE_TTL: Duration = Duration::from_secs(10);
 
 /// Credentials of the chain that live for less than this are not used once it fails.
 const SHORTEST_LIFE: Duration = Duration::from_secs(60);
@@ -66,13 +66,13 @@ pub enum SourceError {
         role: String,
         /// What STS said, or why it could not be asked.
         problem: String,
-        /// It could not be asked.
-        unreachable: bool,
+        /// It could not be asked, or is out of order.
+        is_down: bool,
         /// How long it wants to be left alone, if it said so or had too many calls.
         retry_after: Option<Duration>,
     },
     /// No answer in time.
-    #[error("no answer from {source_name} within {} s", after.as_secs())]
+    #[error("no answer from {source_name} within {} s", after.as_secs_f64())]
     Timeout {
         /// What did not answer.
         source_name: &'static str,
@@ -114,9 +114,14 @@ impl SourceError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Chain(_) | Self::Timeout { source_name: CHAIN, .. } => true,
-            Self::Sts { unreachable, .. } => *unreachable,
+            Self::Sts { is_down, .. } => *is_down,
             _ => false,
         }
+    }
+
+    /// Whether STS gave no answer for this role.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Timeout { source_name: STS, .. })
     }
 
     /// How long not to ask again, at the least.
@@ -138,10 +143,10 @@ pub struct AwsSource {
     http_client: SharedHttpClient,
     /// Looked for once, as off EC2 the instance metadata takes seconds to say nothing; again after a while if there was none.
     region: Mutex<Option<(Region, Option<Instant>)>>,
-    last_look: Mutex<Option<Look>>,
+    chain_result: Mutex<Option<ChainResult>>,
     /// Looks that began before are not shared.
-    looks_shared_since: std::sync::Mutex<Option<Instant>>,
-    last_base: std::sync::Mutex<Option<Base>>,
+    chain_valid_since: std::sync::Mutex<Option<Instant>>,
+    last_base: std::sync::Mutex<Option<BaseCredentials>>,
     sts_calls: StsCalls,
     /// For the one identity that looks for the end of an outage.
     probe: Arc<Semaphore>,
@@ -151,15 +156,15 @@ pub struct AwsSource {
 }
 
 #[derive(Debug)]
-struct Look {
+struct ChainResult {
     began: Instant,
     at: Instant,
-    found: Result<Base, SourceError>,
+    found: Result<BaseCredentials, SourceError>,
 }
 
 /// What roles are assumed with.
 #[derive(Debug, Clone)]
-struct Base {
+struct BaseCredentials {
     config: SdkConfig,
     credentials: aws_credential_types::Credentials,
 }
@@ -170,8 +175,8 @@ impl AwsSource {
         Self {
             http_client: http_client::bounded(),
             region: Mutex::new(None),
-            last_look: Mutex::new(None),
-            looks_shared_since: std::sync::Mutex::default(),
+            chain_result: Mutex::new(None),
+            chain_valid_since: std::sync::Mutex::default(),
             last_base: std::sync::Mutex::default(),
             sts_calls: StsCalls::new(),
             probe: Arc::new(Semaphore::new(1)),
@@ -180,12 +185,12 @@ impl AwsSource {
         }
     }
 
-    /// Gets an identity's credentials anew.
+    /// Gets an identity's credentials anew; `was_silent` says that STS gave no answer for it when it was last asked.
     ///
     /// # Errors
     /// Any [`SourceError`]; credentials that have expired already are an error too.
-    pub async fn credentials_of(&self, identity: &Identity) -> Result<Credentials, SourceError> {
-        let outcome = self.obtain(identity).await;
+    pub async fn credentials_of(&self, identity: &Identity, was_silent: bool) -> Result<Credentials, SourceError> {
+        let outcome = self.obtain(identity, was_silent).await;
         match &outcome {
             Ok(_) if self.is_out.swap(false, Ordering::Relaxed) => self.recoveries.notify_waiters(),
             Err(error) if error.is_outage() => self.is_out.store(true, Ordering::Relaxed),
@@ -204,12 +209,14 @@ impl AwsSource {
         self.probe.clone().try_acquire_owned().ok()
     }
 
-    async fn obtain(&self, identity: &Identity) -> Result<Credentials, SourceError> {
+    async fn obtain(&self, identity: &Identity, was_silent: bool) -> Result<Credentials, SourceError> {
         let (source_name, credentials) = match identity.role() {
-            None => (CHAIN, from_chain(&self.base(LOOK_SHARED_FOR).await?.credentials)?),
+            None => (CHAIN, from_chain(&self.base(CHAIN_CACHE_TTL).await?.credentials)?),
             Some(role) => {
-                let assumed = self.sts_calls.in_turn(self.base_for_role(), async |base| assume(role, base).await).await;
-                let assumed = assumed.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
+                let assumed =
+                    self.sts_calls.in_turn(was_silent, self.base_for_role(), async |base| assume(role, base).await);
+                let assumed =
+                    assumed.await.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
                 (STS, assumed.inspect_err(|error| self.sts_calls.pause(error.retry_after()))?)
             }
         };
@@ -221,41 +228,41 @@ impl AwsSource {
     }
 
     /// What roles are assumed with. While the chain fails, its last credentials will do for as long as they hold.
-    async fn base_for_role(&self) -> Result<Base, SourceError> {
+    async fn base_for_role(&self) -> Result<BaseCredentials, SourceError> {
         let soon = SystemTime::now() + SHORTEST_LIFE;
-        let last = locked(&self.last_base).clone().filter(|last| last.credentials.expiry().is_some_and(|at| at > soon));
+        let last = lock(&self.last_base).clone().filter(|last| last.credentials.expiry().is_some_and(|at| at > soon));
         match last {
-            None => self.base(LOOK_SHARED_FOR).await,
-            Some(last) => self.base(FAILED_LOOK_SHARED_FOR).await.or(Ok(last)),
+            None => self.base(CHAIN_CACHE_TTL).await,
+            Some(last) => self.base(FAILED_CHAIN_CACHE_TTL).await.or(Ok(last)),
         }
     }
 
     /// Has whoever asks from now on get an answer from a look that begins after this.
-    pub fn forget_looks(&self) {
-        *locked(&self.looks_shared_since) = Some(Instant::now());
+    pub fn forget_chain_result(&self) {
+        *lock(&self.chain_valid_since) = Some(Instant::now());
     }
 
-    async fn base(&self, failure_shared_for: Duration) -> Result<Base, SourceError> {
-        let mut last_look = self.last_look.lock().await;
-        if let Some(look) = &*last_look
-            && look.at.elapsed() < if look.found.is_ok() { LOOK_SHARED_FOR } else { failure_shared_for }
-            && locked(&self.looks_shared_since).is_none_or(|since| look.began >= since)
+    async fn base(&self, failure_shared_for: Duration) -> Result<BaseCredentials, SourceError> {
+        let mut cached = self.chain_result.lock().await;
+        if let Some(cached) = &*cached
+            && cached.at.elapsed() < if cached.found.is_ok() { CHAIN_CACHE_TTL } else { failure_shared_for }
+            && lock(&self.chain_valid_since).is_none_or(|since| cached.began >= since)
         {
-            return look.found.clone();
+            return cached.found.clone();
         }
         let began = Instant::now();
         // Only while it is under way does a look take its memory.
-        let found = match timeout(LOOK_TIMEOUT, Box::pin(self.look())).await {
+        let found = match timeout(CHAIN_TIMEOUT, Box::pin(self.resolve_chain())).await {
             Ok(found) => found,
-            Err(_) => Err(SourceError::Timeout { source_name: CHAIN, after: LOOK_TIMEOUT }),
+            Err(_) => Err(SourceError::Timeout { source_name: CHAIN, after: CHAIN_TIMEOUT }),
         };
         match &found {
-            Ok(base) => *locked(&self.last_base) = Some(base.clone()),
+            Ok(base) => *lock(&self.last_base) = Some(base.clone()),
             // Nobody else tells of it: the roles go on.
-            Err(error) if locked(&self.last_base).is_some() => warn!(%error, "the source of all credentials fails"),
+            Err(error) if lock(&self.last_base).is_some() => warn!(%error, "the source of all credentials fails"),
             Err(_) => {}
         }
-        *last_look = Some(Look { began, at: Instant::now(), found: found.clone() });
+        *cached = Some(ChainResult { began, at: Instant::now(), found: found.clone() });
         found
     }
 
@@ -284,7 +291,7 @@ impl AwsSource {
         found
     }
 
-    async fn look(&self) -> Result<Base, SourceError> {
+    async fn resolve_chain(&self) -> Result<BaseCredentials, SourceError> {
         let region = self.region(configured_region(self.http_client.clone())).await;
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http_client.clone())
@@ -295,7 +302,8 @@ impl AwsSource {
         let Some(provider) = config.credentials_provider() else {
             return Err(SourceError::Chain("it is switched off".to_owned()));
         };
-        let credentials = provider.provide_credentials().await.map_err(|error| SourceError::Chain(in_words(&error)))?;
+        let credentials =
+            provider.provide_credentials().await.map_err(|error| SourceError::Chain(error_chain(&error)))?;
         let checked = from_chain(&credentials)?;
         // What roles are assumed with is to be what is pushed, without the white space that a file may have around it.
         let credentials = aws_credential_types::Credentials::new(
@@ -305,7 +313,7 @@ impl AwsSource {
             credentials.expiry(),
             CHAIN,
         );
-        Ok(Base { config, credentials })
+        Ok(BaseCredentials { config, credentials })
     }
 }
 
@@ -319,8 +327,8 @@ async fn configured_region(http_client: SharedHttpClient) -> Option<Region> {
 }
 
 /// Assumes the roles of a chain one by one, and then the role itself.
-async fn assume(role: &Role, base: Base) -> Result<Credentials, SourceError> {
-    let Base { config, mut credentials } = base;
+async fn assume(role: &Role, base: BaseCredentials) -> Result<Credentials, SourceError> {
+    let BaseCredentials { config, mut credentials } = base;
     for arn in &role.chain {
         let hop = AssumeRoleInput::builder().role_arn(arn).role_session_name(&role.session_name);
         let session = call_sts(arn, hop, &config, credentials).await?;
@@ -388,7 +396,7 @@ where
     let problem = match (error.code(), error.message()) {
         (Some(code), Some(message)) => one_line(&format!("{code}: {message}")),
         (Some(code), None) => one_line(code),
-        _ => in_words(error),
+        _ => error_chain(error),
     };
     let problem = match cure(&problem) {
         Some(cure) => format!("{problem}: {cure}"),
@@ -397,8 +405,9 @@ where
     let asked_for = error.raw_response().and_then(|answer| answer.headers().get("retry-after")?.parse().ok());
     let is_throttled = error.code().is_some_and(|code| THROTTLING_ERRORS.contains(&code));
     let retry_after = asked_for.map(Duration::from_secs).or(is_throttled.then_some(THROTTLED_PAUSE));
-    let unreachable = matches!(error, SdkError::DispatchFailure(_));
-    SourceError::Sts { role: role.to_owned(), problem, unreachable, retry_after }
+    let has_failed = error.raw_response().is_some_and(|answer| answer.status().is_server_error());
+    let is_down = has_failed || matches!(error, SdkError::DispatchFailure(_));
+    SourceError::Sts { role: role.to_owned(), problem, is_down, retry_after }
 }
 
 /// What to do about a problem, by words that stand in what the SDK and STS say of it.
@@ -417,7 +426,7 @@ fn cure(problem: &str) -> Option<&'static str> {
 }
 
 /// An error and its causes. Only their own words: the SDK's debug forms show whole responses, and those hold secrets.
-fn in_words(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -475,6 +484,6 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] std::io::Error);
-        assert_eq!(in_words(&Outer(std::io::Error::other("inner"))), "outer: inner");
+        assert_eq!(error_chain(&Outer(std::io::Error::other("inner"))), "outer: inner");
     }
 }

@@ -23,8 +23,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use crate::locked;
-use crate::status::Status;
+use crate::metrics::Metrics;
+use crate::sync::lock;
 
 /// How long a caller may take to send the head of its request, however it trickles in.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,18 +51,18 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The listening server.
 #[derive(Debug)]
-pub struct StatusServer {
+pub struct ProbeServer {
     listener: TcpListener,
     pages: Arc<Pages>,
 }
 
-impl StatusServer {
+impl ProbeServer {
     /// Listens on `address`.
     ///
     /// # Errors
     /// Where the address is taken or not this machine's.
-    pub fn bind(address: SocketAddr, status: Arc<Status>) -> io::Result<Self> {
-        let pages = Arc::new(Pages { status, last_metrics: Mutex::default() });
+    pub fn bind(address: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let pages = Arc::new(Pages { metrics, last_metrics: Mutex::default() });
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // As `TcpListener::bind` does: a restart finds the port free.
         socket.set_reuseaddr(true)?;
@@ -131,7 +131,7 @@ async fn serve_one(stream: TcpStream, pages: Arc<Pages>) {
 /// What is served.
 #[derive(Debug)]
 struct Pages {
-    status: Arc<Status>,
+    metrics: Arc<Metrics>,
     last_metrics: Mutex<Option<(Instant, Bytes)>>,
 }
 
@@ -143,7 +143,7 @@ impl Pages {
         match path {
             "/healthz" => response(StatusCode::OK, PLAIN, "ok\n"),
             "/readyz" => {
-                let (ready, lacking) = self.status.readiness();
+                let (ready, lacking) = self.metrics.readiness();
                 let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 let body = if lacking.is_empty() { "ok\n".to_owned() } else { first_lines(&lacking, MOST_REASONS) };
                 response(code, PLAIN, body)
@@ -154,11 +154,11 @@ impl Pages {
     }
 
     fn metrics(&self) -> Bytes {
-        let mut last = locked(&self.last_metrics);
+        let mut last = lock(&self.last_metrics);
         match &*last {
             Some((at, metrics)) if at.elapsed() < METRICS_SHARED_FOR => metrics.clone(),
             _ => {
-                let metrics = Bytes::from(self.status.metrics());
+                let metrics = Bytes::from(self.metrics.metrics());
                 *last = Some((Instant::now(), metrics.clone()));
                 metrics
             }

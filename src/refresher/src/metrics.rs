@@ -13,11 +13,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use sigv4_core::credentials::{Credentials, Identity};
 
-use crate::locked;
-use crate::proxy_client::{ProxyAddress, ProxyError};
-use crate::reconcile::Supply;
-use crate::sources::SourceError;
-use crate::telemetry::DroppedLines;
+use crate::aws_source::SourceError;
+use crate::log::DroppedLines;
+use crate::proxy::{ProxyAddress, ProxyError};
+use crate::sync::lock;
+use crate::unsupplied::Supply;
 use sigv4_core::intake::NO_POLICY;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,7 +41,7 @@ type Instants<Label> = Family<Label, Gauge<f64, AtomicU64>>;
 
 /// What has been seen so far.
 #[derive(Debug)]
-pub struct Status {
+pub struct Metrics {
     registry: Registry,
     obtained: Instants<ByIdentity>,
     expiry: Instants<ByIdentity>,
@@ -61,17 +61,17 @@ pub struct Status {
 #[derive(Debug)]
 struct Readiness {
     ready: bool,
-    lacking: Vec<String>,
+    unready_reasons: Vec<String>,
 }
 
-impl Status {
+impl Metrics {
     /// Nothing has been seen of these proxies yet.
     pub fn new<'a>(proxies: impl IntoIterator<Item = &'a ProxyAddress>, dropped_lines: DroppedLines) -> Self {
         let not_asked = |proxy: &ProxyAddress| {
-            let lacking = vec![format!("{proxy}: not asked yet")];
-            (proxy.to_string(), Readiness { ready: false, lacking })
+            let unready_reasons = vec![format!("{proxy}: not asked yet")];
+            (proxy.to_string(), Readiness { ready: false, unready_reasons })
         };
-        let mut status = Self {
+        let mut metrics = Self {
             registry: Registry::with_prefix("credential_refresher"),
             obtained: Family::default(),
             expiry: Family::default(),
@@ -86,9 +86,9 @@ impl Status {
             ready: Family::default(),
             readiness: Mutex::new(proxies.into_iter().map(not_asked).collect()),
         };
-        status.register();
-        status.registry.register_collector(Box::new(dropped_lines));
-        status
+        metrics.register();
+        metrics.registry.register_collector(Box::new(dropped_lines));
+        metrics
     }
 
     fn register(&mut self) {
@@ -135,7 +135,7 @@ impl Status {
     }
 
     /// No proxy wants the identity any longer: its series end.
-    pub fn no_longer_wanted(&self, identity: &Identity) {
+    pub fn remove_identity(&self, identity: &Identity) {
         let label = by_identity(identity);
         self.obtained.remove(&label);
         self.expiry.remove(&label);
@@ -151,7 +151,7 @@ impl Status {
         self.reachable.get_or_create(&label).set(outcome.is_ok().into());
         let ready = outcome.as_ref().is_ok_and(Supply::is_ready);
         self.ready.get_or_create(&label).set(ready.into());
-        let lacking = match outcome {
+        let unready_reasons = match outcome {
             Ok(supply) => {
                 let unsupplied = &supply.unsupplied;
                 self.reconciled.get_or_create(&label).set(unix_seconds(SystemTime::now()));
@@ -161,7 +161,7 @@ impl Status {
             }
             Err(error) => vec![format!("{proxy}: {error}")],
         };
-        locked(&self.readiness).insert(label.proxy, Readiness { ready, lacking });
+        lock(&self.readiness).insert(label.proxy, Readiness { ready, unready_reasons });
     }
 
     /// A proxy took credentials, or did not.
@@ -177,8 +177,8 @@ impl Status {
 
     /// Whether every proxy is ready, and what they lack, one line each. A ready one may lack identities.
     pub fn readiness(&self) -> (bool, String) {
-        let all = locked(&self.readiness);
-        let lines = all.values().flat_map(|proxy| &proxy.lacking).fold(String::new(), |mut lines, line| {
+        let all = lock(&self.readiness);
+        let lines = all.values().flat_map(|proxy| &proxy.unready_reasons).fold(String::new(), |mut lines, line| {
             let _ = writeln!(lines, "{line}");
             lines
         });
