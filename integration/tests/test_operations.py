@@ -209,7 +209,10 @@ WHEN_THINGS_FAIL = [
         "test_a_hot_restart_is_noticed_within_a_second",
         "test_a_pod_that_is_replaced_is_noticed_within_a_second",
         "test_a_listener_that_moved_is_supplied_within_a_second",
-        "test_no_request_fails_over_a_restart_that_waits_for_credentials",
+        "test_no_request_fails_after_envoy_was_killed",
+        "test_no_request_fails_during_a_hot_restart",
+        "test_no_request_fails_after_a_pod_was_replaced",
+        "test_no_request_fails_after_a_listener_moved",
     ),
     Claim("a policy wants another role", "test_what_a_new_policy_requires_is_supplied_at_once"),
     Claim(
@@ -246,9 +249,39 @@ WHEN_THINGS_FAIL = [
     Claim("STS does not answer for some roles", "roles_that_get_no_answer_delay_another_for_seconds_only"),
     Claim("STS throttles", "an_sts_that_has_too_many_calls_is_left_alone_for_as_long_as_it_says"),
     Claim(
-        "STS can't be reached: no network, no name, a certificate that is not trusted",
+        "STS can't be reached or is out of order: no network, no name, a certificate that is not trusted, "
+        "a status of 500 or more",
         "what_keeps_sts_from_being_called_is_told_with_its_cure",
         "all_roles_are_supplied_as_soon_as_sts_is_back",
+    ),
+    Claim(
+        "a call to the intake has a query that it does not know, such as `?unless_revoked`",
+        "a_query_that_a_call_does_not_have_is_refused_and_changes_nothing",
+    ),
+    Claim(
+        "a push and a `DELETE` of the same key cross",
+        "test_a_push_that_crosses_a_revocation_leaves_nothing_of_the_revoked_key",
+    ),
+    Claim(
+        "the list of an identity's revoked keys can't be read: it is damaged, or of a later version of the filter",
+        "an_identity_whose_revocations_can_not_be_read_is_not_signed_for_and_takes_no_push",
+    ),
+    Claim(
+        "a source fails or recovers, or credentials expire",
+        "a_failure_and_an_expiry_are_told_immediately_however_long_the_interval",
+    ),
+    Claim(
+        "the only key of a proxy is revoked, and the source has no other",
+        "a_proxy_whose_only_key_was_revoked_is_not_ready",
+    ),
+    Claim(
+        "a push gets 404, as no policy wants the identity any longer",
+        "a_proxy_that_no_longer_wants_what_is_pushed_holds_nothing_by_that",
+    ),
+    Claim("the listing is long", "a_listing_is_read_page_by_page"),
+    Claim(
+        "the metadata of a container or an instance has white space, an empty token, or an expiry with `+00:00`",
+        "odd_documents_of_containers_and_instances_mean_what_they_say_or_are_refused",
     ),
     Claim(
         "another program has bound the intake's port while Envoy was down",
@@ -354,6 +387,16 @@ LIMITS = [
     Claim(
         "log lines that nobody has read yet", "lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on"
     ),
+    Claim(
+        "questions for identities without credentials, once they have failed a few times",
+        "what_is_missing_is_asked_for_every_few_seconds_and_more_rarely_if_much_is",
+    ),
+    Claim("a page of a proxy's listing", "a_listing_is_read_page_by_page"),
+    Claim("an answer of a proxy's intake", "an_answer_of_an_intake_is_read_up_to_a_bound"),
+    Claim(
+        "credentials that an instance's metadata gives after their expiry",
+        "what_expired_lately_may_still_be_taken_and_what_expired_in_2020_not",
+    ),
     Claim("the text of one error", "what_others_wrote_becomes_one_harmless_line"),
     Claim(
         "Envoy does not limit the number of connections to the intake: a limit would be a slot that "
@@ -399,9 +442,8 @@ WHAT_TO_DO = [
         "old_credentials_serve_while_sts_is_at_fault_and_new_ones_come_when_it_recovers",
     ),
     Claim(
-        "They are signed again a few seconds after STS can be reached again, and at most a minute after it "
-        "answers again.",
-        "all_roles_are_supplied_as_soon_as_sts_is_back",
+        "They are signed again a few seconds after STS answers again.",
+        "what_is_missing_is_there_a_few_seconds_after_its_source_recovers",
     ),
     Claim(
         'Where that is not enough, ask for longer sessions in the policy: with `"roleDurationSeconds": '
@@ -474,10 +516,17 @@ PROBES_AND_METRICS = [
     Claim("`/healthz`: 200 while the process answers.", "probes_and_prometheus_are_told_how_it_goes"),
     Claim(
         "`/readyz`: 200 if every proxy answers, has a policy, and holds unexpired credentials for at least "
-        "one identity; or if it was supplied since it started and a source has failed since: then no other "
+        "one identity; or if "
+        "it was supplied since it started, what it got has expired, and the source fails: then no other "
         "instance could sign either.",
         "a_proxy_is_ready_that_can_sign_for_somebody_or_could_until_a_source_failed",
         "test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed",
+    ),
+    Claim(
+        "`envoy/compose/rules.yaml` has an alert rule to copy: `CredentialsNotSupplied` fires if a proxy "
+        "has lacked credentials "
+        "for an identity of its policy for a minute.",
+        "test_an_identity_that_is_wanted_and_not_supplied_alerts_after_a_minute",
     ),
     Claim(
         "Else 503.",
@@ -582,7 +631,7 @@ def test_every_metric_is_in_the_table(tmp_path):
         wait_until(lambda: "listening for probes" in refresher.log, "the port")
         shown = curl(f"http://127.0.0.1:{port}/metrics").text
     # Those that have no value yet are not shown.
-    source = (REPOSITORY / "src" / "refresher" / "src" / "status.rs").read_text()
+    source = (REPOSITORY / "src" / "refresher" / "src" / "metrics.rs").read_text()
     names = set(re.findall(r'\.register(?:_with_unit)?\("(\w+)"', source))
     names |= set(re.findall(r"^# TYPE credential_refresher_(\w+) ", shown, re.MULTILINE))
 
@@ -594,7 +643,7 @@ def test_every_line_of_the_table_is_one_that_it_writes():
     described = [line for row in table_of("The log") for line in re.findall(r"`([^`]+)`", row[0])]
     [more] = [claim.sentence for claim in THE_LOG if claim.sentence.startswith("With `--log-level debug`")]
     described += [line for line in re.findall(r"`([^`]+)`", more) if not line.startswith("--")]
-    sources = "".join(path.read_text() for path in (REPOSITORY / "src" / "refresher" / "src").glob("*.rs"))
+    sources = "".join(path.read_text() for path in (REPOSITORY / "src" / "refresher" / "src").rglob("*.rs"))
 
     assert len(described) > 20
     assert not [line for line in described if line not in sources]
