@@ -224,6 +224,12 @@ def test_links_between_documents_lead_somewhere(document):
             assert anchor in anchors(linked.read_text()), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_a_file_that_a_document_names_is_there(document):
+    named = re.findall(r"`((?:build|envoy|fuzz|integration|src)/[\w./-]+)`", (REPOSITORY / document).read_text())
+    assert not [path for path in named if not (REPOSITORY / path).exists()]
+
+
 def test_the_index_has_every_page():
     index = links((REPOSITORY / "docs" / "README.md").read_text())
     pages = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
