@@ -20,6 +20,7 @@ RELEASES = ["1.36.4", "1.37.0", "1.38.2", "1.39.3", "1.40.0"]
 # Tests in which no Envoy runs: one round of them is enough.
 WITHOUT_ENVOY = ["test_build.py", "test_endpoint_data.py", "test_harness_aws_chunked.py", "test_harness_aws_servers.py",
                  "test_harness_strangers.py", "test_harness_upstream.py", "test_harness_verifier.py", "test_images.py",
+                 "test_operations.py",
                  "test_workflows.py"]  # fmt: skip
 
 

@@ -92,12 +92,13 @@ class StockConfiguration:
         self.configure(signer, policy)
 
     def use_wasm(self, path: Path) -> None:
-        """In every listener that has the filter."""
+        """In every listener that has the filter; a plugin of other code keeps its own."""
         for listener in self.document["static_resources"]["listeners"]:
             for each in self.http_connection_manager(listener["name"])["http_filters"]:
-                plugin = each["typed_config"].get("config", {})
-                if "vm_config" in plugin:
-                    plugin["vm_config"]["code"]["local"]["filename"] = str(path)
+                if machine := each["typed_config"].get("config", {}).get("vm_config"):
+                    local = machine["code"]["local"]
+                    if Path(local["filename"]).name == WASM.name:
+                        local["filename"] = str(path)
 
     def use_socket(self, path: Path) -> None:
         """The intake's Unix socket, where its listener has one, with the admin interface's beside it."""
