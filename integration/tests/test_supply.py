@@ -697,7 +697,9 @@ def test_a_port_is_supplied_with_certificates_that_are_read_again(tls_proxy, api
         wait_until(lambda: "can't ask the proxy" in refresher.log, "the proxy to refuse the certificate")
         assert tls_proxy.request("/api").status == 503
         rotate(stranger, authority)
-        wait_until(lambda: "no TLS with the proxy" in refresher.log, "the refresher to refuse the proxy's certificate")
+        wait_until(
+            lambda: "TLS with the proxy failed" in refresher.log, "the refresher to refuse the proxy's certificate"
+        )
         assert tls_proxy.request("/api").status == 503
         rotate(authority, authority)
         tls_proxy.wait_for_status("/api", 200)
@@ -710,7 +712,7 @@ def test_who_has_bound_the_port_of_a_proxy_that_is_down_is_told_nothing(authorit
     certificate, key = authority.issue("refresher")
     with Capture(free_port(), impostor) as capture:
         with TlsRefresher(tmp_path, capture.port, [authority.certificate, certificate, key]) as refresher:
-            wait_until(lambda: "no TLS with the proxy" in refresher.log, "the impostor to be noticed")
+            wait_until(lambda: "TLS with the proxy failed" in refresher.log, "the impostor to be noticed")
         assert not capture.sent
     assert "invalid peer certificate" in refresher.log
 
