@@ -190,7 +190,7 @@ MALFORMED = {
     "truncated before the last chunk": (lambda body: body[: body.rindex(b"\r\n0") + 2], "ended before"),
     "last CRLF missing": (lambda body: body[:-2], "ended before"),
     "empty": (lambda body: b"", "ended before"),
-    "bytes behind the end": (lambda body: body + b"more", "bytes follow"),
+    "bytes after the end": (lambda body: body + b"more", "bytes follow"),
 }
 
 

@@ -75,8 +75,8 @@ def test_reads_a_path_for_s3_as_the_key_it_names(s3_verifier):
         (lambda r: with_header(r, "Authorization", None), "no Authorization header"),
         (lambda r: with_header(r, "Authorization", "Bearer t"), "algorithm is Bearer"),
         (lambda r: with_header(r, "X-Amz-Date", None), "no X-Amz-Date"),
-        (lambda r: with_header(r, "X-Amz-Meta-Loose", "1"), "there but not signed: x-amz-meta-loose"),
-        (lambda r: with_header(r, "Content-Type", None), "signed but not there: content-type"),
+        (lambda r: with_header(r, "X-Amz-Meta-Loose", "1"), "present but not signed: x-amz-meta-loose"),
+        (lambda r: with_header(r, "Content-Type", None), "signed but missing: content-type"),
         (lambda r: with_header(r, "X-Amz-Security-Token", "t"), "not the one of this access key"),
         (
             lambda r: replace(r, headers=r.headers + [h for h in r.headers if h[0] == "Authorization"]),
