@@ -86,7 +86,7 @@ class ChunkedBody:
                 break
             name, colon, value = line.partition(":")
             if not colon:
-                raise ValueError(f"{line!r} is no trailer")
+                raise ValueError(f"{line!r} is not a trailer")
             if name.lower() == "x-amz-trailer-signature":
                 signature = value
             else:

@@ -195,7 +195,7 @@ def _aws_chunked(machine: Machine, data: bytes) -> None:
         rest = rest[size:]
     exchanges = [machine.host.send(headers, *parts) for parts in ([body], split or [b""])]
     for exchange in exchanges:
-        _check(exchange.goes_on or exchange.reply is not None, "it is held for ever")
+        _check(exchange.goes_on or exchange.reply is not None, "it is held forever")
         _check(exchange.reply is None or exchange.reply.status == 400, f"{exchange.reply}")
         if exchange.reply is None:
             _check(len(exchange.sent) == len(body), "the length stays")

@@ -29,19 +29,19 @@ use crate::http_client;
 use crate::sts_calls::{NoAnswer, StsCalls};
 use crate::sync::lock;
 
-/// How long one resolution of the chain may take.
+/// The time limit of one resolution of the chain.
 const CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a result of the chain is shared, so that many roles cost one resolution.
+/// The time for which a result of the chain is shared, so that many roles cost one resolution.
 const CHAIN_CACHE_TTL: Duration = Duration::from_secs(1);
 
-/// How long a failure is shared by roles that can be assumed without a new result.
+/// The time for which a failure is shared by roles that can be assumed without a new result.
 const FAILED_CHAIN_CACHE_TTL: Duration = Duration::from_secs(10);
 
 /// Once the chain fails, its last credentials are not used if they expire within this time.
 const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 
-/// How long not to call STS after it throttled a call without `retry-after`.
+/// The pause of calls to STS after it throttled one without `retry-after`.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The largest number of characters of a problem in an error.
@@ -50,7 +50,7 @@ const LONGEST_PROBLEM: usize = 2000;
 /// The region of STS if none is set: that of its global endpoint.
 const FALLBACK_REGION: &str = "us-east-1";
 
-/// How long not to look for a region again after none was found.
+/// The time until the next lookup of a region after none was found.
 const FALLBACK_KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// The reason that there are no credentials, for an operator. Never holds a secret.

@@ -40,7 +40,7 @@ struct CommandLine {
     #[arg(long)]
     once: bool,
 
-    /// How long `--once` waits for proxies and sources that are not ready yet.
+    /// Time limit of `--once` for proxies and sources that are not ready yet.
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "once", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
@@ -71,7 +71,7 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     client_key: Option<PathBuf>,
 
-    /// How often to ask each proxy what it wants and holds, 100ms to 1h [default: 5s].
+    /// Interval for asking each proxy what it wants and holds, 100ms to 1h [default: 5s].
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     #[serde(deserialize_with = "interval_in_file")]
     interval: Option<Duration>,
@@ -157,7 +157,7 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// The time between two checks of a proxy.
     pub interval: Duration,
-    /// What proxies may ask for.
+    /// The identities that proxies may ask for.
     pub allowed: Allowed,
     /// The address for probes and Prometheus.
     pub listen: Option<SocketAddr>,
@@ -216,7 +216,8 @@ impl Settings {
         let by_certificate = |address: &&ProxyAddress| matches!(address, ProxyAddress::Tls { .. });
         match settings.proxies.iter().find(by_certificate) {
             Some(address) if settings.tls.is_none() => Err(format!(
-                "{address} needs certificates on both sides; set --proxy-ca, --client-cert and --client-key, or use its Unix socket"
+                "{address} needs certificates on both sides; set --proxy-ca, --client-cert and --client-key, or use its \
+                 Unix socket"
             )),
             _ => Ok(settings),
         }

@@ -35,7 +35,7 @@ const LARGEST_COMPLAINT: usize = 1 << 10;
 /// Less than a resolution of the chain may take, so that this is the error that is reported.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long to read on after a command has ended, as a process that it left running may hold its output open.
+/// The time to read on after a command has ended, as a process that it left running may hold its output open.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
 /// Returns the profiles of the shared files, in which each `credential_process` runs with limits.

@@ -203,7 +203,7 @@ mod tests {
         (form, String::from_utf8(json).unwrap())
     }
 
-    /// What YAML becomes, in one line.
+    /// Returns the JSON of a YAML text, in one line.
     fn json(yaml: &str) -> String {
         let (_, json) = read(yaml);
         json.lines().map(str::trim_start).collect::<String>().replace("\": ", "\":")

@@ -26,10 +26,10 @@ use tracing::debug;
 use crate::metrics::Metrics;
 use crate::sync::lock;
 
-/// How long a caller may take to send the head of its request, however it trickles in.
+/// The time limit for the head of a request, however slowly it arrives.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection may last in total: enough for a slow reader of the metrics; Prometheus also gives up by then.
+/// The time limit of a connection: enough for a slow reader of the metrics; Prometheus also gives up by then.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Probes and a few Prometheus servers. Each costs a file descriptor and up to [`LARGEST_HEAD`].

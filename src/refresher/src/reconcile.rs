@@ -17,7 +17,7 @@ use crate::proxy::{ProxyClient, ProxyError};
 use crate::renewal::{self, RenewalHandle, RenewalPool};
 use crate::unsupplied::{Denial, Supply, Unsupplied, UnsuppliedReason};
 
-/// How often to check a proxy that does not answer, or that wants nothing yet.
+/// The interval for checking a proxy that does not answer, or that wants nothing yet.
 const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The shortest time between two checks, however often the proxy reports a change.
@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Somebody else's credentials that expire within this time are replaced by ours, if ours expire later.
 const EXPIRES_SOON: Duration = Duration::from_secs(300);
 
-/// How long a proxy may require nothing before that is logged: its policy may not be loaded yet.
+/// The time for which a proxy may require nothing before that is logged: its policy may not be loaded yet.
 const LOADING_TIME: Duration = Duration::from_secs(5);
 
 /// The largest number of corrected fingerprints to remember. Each is of a secret that somebody else pushed under our
@@ -165,7 +165,7 @@ impl ProxyReconciler {
     /// Supplies the proxy once with everything that it wants, and waits until `deadline` for what is not ready yet.
     ///
     /// # Errors
-    /// What is missing at the deadline, one line each.
+    /// The identities that are missing at the deadline, one line each.
     pub async fn supply_once(
         mut self,
         pool: Arc<RenewalPool>,

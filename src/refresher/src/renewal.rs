@@ -17,20 +17,20 @@ use crate::log::instant;
 use crate::metrics::Metrics;
 use crate::sync::lock;
 
-/// How often to ask the source of credentials without an expiry, which may be replaced at any time.
+/// The interval for asking the source of credentials without an expiry, which may be replaced at any time.
 const LONG_LIVED_RECHECK: Duration = Duration::from_secs(60);
 
 /// No source is asked more often than this about one identity.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 
-/// How long to keep an identity that nobody wants. A proxy that has just started wants nothing until its policy is
+/// The time to keep an identity that nobody wants. A proxy that has just started wants nothing until its policy is
 /// loaded.
 const UNWANTED_GRACE: Duration = Duration::from_secs(60);
 
 /// The longest delay, after the machine resumes, of a renewal that fell due while it was suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 
-/// How often to compare the two clocks, and the difference that means that the wall clock was set.
+/// The interval for comparing the two clocks, and the difference that means that the wall clock was set.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
 const CLOCK_JUMP: Duration = Duration::from_secs(5);
 
@@ -43,7 +43,7 @@ const LONGEST_RETRY_IF_MISSING: Duration = Duration::from_secs(4);
 /// The rate of retries of all identities without credentials together; each waits longer if there are many.
 const RETRIES_PER_SECOND: usize = 10;
 
-/// How often one identity checks whether an outage is over; the others retry as soon as it is.
+/// The interval at which one identity checks whether an outage is over; the others retry as soon as it is.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// All identities that some proxy wants.
@@ -306,7 +306,8 @@ impl Renewal {
             self.renewals.send_replace(());
         }
         if state.credentials.as_ref().is_some_and(|held| **held == credentials) {
-            debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source returned the same credentials");
+            let next_look_in = rounded(next);
+            debug!(identity = self.identity.id(), %next_look_in, "the source returned the same credentials");
         } else {
             info!(
                 identity = self.identity.id(),

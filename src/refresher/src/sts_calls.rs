@@ -26,7 +26,7 @@ const SLOW_AFTER_WITH_MANY: Duration = Duration::from_millis(500);
 /// One turn in this many goes to a role whose last call got no answer, if one waits.
 const TURNS_FOR_SILENT: usize = 8;
 
-/// How long one role may take, including the SDK's own retries.
+/// The time limit of one role, including the SDK's own retries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest pause that STS can impose.

@@ -55,7 +55,7 @@ default                  the refresher's own credentials
 orders-reader-5428dfa5   arn:aws:iam::123456789012:role/orders-reader   tempAssumeRoleSession, external id x-1
 
 Requests that no route matches pass untouched.
-Note: the filter reads JSON; --convert prints this policy as such
+Note: the filter reads JSON; --convert prints this policy as JSON
 "
     );
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use sigv4_core::credentials::PROTOCOL;
 
-/// How long one exchange with a proxy may take. It is on the same machine: a healthy one answers in milliseconds.
+/// The time limit of one exchange with a proxy. It is on the same machine: a healthy one answers in milliseconds.
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reason that a proxy could not be asked or supplied.
@@ -51,7 +51,7 @@ pub enum ProxyError {
     TlsFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         problem: String,
     },
     /// The proxy's certificate is not for its name or not from the CA, or the proxy rejected ours.
