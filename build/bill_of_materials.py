@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Says what is inside the filter and the refresher, from Cargo.lock: for each a bill of materials in CycloneDX and the
-texts of the licenses.
+"""Lists the contents of the filter and the refresher, from Cargo.lock: for each, a bill of materials in CycloneDX and
+the texts of the licenses.
 
     dist/sigv4_filter.cdx.json          dist/sigv4_filter.licenses.txt
     dist/credential-refresher.cdx.json  dist/credential-refresher.licenses.txt
 
-What only builds or tests is not in them. The standard library is.
+Packages that are only for builds or tests are not listed. The standard library is.
 """
 
 import json
@@ -42,14 +42,14 @@ def main() -> None:
             "bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1,
             "metadata": {"component": main_component}, "components": components,
         }  # fmt: skip
-        # By its content: the same input has the same number.
+        # Derived from the content: the same input has the same number.
         document["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(document, sort_keys=True)).urn
         write(f"{artifact}.cdx.json", json.dumps(document, indent=2) + "\n")
         write(f"{artifact}.licenses.txt", "\n".join(license_texts(package) for package in packages))
 
 
 def linked_packages(name: str, target: str) -> list[dict]:
-    """Those of `cargo metadata` that are linked in: without build scripts' dependencies and procedural macros."""
+    """Returns the linked packages of `cargo metadata`, without build scripts' dependencies and procedural macros."""
     tree = output(
         *CARGO, "tree", "--locked", "--package", name, "--edges", "normal,no-proc-macro", "--target", target,
         "--prefix", "none", "--format", "{p}",

@@ -6,11 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 
-# The filter's compiler flags, all of them. The remappings keep this machine's paths out of the file, so that two
-# machines with the same toolchain make the same bytes.
+# All of the filter's compiler flags. The remappings keep this machine's paths out of the file, so that two machines
+# with the same toolchain produce the same bytes.
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 rustflags=(
-    # For SHA-256, which takes a quarter less time with it. Every V8 that Envoy was built with has it.
+    # For SHA-256, which takes a quarter less time with it. Every V8 in Envoy supports it.
     "-Ctarget-feature=+simd128"
     "--remap-path-prefix=$root=."
     "--remap-path-prefix=$root/.toolchain/rustc-web/usr/src=/rustc"
@@ -30,7 +30,7 @@ export CARGO_ENCODED_RUSTFLAGS
 build_std=()
 if [[ $toolchain == debian ]]; then
     export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-22
-    # Debian compiles no standard library for this target, and compiling it along is a nightly cargo's option.
+    # Debian has no compiled standard library for this target, and building it requires an option of nightly cargo.
     export RUSTC_BOOTSTRAP=1
     build_std=("-Zbuild-std=std,panic_abort")
 fi

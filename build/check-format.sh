@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the formatting of Rust and Python; `make format` mends it.
+# Checks the formatting of Rust and Python; `make format` fixes it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

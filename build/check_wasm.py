@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that a compiled filter is within its budget and tells nothing of the machine that built it. A test checks that
-it imports the proxy-wasm ABI alone.
+"""Checks that a compiled filter is within its budget and contains no paths of the machine that built it. A test checks
+that it imports only the proxy-wasm ABI.
 
     build/check_wasm.py dist/sigv4_filter.wasm
 """
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 SIZE_BUDGET = 600 * 1024
-# Parts of the paths that sources have on the machine that builds; build/cargo-wasm.sh maps them to neutral ones.
+# Parts of the sources' paths on the build machine; build/cargo-wasm.sh maps them to neutral ones.
 MACHINE_PATHS = [b"registry/src/", b".toolchain/"]
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     path = Path(sys.argv[1])
     module = path.read_bytes()
     faults = [
-        f"holds a path of the machine that built it, {part.decode()}…" for part in MACHINE_PATHS if part in module
+        f"contains a path of the machine that built it, {part.decode()}…" for part in MACHINE_PATHS if part in module
     ]
     if len(module) > SIZE_BUDGET:
         faults.append(f"is {len(module)} bytes large, over its budget of {SIZE_BUDGET}")

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs each fuzz target for FUZZ_SECONDS (60) on what it has found before and on fuzz/seeds; or those that are named:
+# Runs all fuzz targets, or the named ones, for FUZZ_SECONDS (60) each, on their earlier findings and on fuzz/seeds:
 #
 #   FUZZ_SECONDS=600 build/fuzz.sh path policy
 #
-# An input that breaks a property is kept in fuzz/artifacts, and the command to run it again is printed. Once that is
-# mended, the input belongs into fuzz/seeds. What a target has found is then fed to the compiled filter, dist/sigv4_filter.wasm,
-# for at most as long: on wasm32 other things panic.
+# An input that breaks a property is kept in fuzz/artifacts, and the command to run it again is printed. After the fix,
+# move the input to fuzz/seeds. A target's findings are then fed to the compiled filter, dist/sigv4_filter.wasm, for at
+# most as long: on wasm32 other code panics.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ fi
 PATH="$root/bin:$PATH"
 fuzz() { build/with-rust.sh cargo fuzz "$@"; }
 
-# Without a sanitizer stable Rust will do: outside of src/filter, which is not compiled here, all code is safe.
+# Without a sanitizer, stable Rust is enough: outside of src/filter, which is not compiled here, all code is safe.
 readonly options=(--sanitizer none)
 
 targets=("$@")

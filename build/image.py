@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the container images, without a container engine: the same input gives the same bytes.
+"""Builds the container images, without a container engine: the same input produces the same bytes.
 
     dist/sigv4-filter.oci.tar               the filter as a Wasm image in the "compat" form, an image of one layer
     dist/sigv4-filter-artifact.oci.tar      the same in the "oci" form, with media types of its own
-    dist/credential-refresher.oci.tar       the refresher with what it needs to run, and nothing else
+    dist/credential-refresher.oci.tar       the refresher with its runtime files, and nothing else
 
-Each is an OCI image layout; that of the refresher is one that `docker load` takes, too. SOURCE_DATE_EPOCH is the time
-of all files; without it, that is the last commit's.
+Each is an OCI image layout; `docker load` also accepts the refresher's. SOURCE_DATE_EPOCH sets the time of all files,
+by default the last commit's.
 
 The two forms of a Wasm image: https://github.com/solo-io/wasm/tree/master/spec
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DIST = REPOSITORY / "dist"
-# 65532 is what distroless images call "nonroot".
+# The user "nonroot" of distroless images.
 USER = 65532
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -94,14 +94,14 @@ def source_date() -> int:
 
 
 def licenses(artifact: str) -> str:
-    """One SPDX expression of all that is inside, of the bill of materials."""
+    """Returns one SPDX expression for all contents of a bill of materials."""
     components = json.loads((DIST / f"{artifact}.cdx.json").read_text())["components"]
     expressions = {entry["expression"] for component in components for entry in component["licenses"]}
     return " AND ".join(["Apache-2.0", *sorted(f"({e})" if " " in e else e for e in expressions - {"Apache-2.0"})])
 
 
 def refresher_files() -> dict[str, tuple[int, bytes]]:
-    """The binary, the libraries that it is linked with, certificates, and what is due to those who wrote all that."""
+    """Returns the binary, its libraries, certificates, and the texts of all their licenses."""
     binary = DIST / "credential-refresher"
     files = {
         "usr/local/bin/credential-refresher": (0o755, binary.read_bytes()),
@@ -124,17 +124,17 @@ def refresher_files() -> dict[str, tuple[int, bytes]]:
 
 
 def owner(library: Path) -> str:
-    """The Debian package of a library, which dpkg knows by one of two names where /lib is a link to /usr/lib."""
+    """Returns the Debian package of a library. If /lib is a link to /usr/lib, dpkg knows it by one of two names."""
     real = library.resolve()
     for name in (library, real, str(real).removeprefix("/usr")):
         found = subprocess.run(["dpkg", "--search", name], capture_output=True, text=True, check=False)
         if found.returncode == 0:
             return found.stdout.partition(":")[0]
-    raise SystemExit(f"image: {library} is of no Debian package, so its license can't be told")
+    raise SystemExit(f"image: {library} belongs to no Debian package, so its license is unknown")
 
 
 def layer(files: dict[str, tuple[int, bytes]], created: int) -> bytes:
-    """A tar of files by path, with their modes, and the directories that they are in. Uncompressed."""
+    """Returns an uncompressed tar of files by path, with their modes, and their directories."""
     directories = {str(parent) for path in files for parent in Path(path).parents if str(parent) != "."}
     entries = {**{directory: (0o755, None) for directory in directories}, **files}
     buffer = io.BytesIO()
@@ -168,7 +168,7 @@ def write_layout(
     path: Path, name: str, created: int, config: bytes, layers: list[tuple[str, bytes]], annotations: dict,
     config_type: str = CONFIG,
 ) -> None:  # fmt: skip
-    """An OCI image layout of one image in a tar. A layer whose type says so is compressed."""
+    """Writes an OCI image layout of one image as a tar. Layers with a compressed type are compressed."""
     layers = [(kind, gzip.compress(data, mtime=0) if kind.endswith("+gzip") else data) for kind, data in layers]
     manifest = encoded({
         "schemaVersion": 2, "mediaType": MANIFEST,
@@ -186,7 +186,7 @@ def write_layout(
     for blob in (manifest, config, *(data for _, data in layers)):
         files[blob_path(blob)] = blob
     if config_type == CONFIG:
-        # What `docker load` of engines that do not know the layout reads.
+        # For `docker load` of engines that do not know the layout.
         paths = [blob_path(data) for _, data in layers]
         files["manifest.json"] = encoded([{"Config": blob_path(config), "RepoTags": [name], "Layers": paths}])
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:

@@ -5,12 +5,12 @@ cd "$(dirname "$0")/.."
 
 readonly venv=.toolchain/lint requirements=build/lint-requirements.txt
 
-# Rust of rustup's minimal profile comes without these two; Debian's, here, has them.
+# rustup's minimal profile lacks these two; the Debian Rust has them.
 if ! build/with-rust.sh cargo fmt --version >/dev/null 2>&1 || ! build/with-rust.sh cargo clippy --version >/dev/null 2>&1; then
     rustup component add rustfmt clippy
 fi
 
-# The copy is written last, so it stands only beside a finished installation of these very versions.
+# The copy is written last, so it exists only next to a complete installation of these versions.
 if cmp --silent "$requirements" "$venv/installed.txt"; then
     exit 0
 fi

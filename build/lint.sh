@@ -13,8 +13,8 @@ step() {
     echo "lint: $((SECONDS - start)) s" >&2
 }
 
-# Advisories need RustSec's database, a git repository that not every network lets through. The other checks do not, and
-# run everywhere.
+# Advisories need RustSec's database, a git repository that some networks block. The other checks do not, and run
+# everywhere.
 check_dependencies() {
     local checks=(bans licenses sources)
     if timeout 120 build/with-rust.sh cargo deny --locked fetch db 2>/dev/null; then

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Takes what Envoy need not call out of a compiled filter, and optimizes the rest with binaryen:
+# Removes the exports that Envoy does not need from a compiled filter, and optimizes the rest with binaryen:
 #
 #   build/optimize-wasm.sh IN OUT
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly in=${1:?which .wasm?} out=${2:?where to?}
 
-# A second run has nothing to do.
+# A second run changes nothing.
 [[ ! $out -nt $in || ! $out -nt build/optimize-wasm.sh ]] || exit 0
 
-# What rustc uses of WebAssembly as build/cargo-wasm.sh calls it, and V8 has had for years; binaryen has to be told.
+# The WebAssembly features that rustc uses as build/cargo-wasm.sh calls it. V8 has had them for years; binaryen needs
+# the list.
 features=(--enable-bulk-memory --enable-multivalue --enable-mutable-globals --enable-nontrapping-float-to-int
     --enable-reference-types --enable-sign-ext --enable-simd)
 
-# What Envoy calls. The linker exports more, and with that keeps more.
+# The exports that Envoy calls. The linker exports more, and so keeps more code.
 exports=(memory _initialize malloc proxy_abi_version_0_2_1 proxy_on_vm_start proxy_on_configure proxy_on_tick
     proxy_on_queue_ready proxy_on_context_create proxy_on_request_headers proxy_on_request_body
     proxy_on_request_trailers proxy_on_response_headers proxy_on_delete)
@@ -31,9 +32,9 @@ trap 'rm -rf "$scratch"' EXIT
 } >"$scratch/exports.json"
 
 wasm-metadce "${features[@]}" --graph-file "$scratch/exports.json" "$in" -o "$scratch/called.wasm" >/dev/null
-# rustc has inlined what is worth it: more of that, and functions that differ in a constant alone, cost bytes and save no
-# instruction of a request. A constant that is used often is a local, which is a byte where the constant has five; V8's
-# compiler makes the same of both.
+# rustc has already inlined enough: more inlining, and copies of functions for a constant, cost bytes and save no
+# instruction of a request. A frequent constant becomes a local, which takes one byte instead of five; V8 compiles both
+# to the same code.
 wasm-opt -O3 --flexible-inline-max-function-size=4 --merge-similar-functions --const-hoisting --reorder-locals \
     "${features[@]}" "$scratch/called.wasm" -o "$scratch/optimized.wasm"
 # The name appears when the file is complete.

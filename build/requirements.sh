@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks, before anything is built, that this system has what building and testing need, and gets what it lacks: system
-# packages with apt-get, as root or with sudo, and a Rust under .toolchain. Names everything that is missing in one
-# message. Refuses without having changed anything if this system has no apt-get or this user may not use it.
+# Checks, before anything is built, that this system has the tools for building and testing, and installs the missing
+# ones: system packages with apt-get, as root or with sudo, and a Rust under .toolchain. One message names everything
+# that is missing. Fails without changes if there is no apt-get or this user may not use it.
 #
 #   build/requirements.sh [c++] [wrk]    with a C++ compiler, for fuzzing; with wrk, for the bench
 set -euo pipefail
@@ -20,7 +20,7 @@ can_make_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 can_link() { has_command cc && echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null; }
 trusts_web_certificates() { [[ -e /etc/ssl/certs/ca-certificates.crt || -n ${SSL_CERT_FILE:-} ]]; }
 
-# What is missing, in words, and the system packages that have it.
+# Descriptions of what is missing, and the system packages that provide it.
 missing=()
 packages=()
 lacks() {
@@ -37,7 +37,7 @@ check() {
     has_command curl || lacks "curl" curl
     has_python || lacks "Python 3.11 or newer (as $python; set PYTHON to use another)" python3
     can_make_venv || lacks "Python's venv module (python3-venv)" python3-venv
-    trusts_web_certificates || lacks "certificates of the web's authorities (ca-certificates)" ca-certificates
+    trusts_web_certificates || lacks "the web's CA certificates (ca-certificates)" ca-certificates
     local extra
     for extra in "$@"; do
         case $extra in
@@ -53,7 +53,7 @@ check() {
 
 list_missing() { printf '  - %s\n' "${missing[@]}" >&2; }
 
-# A sudo that asks for a password is only of use on a terminal.
+# A sudo that asks for a password is only useful on a terminal.
 may_use_sudo() {
     has_command sudo && { timeout 10 sudo -n true 2>/dev/null || { [[ -t 0 && -t 2 ]] && sudo -v; }; }
 }

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Provides the one Rust that everything here is built with, native and wasm, and prints which it is:
+# Provides the Rust that builds everything here, native and wasm, and prints which one it is:
 #
 #   path     the Rust in PATH: as new as Cargo.toml asks for, with the target wasm32-unknown-unknown, which rustup fetches
 #   debian   Debian's rustc-web, cargo-web and lld, and the standard library's source to compile for wasm, unpacked under
 #            .toolchain/rustc-web: not installed, because those packages would remove Debian's own rustc
 #
-# The first needs no download and is preferred. The second needs nothing but apt-get. There is no mix: a Rust in PATH that
-# can't compile the filter is not used for the rest either, so that one version compiles, tests and lints all code.
+# The first needs no download and is preferred. The second needs nothing but apt-get. They are never mixed: a Rust in
+# PATH that can't compile the filter is not used at all, so that one version compiles, tests and lints all code.
 #
 #   build/rust-toolchain.sh --present   does not download: fails if no such Rust is here yet
 #   build/rust-toolchain.sh --wanted    describes what is missing, for messages
 #
-# RUST_TOOLCHAIN=path or =debian takes that one and no other.
+# RUST_TOOLCHAIN=path or =debian selects that one alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ readonly prefix=.toolchain/rustc-web
 readonly packages=(rustc-web libstd-rust-web-dev cargo-web rust-web-clippy rustfmt-web rust-web-src lld-22)
 needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 readonly needed
-# Of the compiler's source tree only the standard library is wanted.
+# Only the standard library of the compiler's source tree is needed.
 readonly unwanted=(--exclude=./usr/share/{doc,man} --exclude=./usr/src/rustc-*/{compiler,src,tests,vendor})
 
 say() { echo "rust-toolchain: $*" >&2; }
@@ -56,7 +56,7 @@ describe_missing() {
     echo "Rust $needed or newer, from https://rustup.rs, with the target $target ($found)"
 }
 
-# A blocked network must not hold the build up for long: rustup's own timeouts and retries take minutes.
+# A blocked network must not delay the build for long: rustup's own timeouts and retries take minutes.
 rustup_adds_target() {
     command -v rustup >/dev/null || return 1
     say "asking rustup for $target"
@@ -81,7 +81,7 @@ unpack_debian() {
     }
 }
 
-# Which Rust is here, without a download.
+# Prints which Rust is present, without a download.
 present() {
     case ${RUST_TOOLCHAIN:-} in
         '' | path | debian) ;;

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs one step of a target, and prints one line: what it does and how long that took.
+# Runs one step of a target, and prints one line with its name and duration.
 #
 #   build/step.sh 'compile the filter' build/cargo-wasm.sh build --locked --release --lib
 #   build/step.sh --tests 'native tests' build/with-rust.sh cargo test --locked
 #
 # The command's output goes to target/logs, and its end is printed if the step fails. With --tests, the output is shown,
-# and the step fails unless a test has passed, by the closing lines of cargo test or pytest. With V=1 all output is shown.
+# and the step fails unless cargo test's or pytest's summary lists a passed test. With V=1 all output is shown.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ mkdir -p target/logs
 
 show=
 [[ -z $tests && ${V:-0} == 0 ]] || show=1
-# What runs does not write to a terminal itself, but to tee.
+# The command writes to tee, not to a terminal.
 if [[ $show && -t 1 ]]; then
     export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always} PY_COLORS=${PY_COLORS:-1}
 fi
@@ -40,7 +40,7 @@ trap 'echo " interrupted after $(elapsed); see $log"; trap - INT; kill -INT $$' 
 status=0
 if [[ $show ]]; then
     echo "== $name"
-    # Unbuffered, for a test's dot to appear when the test ends.
+    # Unbuffered, so that a test's dot appears when the test ends.
     PYTHONUNBUFFERED=1 "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
     echo -n "== $name"
 else

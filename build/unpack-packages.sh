@@ -3,8 +3,8 @@
 #
 #   build/unpack-packages.sh [--with-dependencies] DIRECTORY PACKAGE… [-- TAR_OPTION…]
 #
-# With dependencies, those that this system lacks are unpacked too. tar gets the options for each package. The directory
-# appears under its name only when it is complete, so an interrupted run leaves nothing that a later one takes for whole.
+# With dependencies, those that this system lacks are unpacked too. The options are passed to tar for each package. The
+# directory gets its name only when it is complete, so that a later run does not mistake an interrupted one for it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ for command in apt-get dpkg-deb; do
 done
 
 mkdir -p .toolchain
-# Only one run at a time, so that what an earlier one was killed over can go.
+# Only one run at a time, so that an earlier, killed run's files can be removed.
 exec 9>.toolchain/unpack.lock
 flock 9
 rm -rf "$directory".partial-*
@@ -36,7 +36,7 @@ mkdir -p "$work"/{debs,root,lists/partial,cache/archives/partial}
 
 apt_options=(-o Debug::NoLocking=true -o "APT::Sandbox::User=$(id -un)")
 
-# The first simulates an installation, which installs nothing and names what this system lacks.
+# The first simulates an installation, which installs nothing and lists the missing packages.
 packages_to_unpack() {
     local simulation
     printf '%s\n' "${packages[@]}"
@@ -54,7 +54,7 @@ download() {
 
 say "downloading ${packages[*]}"
 if ! download >"$work/log" 2>&1; then
-    # No package lists on a fresh system, or lists so old that their files are gone. Lists of its own need no privilege.
+    # A fresh system has no package lists, or so old ones that their files are gone. Private lists need no privilege.
     apt_options+=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache")
     if ! { apt-get "${apt_options[@]}" update && download; } >"$work/log" 2>&1; then
         cat "$work/log" >&2

@@ -18,7 +18,7 @@ import yaml
 def main() -> int:
     manifests = [manifest for manifest in yaml.safe_load_all(sys.stdin) if manifest]
     if not any(policies(manifests)):
-        print("there is no signing policy in these manifests; pipe the output of kubectl kustomize in", file=sys.stderr)
+        print("there is no signing policy in these manifests; pipe in the output of kubectl kustomize", file=sys.stderr)
         return 1
     signed, routed = set(signed_hosts(manifests)), list(routed_hosts(manifests))
     problems = [problem for host in sorted(signed) for problem in without_tls(host, routed)]
@@ -28,13 +28,13 @@ def main() -> int:
 
 
 def without_tls(signed: str, routed: list[tuple[str, str, bool]]) -> Iterator[str]:
-    """What is wrong with a signed host, or pattern of hosts."""
+    """Yields the defects of a signed host, or pattern of hosts."""
     if not any(tls and covers(host, signed) for host, _, tls in routed):
         yield (
             f"{signed} is signed, but nothing originates TLS for it: list it in a ServiceEntry whose DestinationRule "
-            "does (Envoy Gateway: HTTPRoute, Backend and BackendTLSPolicy), or take it out of the policy's hosts"
+            "does (Envoy Gateway: HTTPRoute, Backend and BackendTLSPolicy), or remove it from the policy's hosts"
         )
-    # Who names no host takes what no one else names.
+    # A route without hosts matches those that no other route names.
     named = any(host == signed for host, _, _ in routed)
     for host, place, tls in routed:
         if not tls and not (host == "*" and named) and (covers(host, signed) or covers(signed, host)):
@@ -42,7 +42,7 @@ def without_tls(signed: str, routed: list[tuple[str, str, bool]]) -> Iterator[st
 
 
 def covers(pattern: str, host: str) -> bool:
-    """Whether all that `host` stands for, a name or `*.` and a domain, is below `pattern`."""
+    """Returns whether `pattern` covers every name of `host`, which is a name or `*.` and a domain."""
     return pattern in (host, "*") or (pattern.startswith("*.") and host.removeprefix("*").endswith(pattern[1:]))
 
 
@@ -50,12 +50,12 @@ def covers(pattern: str, host: str) -> bool:
 
 
 def signed_hosts(manifests: list[dict]) -> Iterator[str]:
-    """The hosts whose requests are signed and must leave over TLS, by all policies."""
+    """Yields the hosts whose requests are signed and must leave over TLS, from all policies."""
     for policy in policies(manifests):
         for route in routes(policy):
             if isinstance(route, str) or "target" in route:
                 target = urlsplit(route if isinstance(route, str) else route["target"])
-                # Plain http is the policy's own word.
+                # The policy itself says plain http.
                 if target.scheme.lower() == "https":
                     yield target.hostname or ""
             elif route.get("upstreamTls", True):
@@ -68,7 +68,7 @@ def without_port(host: str) -> str:
 
 
 def policies(node) -> Iterator[dict]:
-    """Every signing policy in a manifest: as JSON text in a plugin's configuration, or as the object that it is."""
+    """Yields every signing policy in a manifest: as JSON text in a plugin's configuration, or as an object."""
     if isinstance(node, dict):
         if str(node.get("@type", "")).endswith("google.protobuf.StringValue"):
             policy = json.loads(node["value"])
@@ -98,7 +98,7 @@ def routes(policy: dict) -> Iterator[dict | str]:
 
 # Where it goes: host, the resource that sends it, and whether that is over TLS.
 
-# The protocols of a ServiceEntry's port that Istio does not read as HTTP. Without one, it looks at the bytes.
+# The protocols of a ServiceEntry's port that Istio does not read as HTTP. Without one, it inspects the bytes.
 NOT_HTTP = {"HTTPS", "TLS", "TCP", "UDP", "MONGO", "REDIS", "MYSQL"}
 
 
@@ -123,7 +123,8 @@ def routed_hosts(manifests: list[dict]) -> Iterator[tuple[str, str, bool]]:
 
 
 def entry_tls(host: str, spec: dict, manifests: list[dict]) -> Iterator[bool]:
-    """For each port over which a proxy may send HTTP; one that only some proxies see guarantees nothing."""
+    """Yields the TLS of each port over which a proxy may send HTTP; an entry that only some proxies see does not
+    count."""
     for port in spec["ports"]:
         if port.get("protocol", "").upper() not in NOT_HTTP:
             tls = rules_originate(("SIMPLE", "MUTUAL"), host, port["number"], manifests)
@@ -132,7 +133,7 @@ def entry_tls(host: str, spec: dict, manifests: list[dict]) -> Iterator[bool]:
 
 
 def is_for_all(spec: dict) -> bool:
-    """Whether every proxy of the mesh sees a resource."""
+    """Returns whether every proxy of the mesh sees a resource."""
     return "workloadSelector" not in spec and "*" in spec.get("exportTo", ["*"])
 
 
@@ -149,7 +150,7 @@ def destinations(virtual_service: dict, manifests: list[dict]) -> Iterator[dict]
 
 
 def destination_has_tls(destination: dict, manifests: list[dict]) -> bool:
-    """Whether the way there has TLS: that of the host itself, or the mesh's own to a gateway that sends on."""
+    """Returns whether the connection has TLS: the host's own, or the mesh's to a gateway that forwards."""
     port, subset = destination.get("port", {}).get("number"), destination.get("subset")
     return rules_originate(("SIMPLE", "MUTUAL", "ISTIO_MUTUAL"), destination["host"], port, manifests, subset)
 
@@ -157,10 +158,10 @@ def destination_has_tls(destination: dict, manifests: list[dict]) -> bool:
 def rules_originate(
     modes: tuple[str, ...], host: str, port: int | None, manifests: list[dict], subset: str | None = None
 ) -> bool:
-    """Whether a host has one of these modes of TLS by whichever DestinationRule a proxy goes by.
+    """Returns whether a host has one of these modes of TLS under every DestinationRule that a proxy may use.
 
-    Of a namespace's rules that is the most exact one, and of namespaces the proxy's own before the others, so each has
-    to have TLS. So does each rule that only some proxies see; it guarantees nothing to the others.
+    A proxy uses the most exact rule of a namespace, and its own namespace before others, so each namespace's must have
+    TLS. So must each rule that only some proxies see; it guarantees nothing to the others.
     """
     namespaces, restricted = {}, []
     for manifest in manifests:
@@ -176,13 +177,13 @@ def rules_originate(
 
 
 def exactness(rule: dict) -> tuple[bool, int]:
-    """An exact host comes before a pattern, a longer pattern before a shorter one."""
+    """Returns a sort key: an exact host comes before a pattern, a longer pattern before a shorter one."""
     return not rule["host"].startswith("*"), len(rule["host"])
 
 
 def tls_mode(rule: dict, port: int | None, subset: str | None) -> str | None:
-    """A subset's settings come before the rule's, and in each a port's before the others, from which they inherit
-    nothing. `None` where nothing is verified."""
+    """Returns the mode of TLS, or `None` if nothing is verified. A subset's settings override the rule's, and a port's
+    override the general ones, without inheriting from them."""
     policies = [each.get("trafficPolicy", {}) for each in rule.get("subsets", []) if each["name"] == subset]
     for policy in [*policies, rule.get("trafficPolicy", {})]:
         of_port = [each for each in policy.get("portLevelSettings", []) if each["port"]["number"] == port]
@@ -196,7 +197,7 @@ def tls_mode(rule: dict, port: int | None, subset: str | None) -> str | None:
 
 
 def backends(spec: dict) -> Iterator[dict]:
-    """Every backend of a route, those of its mirrors too."""
+    """Yields every backend of a route, including those of its mirrors."""
     for rule in spec.get("rules", []):
         references = rule.get("backendRefs", [])
         yield from references

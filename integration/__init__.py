@@ -1,1 +1,1 @@
-"""The integration tests, what they run in, and the programs beside them; each is run with `python -m`."""
+"""The integration tests, their harness, and related programs; each program is run with `python -m`."""

@@ -1,4 +1,4 @@
-"""What `make demo` runs. Every line of a request that it shows was on the wire; every verdict is ministack's."""
+"""The program of `make demo`. Every request line that it shows was on the wire; every verdict is ministack's."""
 
 import contextlib
 import os
@@ -23,19 +23,19 @@ from integration.stack.proxy import Proxy
 from integration.stack.refresher import Refresher
 
 BUCKET = "orders"
-# The object "a b+c/ü(1).txt": space, plus sign, umlaut and brackets are where signing proxies go wrong first.
+# The object "a b+c/ü(1).txt": signing proxies fail first with spaces, plus signs, umlauts and brackets.
 KEY = "a%20b%2Bc/%C3%BC%281%29.txt"
 WIDTH = 110
 
-# No web page reaches the proxy by a name of its own.
+# Keeps out web pages that use a name of their own.
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
-# Headers worth showing; the rest is curl's and Envoy's own small talk.
+# The headers to show; the rest are curl's and Envoy's own.
 TOLD_HEADERS = ("host", "authorization", "content-type", "content-length", "x-amz-")
 
 
 class DemoFailed(Exception):
-    """An answer was not the one that it has to be."""
+    """An answer was not the expected one."""
 
 
 def main() -> int:
@@ -57,13 +57,13 @@ def main() -> int:
 
 
 class Stage:
-    """Everything that runs, started in order; all of it ends with `stack`."""
+    """All processes, started in order; they end with `stack`."""
 
     def __init__(self, stack: contextlib.ExitStack, directory: Path):
         self.directory = directory
         heading("AWS Signature Version 4, signed in Envoy")
         self.aws = stack.enter_context(Ministack(directory))
-        started("ministack", "plays S3, SQS and STS, and verifies every signature", self.aws.url)
+        started("ministack", "stands in for S3, SQS and STS, and verifies every signature", self.aws.url)
         self.aws.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         started("IAM", f"user workload may assume role {ROLE_NAME}; bucket {BUCKET} is private", "")
 
@@ -73,7 +73,7 @@ class Stage:
         routes = {f"/{service}": {**target, "service": service, "hosts": [*LOOPBACK]} for service in ("s3", "sqs")}
         self.policy = {"routes": routes, "accessLog": True}
         self.proxy = stack.enter_context(Proxy(directory, self.policy))
-        # The port would change should Envoy restart; it does not during a demo.
+        # The port would change if Envoy restarted; it does not during a demo.
         self.url = self.proxy.url
         started(f"Envoy {envoy_version()}", "with dist/sigv4_filter.wasm", self.url)
 
@@ -182,7 +182,7 @@ def through_the_proxy(stage: Stage, arguments: list[str], expected: int = 200) -
 
 
 def curl(arguments: list[str]) -> Exchange:
-    """Runs and prints one curl command; `sent` is what curl says that it wrote to the wire."""
+    """Runs and prints one curl command; `sent` is what curl reports as sent."""
     print(f"  {dim('$')} {bold('curl ' + ' '.join(shlex.quote(argument) for argument in arguments))}")
     marker = "\n%{http_code}"
     quiet = ["--silent", "--show-error", "--verbose", "--noproxy", "*", "--max-time", "30", "--write-out", marker]
@@ -195,7 +195,7 @@ def curl(arguments: list[str]) -> Exchange:
 
 
 def show_request(who: str, lines: list[str]) -> None:
-    """The request line, and the headers that matter, secrets and signature shortened."""
+    """Prints the request line and the relevant headers, with secrets and signature shortened."""
     request_line, *headers = lines
     print(f"  {cyan(f'{who:<18}')}  {request_line.removesuffix(' HTTP/1.1')}")
     told = [tuple(line.split(": ", 1)) for line in headers if line.lower().startswith(TOLD_HEADERS)]
@@ -224,7 +224,7 @@ def verdict(exchange: Exchange, expected: int) -> None:
 
 
 def summary(body: str) -> str:
-    """What of an answer a person wants to see: S3's error, the names in a listing, or a short text as it is."""
+    """Returns the relevant part of an answer: S3's error, the names in a listing, or a short text unchanged."""
     if error := re.search(r"<Code>(.*?)</Code>", body):
         return error[1]
     if listed := re.findall(r"<(?:Key|QueueUrl)>(.*?)</", body):
@@ -238,7 +238,7 @@ def envoy_version() -> str:
     return found[1] if found else ""
 
 
-# How it looks
+# Formatting
 
 
 def styled(code: str):

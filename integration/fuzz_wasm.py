@@ -1,9 +1,9 @@
-"""Feeds the seeds of a fuzz target, and what its native runs have found, to the compiled filter:
+"""Feeds the seeds of a fuzz target, and the findings of its native runs, to the compiled filter:
 
     .venv/bin/python -m integration.fuzz_wasm TARGET SECONDS
 
-The seeds come first, and what is not fed after SECONDS is left out. An input that breaks a promise is named, and stays
-where it is.
+The seeds come first, and inputs left after SECONDS are skipped. An input that breaks a promise is named, and stays in
+its place.
 """
 
 import sys

@@ -1,19 +1,19 @@
-"""Runs `make demo`, `make test` and `make check` on a bare Debian 12, as docs/building.md says they run there.
+"""Runs `make demo`, `make test` and `make check` on a bare Debian 12, as docs/building.md promises.
 
     make test-install                             # as root: it makes a system with debootstrap and changes root into it
     python3 -m integration.install --only root    # or user
 
-The system has make, git, ca-certificates and what debootstrap's minbase has. Each user, root and one with sudo, gets a
-fresh copy of it, an empty HOME and a clone of the commit that is checked out here. rustup's hosts lead nowhere. All
-targets run twice, the second time in a network namespace without a network: such a run downloads nothing.
+The system has make, git, ca-certificates and debootstrap's minbase. Each user, root and one with sudo, gets a fresh
+copy of it, an empty HOME and a clone of the commit that is checked out here. rustup's hosts are unreachable. All
+targets run twice, the second time in a network namespace without a network, so that run can download nothing.
 
-Of this machine's settings the system gets those without which it may reach no registry: apt's mirrors of Debian 12 and
-proxies, pip's and cargo's configuration, proxies in the environment, the authorities it trusts. It gets no secrets:
-neither apt's auth.conf nor cargo's credentials.
+The system gets this machine's settings for reaching registries: apt's mirrors of Debian 12 and proxies, pip's and
+cargo's configuration, proxies in the environment, the trusted CAs. It gets no secrets: neither apt's auth.conf nor
+cargo's credentials.
 
-Prints how long each run took, its processor time, how much memory its processes had together at the peak, and the disk
-in use after it. The whole output of each run is in target/test-install. What was made is removed at the end, except the
-copy of the bare system under .toolchain/install.
+Prints each run's duration, its processor time, the peak of its processes' total memory, and the disk in use after it.
+The whole output of each run is in target/test-install. At the end, everything is removed except the copy of the bare
+system under .toolchain/install.
 """
 
 import argparse
@@ -37,7 +37,7 @@ BASE = REPOSITORY / ".toolchain" / "install" / "debian-12.tar"
 LOGS = REPOSITORY / "target" / "test-install"
 RELEASE = "bookworm"
 PACKAGES = "make,git,ca-certificates"
-# What apt gets where this machine is not of the same release.
+# apt's sources if this machine has another release.
 DEBIAN = [
     f"deb http://deb.debian.org/debian {RELEASE} main",
     f"deb http://deb.debian.org/debian {RELEASE}-updates main",
@@ -79,7 +79,7 @@ chroot "$@"
 
 @dataclass(frozen=True)
 class User:
-    """Who runs make, and where. Paths may have blanks, and HOME is none of them."""
+    """The user that runs make, and the directories. Paths may contain blanks."""
 
     name: str
     home: str
@@ -94,7 +94,7 @@ USERS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run took."""
+    """The cost of one run."""
 
     seconds: float
     processor: float
@@ -111,7 +111,7 @@ def in_minutes(seconds: float) -> str:
 
 
 class System:
-    """A copy of the bare system, and who uses it."""
+    """A copy of the bare system, and its user."""
 
     def __init__(self, root: Path, user: User) -> None:
         self.root = root
@@ -121,7 +121,7 @@ class System:
         self.empty = disk_used(root)
 
     def prepare(self) -> None:
-        """Makes the user with sudo, and the clone."""
+        """Creates the user with sudo, and the clone."""
         if self.user.name != "root":
             script = (
                 "apt-get update && apt-get install --yes --no-install-recommends sudo && apt-get clean"
@@ -160,7 +160,7 @@ class System:
             )  # fmt: skip
 
     def measure(self, name: str, target: str, network: bool) -> None:
-        """Runs a target of make, from another directory, and prints what it took."""
+        """Runs a target of make from another directory, and prints its cost."""
         log = LOGS / f"{re.sub('[^a-z]+', '-', name)}.log"
         begin, used = time.monotonic(), processor_time()
         process = self.start(["make", "-C", self.user.clone, target], log, network)
@@ -190,7 +190,7 @@ class System:
 
 @contextmanager
 def peak_memory(process: subprocess.Popen):
-    """Samples what the processes of a PID namespace have in memory of their own, all together; yields the peak."""
+    """Samples the total private memory of a PID namespace's processes; yields the peak."""
     peak = [0]
     ended = threading.Event()
 
@@ -208,7 +208,7 @@ def peak_memory(process: subprocess.Popen):
 
 
 def processor_time() -> float:
-    """What ended processes that this one started have used, in seconds."""
+    """Returns the processor time of this process's ended children, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -233,7 +233,7 @@ def carried_environment() -> dict[str, str]:
 
 
 def carry_settings(root: Path) -> None:
-    """Gives the system what it needs to reach the registries that this machine reaches."""
+    """Copies the settings for reaching this machine's registries into the system."""
     (root / "etc/apt/sources.list").write_text("\n".join(apt_sources()) + "\n")
     settings = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout.splitlines()
     carried = [line for line in settings if CARRIED_APT_SETTING.match(line)]
@@ -263,7 +263,7 @@ def copy_first(candidates: list[Path], to: Path) -> None:
 
 
 def apt_sources() -> list[str]:
-    """The mirrors that this machine gets Debian 12 from."""
+    """Returns this machine's mirrors of Debian 12."""
     form = "deb $(REPO_URI) $(RELEASE) main|$(ORIGIN)|$(COMPONENT)"
     command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
     targets = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -273,7 +273,7 @@ def apt_sources() -> list[str]:
 
 
 def make_base() -> None:
-    """Makes the bare system, once for all runs."""
+    """Creates the bare system, once for all runs."""
     if BASE.exists():
         return
     print(f"making a bare {RELEASE} with debootstrap: {BASE.relative_to(REPOSITORY)}", flush=True)
@@ -298,7 +298,7 @@ def make_base() -> None:
 def disk_used(path: Path) -> int:
     if not path.exists():
         return 0
-    # What ends while it is counted is no error.
+    # A process may end while it is counted.
     done = subprocess.run(
         ["du", "-sx", "-B1", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
     )
@@ -332,7 +332,7 @@ def main() -> None:
     for program in ("apt-get", "git", "ip", "unshare"):
         if not shutil.which(program):
             sys.exit(f"test-install: {program} is not here; install it (Debian: iproute2 has ip, util-linux unshare)")
-    # So that what was made is removed.
+    # So that the files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("test-install: terminated"))
     LOGS.mkdir(parents=True, exist_ok=True)
     commit = subprocess.run(

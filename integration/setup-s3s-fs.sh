@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds s3s-fs, an S3 server that verifies what ministack does not, into .toolchain. Quick when it is there.
+# Builds s3s-fs, an S3 server that verifies what ministack does not, into .toolchain. Does nothing if it is there.
 set -eu
 cd "$(dirname "$0")/.."
 

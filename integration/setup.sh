@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv with everything that the tests in a real Envoy and the demo need. Quick when nothing has changed.
+# Creates .venv with everything that the tests in a real Envoy and the demo need. Quick if nothing has changed.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,8 @@
-"""What `make smoke-aws` runs: three read-only calls to AWS itself, through a real Envoy, with your own credentials.
+"""The program of `make smoke-aws`: three read-only calls to AWS itself, through a real Envoy, with your own
+credentials.
 
-The refresher finds the credentials as any SDK does, and AWS_REGION names the region. SMOKE_ENDPOINT leads the calls to
-something else than AWS; so a test runs this program. Nothing is created, changed or removed.
+The refresher finds the credentials as any SDK does, and AWS_REGION names the region. SMOKE_ENDPOINT sends the calls
+elsewhere than to AWS, as a test does. Nothing is created, changed or removed.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from integration.stack.proxy import Proxy
 from integration.stack.refresher import BINARY
 
 REGION = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-# How AWS says that it knows who asks, and that this one may not.
+# AWS's errors for an authenticated caller that lacks permission.
 DENIED = ("AccessDenied", "not authorized")
 
 
@@ -61,7 +62,7 @@ def list_tables(proxy: Proxy) -> Response:
 
 
 def show(call: str, response: Response) -> bool:
-    """Prints what became of a call; returns whether the signature was accepted."""
+    """Prints the outcome of a call; returns whether the signature was accepted."""
     accepted = response.status == 200 or (response.status in (400, 403) and any(e in response.text for e in DENIED))
     verdict = {200: "signature accepted"}.get(response.status, "signature accepted, but IAM denies the call")
     print(f"  {response.status}  {call}: {verdict if accepted else response.text}", flush=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the Grafana dashboard into a picture, panel by panel, from what a running Prometheus holds; needs matplotlib.
+"""Draws the Grafana dashboard as a picture, panel by panel, from a running Prometheus; needs matplotlib.
 
 make compose KEEP=1            # prints Prometheus' port; then let some requests pass
 .venv/bin/pip install matplotlib==3.10.8
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def read(prometheus: str, panel: dict, start: float, end: float) -> Series:
-    """The series of all of a panel's queries, each with its legend."""
+    """Returns the series of all of a panel's queries, each with its legend."""
     found = []
     for target in panel["targets"]:
         query = {
@@ -70,7 +70,7 @@ def read(prometheus: str, panel: dict, start: float, end: float) -> Series:
         for result in results:
             labels = result["metric"]
             legend = re.sub(r"{{(\w+)}}", lambda name, labels=labels: labels.get(name[1], ""), target["legendFormat"])
-            # A quantile of nothing is no number.
+            # A quantile of nothing is not a number.
             points = [(datetime.fromtimestamp(at), float(value)) for at, value in result["values"] if value != "NaN"]
             if points:
                 found.append((legend.strip(), *map(list, zip(*points, strict=True))))
@@ -156,7 +156,7 @@ def style(axes: Axes, unit: str) -> None:
 
 
 def shown(value: float, unit: str) -> str:
-    """A value as Grafana shows it."""
+    """Returns a value as Grafana shows it."""
     if unit == "s":
         return f"{value / 60:.1f} min" if value >= 60 else f"{value:.1f} s"
     if unit == "percentunit":

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sends requests through a real Envoy that signs them, to an AWS stand-in that verifies them, and shows what went over the
-# wire. KEEP=1 leaves everything running until Ctrl-C, and prints commands to try.
+# Sends requests through a real Envoy that signs them, to an AWS stand-in that verifies them, and shows the traffic.
+# KEEP=1 leaves everything running until Ctrl-C, and prints commands to try.
 set -eu
 cd "$(dirname "$0")/../.."
 

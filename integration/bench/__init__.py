@@ -1,1 +1,1 @@
-"""What signing costs: `python -m integration.bench`."""
+"""The cost of signing: `python -m integration.bench`."""

@@ -1,7 +1,7 @@
-"""What signing costs: against plain Envoy, a filter that does nothing, and Envoy's native signer.
+"""The cost of signing, compared with plain Envoy, a filter that does nothing, and Envoy's native signer.
 
-All listeners of a table are in one Envoy, and are driven in turn, for several rounds, so that whatever else the machine
-does falls on all of them alike. Prints tables; writes them to target/bench/results.json and docs/performance.svg.
+All listeners of a table are in one Envoy, and are driven in turn, for several rounds, so that other load of the machine
+affects all of them equally. Prints tables; writes them to target/bench/results.json and docs/performance.svg.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SHA256 = REPOSITORY / "target/bench/sha256"
 
 
 class Bench:
-    """Runs the tables, and keeps what they find."""
+    """Runs the tables, and keeps their results."""
 
     def __init__(self, directory: Path, rounds: int, seconds: int):
         self.directory = directory
@@ -52,12 +52,12 @@ class Bench:
         return Envoy({"static_resources": resources}, directory, workers, "error")
 
     def compare(self, title: str, load: Load, names: list[str], **options) -> dict[str, dict[str, float]]:
-        """Drives listeners in turn; gives each one's cost, and by how much it is above that of the first."""
+        """Drives listeners in turn; returns each one's cost, and its difference to the first one's."""
         for name in names:
             load.measure(name, 1, **options)
         rounds = []
         for number in range(self.rounds):
-            # Each round begins with another one, so that no one always follows the same.
+            # Each round begins with another listener, so that none always follows the same one.
             first = number % len(names)
             order = names[first:] + names[:first]
             rounds.append({name: load.measure(name, self.seconds, **options) for name in order})
@@ -86,7 +86,7 @@ class Bench:
         return table
 
     def no_body(self) -> None:
-        """Direct responses, which isolate the filter."""
+        """Measures with direct responses, which isolate the filter."""
         pipe = self.directory / "s"
         many = envoys.policy(identities=IDENTITIES)
         filters = {
@@ -113,7 +113,7 @@ class Bench:
         bars("Added to a request without a body", "µs of CPU", added)
 
     def real_upstream(self) -> None:
-        """The same through another Envoy that answers."""
+        """Measures the same with another Envoy as upstream."""
         pipe = self.directory / "s2"
         with self.envoy("upstream", [envoys.listener("upstream", [])]) as upstream:
             cluster = envoys.cluster("upstream", upstream.port("upstream"))
@@ -128,11 +128,11 @@ class Bench:
                 self.compare("No body, sent to an upstream", Load(envoy), list(filters))
 
     def bodies(self) -> None:
-        """Bodies that are hashed before they go on."""
+        """Measures bodies that are hashed before they are sent."""
         pipe = self.directory / "s3"
         sizes = {"1 KiB": 1 << 10, "64 KiB": 1 << 16, "1 MiB": 1 << 20, "8 MiB": 8 << 20}
         signer = [envoys.wasm("signer", WASM, envoys.policy(payload="signed"))]
-        # All three hold a body until it is whole: a direct response would come before it.
+        # All three buffer a body until it is complete: a direct response would come before it.
         filters = {"buffer": [envoys.buffer()], "native": [envoys.native(signs_few_headers=False)], "signer": signer}
         listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
         with self.envoy("bodies", [*listeners, envoys.intake(pipe)]) as envoy:
@@ -146,7 +146,7 @@ class Bench:
                 print(f"hashed and buffered at {per_byte:.2f} GB/s; Envoy holds {load.resident_mib():.0f} MiB")
 
     def sha256(self) -> None:
-        """SHA-256 alone, in wasm and natively without SHA instructions."""
+        """Measures SHA-256 alone, in wasm and natively without SHA instructions."""
         filters = {"plain": [], "hashes": [envoys.wasm("hashes", SHA256 / "sha256_filter.wasm")]}
         kibibytes = 4096
         listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
@@ -170,7 +170,7 @@ class Bench:
         )
 
     def streaming(self) -> None:
-        """1 GiB that is not hashed here: nothing is held."""
+        """Streams 1 GiB that is not hashed here: nothing is buffered."""
         pipe = self.directory / "s4"
         gibibyte = 1 << 30
         modes = {"unsigned": {}, "client": {"x-amz-content-sha256": "5a" * 32}}
@@ -203,7 +203,7 @@ class Bench:
         self.results["1 GiB streamed"] = table
 
     def workers(self) -> None:
-        """What a second worker adds: the same cost on each, if none waits for the other."""
+        """Measures a second worker: the cost on each stays the same, if none waits for the other."""
         with contextlib.ExitStack() as running:
             loads = {}
             for workers in (1, 2):
@@ -264,7 +264,7 @@ class Sink:
 
 
 class Peak:
-    """The highest of a number while something runs."""
+    """The maximum of a number while something runs."""
 
     def __init__(self, read: Callable[[], float]):
         self._read = read

@@ -1,4 +1,4 @@
-"""The Envoys that are measured: one listener for each filter, with credentials in all of them."""
+"""The measured Envoys: one listener for each filter, all with credentials."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ NOT_SIGNED_PREFIXES = ["x-forwarded", "x-envoy", "x-request", "sec-", "accept"]
 
 
 def wasm(name: str, code: Path, configuration: dict | None = None) -> dict:
-    """A wasm filter."""
+    """Returns a wasm filter."""
     plugin = {
         "name": name,
         "allow_on_headers_stop_iteration": True,
@@ -42,7 +42,8 @@ def wasm(name: str, code: Path, configuration: dict | None = None) -> dict:
 
 
 def native(*, signs_few_headers: bool) -> dict:
-    """Envoy's own signer for the same upstream: as it comes, or with the same signed headers as the filter."""
+    """Returns Envoy's own signer for the same upstream: with its defaults, or with the same signed headers as the
+    filter."""
     config = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.aws_request_signing.v3.AwsRequestSigning",
         "service_name": "execute-api",
@@ -63,7 +64,7 @@ def native(*, signs_few_headers: bool) -> dict:
 
 
 def buffer() -> dict:
-    """Envoy's filter that holds a request until its body is whole, and does no more."""
+    """Returns Envoy's filter that buffers a request until its body is complete, and does nothing else."""
     config = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
         "max_request_bytes": 16 << 20,
@@ -72,7 +73,7 @@ def buffer() -> dict:
 
 
 def policy(routes: int = 1, *, identities: int = 1, host: str = f"https://{HOST}", **route) -> dict:
-    """A policy of so many routes; the requests take the last one, and its own identity."""
+    """Returns a policy with this many routes; the requests match the last one, with its own identity."""
 
     def one(number: int, target: str) -> dict:
         role = {"roleArn": f"arn:aws:iam::123456789012:role/r{number}"} if number < identities - 1 else {}
@@ -83,14 +84,14 @@ def policy(routes: int = 1, *, identities: int = 1, host: str = f"https://{HOST}
 
 
 def intake(socket: Path) -> dict:
-    """The listener that takes credentials."""
+    """Returns the listener that accepts credentials."""
     return listener(
         "intake", [wasm("intake", WASM, {"intake": {}})], address={"pipe": {"path": str(socket), "mode": 384}}
     )
 
 
 def listener(name: str, filters: list[dict], *, address: dict | None = None, cluster: str | None = None) -> dict:
-    """A listener that answers every request itself, behind its filters, or sends it to a cluster."""
+    """Returns a listener that answers every request itself, after its filters, or sends it to a cluster."""
     router = {
         "name": "router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
@@ -114,7 +115,7 @@ def listener(name: str, filters: list[dict], *, address: dict | None = None, clu
 
 
 def cluster(name: str, port: int) -> dict:
-    """A cluster of one host."""
+    """Returns a cluster of one host."""
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     return {
         "name": name,
@@ -127,7 +128,7 @@ def cluster(name: str, port: int) -> dict:
 
 
 def push_all(socket: Path, identities: int) -> None:
-    """Gives every identity that the signers want its credentials."""
+    """Pushes credentials for every identity that the signers want."""
 
     def wanted() -> list[dict]:
         return json.loads(curl("http://intake/v1/identities", unix_socket=str(socket)).body)["identities"]

@@ -1,7 +1,7 @@
-"""Load from wrk on a core of its own, and what Envoy's workers spend on it.
+"""Load from wrk on a core of its own, and the CPU time of Envoy's workers.
 
-The cost is the CPU time of the worker threads, which the kernel counts in nanoseconds: what else the machine does then
-changes it less than it changes a throughput.
+The cost is the CPU time of the worker threads, which the kernel counts in nanoseconds: other load of the machine
+affects it less than it affects throughput.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from integration.stack.envoy import Envoy
 
-# What a browser sends.
+# A browser's headers.
 HEADERS = {
     "user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -33,7 +33,7 @@ ENVOY_CORE, LOAD_CORE = "0", "1"
 
 @dataclass
 class Cost:
-    """Of one request."""
+    """The cost of one request."""
 
     cpu_us: float
     requests_per_second: float
@@ -60,7 +60,7 @@ class Load:
         path: str = PATH,
         paths_differ: bool = False,
     ) -> Cost:
-        """The cost of requests with a body of so many bytes, all for one path or each for another one."""
+        """Returns the cost of requests with a body of this many bytes, all for one path or each for another one."""
         headers = [argument for name, value in HEADERS.items() for argument in ("-H", f"{name}: {value}")]
         url = f"http://127.0.0.1:{self._envoy.port(listener)}{path}"
         pin = ["taskset", "-c", LOAD_CORE] if self._pinned else []
@@ -76,7 +76,7 @@ class Load:
         return Cost(spent / 1000 / requests, float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]))
 
     def resident_mib(self) -> float:
-        """Memory of the Envoy."""
+        """Returns Envoy's resident memory."""
         status = Path(f"/proc/{self._envoy.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
 

@@ -9,7 +9,7 @@ WIDTH, ROW, LABELS, VALUES = 780, 34, 280, 70
 
 
 def bars(title: str, unit: str, values: dict[str, float]) -> None:
-    """Draws a bar for each value, on its own ground so that it can be read on a dark page."""
+    """Draws a bar for each value, on a background of its own for dark pages."""
     height = 56 + ROW * len(values)
     scale = (WIDTH - LABELS - VALUES - 20) / max(values.values())
     rows = []

@@ -1,4 +1,4 @@
-"""Runs the README's commands for docker-compose against the running stack, and checks what they answer.
+"""Runs the README's commands for docker-compose against the running stack, and checks the answers.
 
 python -m integration.compose.check docker-compose --project-name NAME --file envoy/docker-compose.yaml
 """
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def run_readme() -> dict[tuple[str, int], bytes]:
-    """Runs the `curl` lines of the README's block; each says in its comment which status it gets."""
+    """Runs the `curl` lines of the README's block; the comment of each names its status."""
     blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     [block] = [block for block in blocks if "docker-compose.yaml up" in block]
     lines = [line for line in block.splitlines() if line.startswith("curl ")]
@@ -58,7 +58,7 @@ def run_readme() -> dict[tuple[str, int], bytes]:
 
 
 def check_containers(compose: list[str]) -> None:
-    """Healthy, not root, and with a root file system that can't be written to."""
+    """Checks that the containers are healthy, not root, and have a read-only root file system."""
 
     def states() -> dict[str, dict]:
         ids = subprocess.run([*compose, "ps", "--quiet"], capture_output=True, text=True, check=True).stdout.split()
@@ -81,21 +81,21 @@ def check_containers(compose: list[str]) -> None:
 
 
 def check_dashboard() -> None:
-    """Prometheus scrapes both, and has something to show in every panel."""
+    """Checks that Prometheus scrapes both, and has data for every panel."""
     wait(lambda: [value for _, value in query("up")] == ["1", "1"], "Prometheus to scrape both")
     panels = json.loads(DASHBOARD.read_text())["panels"]
     asked = [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", [])]
     assert asked
 
     def missing() -> list[str]:
-        # A rate is seen where a counter rises, and a time where a request was timed.
+        # A rate needs a counter that rises, and a duration a request that was timed.
         for path in ["/s3/orders/license"] * 40 + ["/elsewhere"]:
             with contextlib.suppress(urllib.error.HTTPError):
                 urllib.request.urlopen(f"http://127.0.0.1:{PORTS['8080']}{path}", timeout=10).close()
         return [f"{title}: {expression}" for title, expression in asked if not query(expression)]
 
     try:
-        wait(lambda: not missing(), "something to show in every panel")
+        wait(lambda: not missing(), "data in every panel")
     except AssertionError as error:
         raise AssertionError(f"{error}; there is none in {missing()}") from None
 

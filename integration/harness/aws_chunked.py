@@ -1,4 +1,4 @@
-"""`aws-chunked` bodies, made and read as Amazon's S3 API Reference describes them.
+"""`aws-chunked` bodies, written and read as Amazon's S3 API Reference describes them.
 
 Sources: "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks" and
 "Signature Calculation: Including Trailing Headers".
@@ -26,7 +26,7 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 
 @dataclass
 class ChunkSigner:
-    """Makes the chain of signatures that begins with the one in the headers."""
+    """Computes the chain of signatures that begins with the one in the headers."""
 
     secret_key: str
     amz_date: str
@@ -54,7 +54,7 @@ class ChunkSigner:
 
 @dataclass(frozen=True)
 class ChunkedBody:
-    """What an `aws-chunked` body holds. A signature is "" where there is none."""
+    """The content of an `aws-chunked` body. A missing signature is ""."""
 
     chunks: list[tuple[str, bytes]] = field(default_factory=list)
     trailers: list[tuple[str, str]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class ChunkedBody:
 
     @classmethod
     def read(cls, body: bytes) -> "ChunkedBody":
-        """`ValueError` where the body is malformed."""
+        """Reads a body; raises `ValueError` if it is malformed."""
         body_parts = cls()
         at = 0
         while True:
@@ -77,7 +77,7 @@ class ChunkedBody:
             if end == at:
                 break
             if body[end : end + 2] != b"\r\n":
-                raise ValueError(f"no CRLF behind the chunk that ends at {end}")
+                raise ValueError(f"no CRLF after the chunk that ends at {end}")
             at = end + 2
         signature = ""
         while True:
@@ -86,13 +86,13 @@ class ChunkedBody:
                 break
             name, colon, value = line.partition(":")
             if not colon:
-                raise ValueError(f"{line!r} is no trailer")
+                raise ValueError(f"{line!r} is not a trailer")
             if name.lower() == "x-amz-trailer-signature":
                 signature = value
             else:
                 body_parts.trailers.append((name, value))
         if at != len(body):
-            raise ValueError(f"{len(body) - at} bytes behind the end")
+            raise ValueError(f"{len(body) - at} bytes after the end")
         return cls(body_parts.chunks, body_parts.trailers, signature)
 
 
@@ -112,7 +112,7 @@ class Upload:
 def upload(
     url: str, form: str, data: bytes, credentials: Credentials, region: str, chunk_size: int = 65536, **more: str
 ) -> Upload:
-    """Signs the headers with botocore, and then chunk by chunk. `more` are headers with `_` for `-`."""
+    """Signs the headers with botocore, then the chunks. `more` are headers with `_` for `-`."""
     headers = {
         "X-Amz-Decoded-Content-Length": str(len(data)),
         "Content-Encoding": "aws-chunked",

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Issues server and client certificates; `certificate` is what has to be trusted."""
+    """Issues server and client certificates; `certificate` is the CA to trust."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -25,7 +25,7 @@ class Authority:
         self.certificate.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, *names: str) -> tuple[Path, Path]:
-        """A certificate for host names or IP addresses, and its key: paths of two PEM files."""
+        """Issues a certificate for host names or IP addresses; returns the paths of its PEM file and of its key's."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
@@ -41,7 +41,7 @@ class Authority:
         return certificate_path, key_path
 
     def server_context(self, *names: str) -> ssl.SSLContext:
-        """For a TLS server that goes by these names."""
+        """Returns the context of a TLS server with these names."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.issue(*names))
         return context

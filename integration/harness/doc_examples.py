@@ -1,4 +1,4 @@
-"""The examples of a document: policies, requests that a reader would type, and what the text says becomes of them."""
+"""The examples of a document: policies, requests that a reader would type, and the results that the text promises."""
 
 import re
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Example:
     text: str
 
     def commands(self) -> list[str]:
-        """Its curl commands, each in one line."""
+        """Returns its curl commands, each in one line."""
         code = "".join(code for language, code in self.requests if language == "sh").replace("\\\n", " ")
         return [line for line in code.splitlines() if line.strip()]
 
@@ -36,7 +36,8 @@ class Example:
 
 
 def examples(document: str) -> list[Example]:
-    """Those of a document under docs/, in order. An example goes from its policy to the next heading or policy."""
+    """Returns the examples of a document under docs/, in order. An example goes from its policy to the next heading or
+    policy."""
     text = (REPOSITORY / "docs" / document).read_text()
     found = []
     for section in re.split(r"^#+ ", text, flags=re.MULTILINE)[1:]:
@@ -52,7 +53,7 @@ def examples(document: str) -> list[Example]:
 
 
 def listeners(policies: dict[str, str]) -> StockConfiguration:
-    """The stock configuration with a traffic listener for each policy, by name."""
+    """Returns the stock configuration with a traffic listener for each policy, by name."""
     configuration = StockConfiguration()
     all_listeners = configuration.document["static_resources"]["listeners"]
     traffic = configuration.listener("traffic")
@@ -61,7 +62,7 @@ def listeners(policies: dict[str, str]) -> StockConfiguration:
         listener = yaml.safe_load(yaml.safe_dump(traffic))
         listener["name"] = name
         manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-        # Envoy wants distinct statistics, not distinct names of filters.
+        # Envoy requires distinct statistics, not distinct names of filters.
         manager["stat_prefix"] = name
         plugin = next(each for each in manager["http_filters"] if each["name"] == "sigv4")["typed_config"]["config"]
         plugin["configuration"]["value"] = policy

@@ -1,7 +1,7 @@
 """A real Envoy that is configured as Envoy Gateway would configure it from manifests.
 
-Envoy Gateway itself is no part of this. What it makes of an EnvoyExtensionPolicy and of routes is written down below,
-by its source; EnvoyPatchPolicies are applied as they stand.
+Envoy Gateway itself does not run. Its translation of an EnvoyExtensionPolicy and of routes is reproduced below from its
+source; EnvoyPatchPolicies are applied unchanged.
 """
 
 import json
@@ -15,14 +15,14 @@ _LISTENER = _TYPES + "envoy.config.listener.v3.Listener"
 
 
 class EnvoyGateway(Mesh):
-    """The proxy of the one gateway that the manifests have, with one HTTP listener."""
+    """The proxy of the manifests' only gateway, with one HTTP listener."""
 
     @property
     def socket(self):
         return self.local(self._added_listeners()[0]["address"]["pipe"]["path"])
 
     def pod(self) -> dict:
-        """What the EnvoyProxy adds to the proxy's pod."""
+        """Returns the EnvoyProxy's additions to the proxy's pod."""
         kubernetes = self.of_kind("EnvoyProxy")[0]["spec"]["provider"]["kubernetes"]
         return kubernetes["envoyDeployment"]["patch"]["value"]["spec"]["template"]["spec"]
 
@@ -43,7 +43,7 @@ class EnvoyGateway(Mesh):
         signer = self._signer()
         traffic = self._traffic([signer, ROUTER])
         manager = traffic["filter_chains"][0]["filters"][0]["typed_config"]
-        # Paths as the ClientTrafficPolicy has them; Envoy Gateway normalizes by default.
+        # The ClientTrafficPolicy's path settings; Envoy Gateway normalizes by default.
         manager |= {
             "normalize_path": True,
             "merge_slashes": False,
@@ -118,7 +118,7 @@ class EnvoyGateway(Mesh):
 
 
 def _add(document, pointer: str, value) -> None:
-    """JSON Patch's `add`, of a member of an object."""
+    """Applies JSON Patch's `add` to a member of an object."""
     *parents, last = pointer.removeprefix("/").split("/")
     for part in parents:
         document = document[int(part)] if isinstance(document, list) else document[part]

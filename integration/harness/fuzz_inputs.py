@@ -1,8 +1,8 @@
-"""What `make fuzz` feeds to the compiled filter: inputs of the fuzz targets, each used as its target uses it.
+"""The inputs that `make fuzz` feeds to the compiled filter: those of the fuzz targets, used as their targets use them.
 
-The targets in fuzz/targets run natively and check all that they promise. What differs on wasm32 (32-bit sizes, a clock
-that begins with 1970, a panic that ends the machine) shows here alone: no input traps, and what is cheap to see of a
-target's promise holds.
+The targets in fuzz/targets run natively and check all their promises. Differences on wasm32 (32-bit sizes, a clock that
+begins with 1970, a panic that ends the machine) show only here: no input traps, and the promises that are cheap to
+check hold.
 """
 
 import json
@@ -32,7 +32,7 @@ _STREAMING = {
     b"signed": b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
     b"signed-trailer": b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
 }
-# As hyper and Envoy read a header's name.
+# A header's name, as hyper and Envoy read it.
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -53,9 +53,9 @@ class Machine:
     def feed(self, target: str, data: bytes) -> None:
         """Uses an input as a target does.
 
-        Raises `Broken` where a promise does not hold. What is left of the machine must not be used after that.
+        Raises `Broken` if a promise does not hold. The machine must not be used after that.
         """
-        # What the plugins of earlier inputs wanted is no longer wanted: nothing grows with their number.
+        # The identities of earlier inputs' plugins are no longer wanted: nothing grows with their number.
         self.host.seconds_passed += _LEASE
         self.host.log.clear()
         try:
@@ -63,7 +63,7 @@ class Machine:
             TARGETS[target](self, data)
         except (Trap, WasmtimeError) as trap:
             said = self.host.log[-1] if self.host.log else "nothing"
-            raise Broken(f"the filter trapped; it said: {said}") from trap
+            raise Broken(f"the filter trapped; its log: {said}") from trap
 
     def call(self, method: bytes, path: bytes, body: bytes, authorization: bytes | None = None) -> tuple[int, bytes]:
         """Calls the intake: over the Unix socket, or over TCP with an authorization."""
@@ -89,12 +89,12 @@ class Machine:
 
 
 def seeds(target: str) -> list[Path]:
-    """The inputs that are kept with a target."""
+    """Returns the inputs that are kept with a target."""
     return sorted((REPOSITORY / "fuzz" / "seeds" / target).iterdir())
 
 
 def found(target: str) -> list[Path]:
-    """The inputs that native runs have found here, in no order: where time is short, each run takes others."""
+    """Returns the inputs that native runs have found here, in random order, so that short runs take different ones."""
     directory = REPOSITORY / "fuzz" / "corpus" / target
     paths = list(directory.iterdir()) if directory.is_dir() else []
     random.shuffle(paths)
@@ -195,7 +195,7 @@ def _aws_chunked(machine: Machine, data: bytes) -> None:
         rest = rest[size:]
     exchanges = [machine.host.send(headers, *parts) for parts in ([body], split or [b""])]
     for exchange in exchanges:
-        _check(exchange.goes_on or exchange.reply is not None, "it is held for ever")
+        _check(exchange.goes_on or exchange.reply is not None, "it is held forever")
         _check(exchange.reply is None or exchange.reply.status == 400, f"{exchange.reply}")
         if exchange.reply is None:
             _check(len(exchange.sent) == len(body), "the length stays")
@@ -219,7 +219,7 @@ def _head(method: bytes, path: bytes, authority: bytes = b"h.example") -> Header
 
 
 def _lines(data: bytes, count: int) -> list[bytes]:
-    """The first lines, the last of them with all that follows."""
+    """Returns the first lines, the last of them with everything that follows."""
     return [*data.split(b"\n", count - 1), *[b""] * count][:count]
 
 
@@ -239,16 +239,16 @@ def _check_signed_or_refused(exchange: Exchange, refusals: set[int]) -> None:
 
 
 def _check_tells_no_secret(reply: bytes, document: bytes) -> None:
-    _check(_SECRET.encode() not in reply, "the secret that is held is told")
+    _check(_SECRET.encode() not in reply, "the secret that is held leaks")
     try:
         members = json.loads(document)
         secret = members["SecretAccessKey"]
         known = {members.get("AccessKeyId"), members.get("Expiration")}
     except (ValueError, TypeError, KeyError, RecursionError):
         return
-    # Shorter ones turn up in any text by chance.
+    # Shorter ones appear in any text by chance.
     if isinstance(secret, str) and len(secret) >= 16 and not any(secret in str(shown) for shown in known):
-        _check(secret.encode(errors="replace") not in reply, "the secret that was pushed is told")
+        _check(secret.encode(errors="replace") not in reply, "the secret that was pushed leaks")
 
 
 def _has_dot_segment(path: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Kubernetes manifests: built with kustomize, and checked against the schemas that their packages carry."""
+"""Kubernetes manifests: built with kustomize, and checked against the schemas in their packages."""
 
 import importlib
 import subprocess
@@ -17,11 +17,11 @@ _KUBERNETES = "1.37"
 
 
 class Invalid(Exception):
-    """The API server would refuse the manifest, or drop a part of it."""
+    """The API server would reject the manifest, or drop a part of it."""
 
 
 def build(kustomization: Path) -> list[dict]:
-    """What `kubectl apply --kustomize` would send."""
+    """Returns the manifests that `kubectl apply --kustomize` would send."""
     kubectl = Path(sys.executable).with_name("kubectl")
     done = subprocess.run([kubectl, "kustomize", kustomization], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -29,7 +29,7 @@ def build(kustomization: Path) -> list[dict]:
 
 
 def check(manifest: dict) -> None:
-    """Validates strictly: a field that the schema does not have is an error, too."""
+    """Validates strictly: a field that the schema does not have is an error too."""
     group, _, version = manifest["apiVersion"].rpartition("/")
     if group.endswith(".istio.io"):
         # The models are generated from the custom resource definitions of Istio's release.
@@ -49,7 +49,7 @@ def check(manifest: dict) -> None:
 
 
 def _missing(written, kept, place: str):
-    # The models pass over fields that they don't know.
+    # The models ignore unknown fields.
     if isinstance(written, dict):
         for key, value in written.items():
             if key not in kept:

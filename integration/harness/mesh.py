@@ -1,8 +1,8 @@
 """A real Envoy that is configured as Istio would configure it from manifests.
 
-istiod is no part of this. What it makes of the few resources that are used here is written down below, by its source:
-EnvoyFilter patches are put in as they stand, WasmPlugin becomes a filter, ServiceEntry and DestinationRule become
-clusters. As istio-agent does, the filter's image is replaced by a local file.
+istiod does not run. Its translation of the few resources that are used here is reproduced below from its source:
+EnvoyFilter patches are applied unchanged, WasmPlugin becomes a filter, ServiceEntry and DestinationRule become
+clusters. The filter's image is replaced by a local file, as istio-agent does.
 """
 
 import copy
@@ -31,7 +31,7 @@ ROUTER = {
 
 @dataclass
 class Mesh(Intake):
-    """The proxy of one workload: a sidecar, or a gateway that takes mutual TLS."""
+    """The proxy of one workload: a sidecar, or a gateway that requires mutual TLS."""
 
     manifests: list[dict]
     directory: Path
@@ -44,7 +44,7 @@ class Mesh(Intake):
 
     def __enter__(self):
         self.socket_volume = Path(tempfile.mkdtemp(prefix="mesh-"))
-        # As the kubelet makes an emptyDir.
+        # As the kubelet creates an emptyDir.
         self.socket_volume.chmod(0o777)
         try:
             self.envoy = Envoy(self._bootstrap(), self.directory)
@@ -62,7 +62,7 @@ class Mesh(Intake):
     def request(
         self, host: str, path: str, method: str = "GET", certificate: tuple[Path, Path] | None = None, **options
     ):
-        """A request of the application to `http://HOST`; over mutual TLS where the proxy is a gateway."""
+        """Sends a request of the application to `http://HOST`; over mutual TLS if the proxy is a gateway."""
         port = self.envoy.port("traffic")
         headers = {"Host": host, **options.pop("headers", {})}
         if self.context == "SIDECAR_OUTBOUND":
@@ -78,18 +78,18 @@ class Mesh(Intake):
         return self.local(intake["address"]["pipe"]["path"])
 
     def local(self, path: str) -> Path:
-        """Where a path on the pod's volume is here."""
+        """Returns the local path of a path on the pod's volume."""
         return Path(path.replace("/var/run/sigv4", str(self.socket_volume)))
 
     def pods(self) -> list[dict]:
-        """The specifications of the pods that the manifests make."""
+        """Returns the specifications of the manifests' pods."""
         return [deployment["spec"]["template"]["spec"] for deployment in self.of_kind("Deployment")]
 
     def of_kind(self, kind: str) -> list[dict]:
         return [manifest for manifest in self.manifests if manifest["kind"] == kind]
 
     def _patches(self, apply_to: str, operation: str) -> list[dict]:
-        """The values that EnvoyFilters put there."""
+        """Returns the values that EnvoyFilters patch in there."""
         return [
             patch["patch"]["value"]
             for manifest in self.of_kind("EnvoyFilter")
@@ -122,7 +122,7 @@ class Mesh(Intake):
         return bootstrap
 
     def _make_directory(self, socket: str) -> None:
-        # By the pod's own init container; where no pod is among the manifests, as that one does.
+        # By the pod's own init container; if the manifests have no pod, as that one does.
         pods = self.pods()
         commands = [
             each["command"] for pod in pods for each in pod["initContainers"] if each["name"] == "sigv4-directory"
@@ -158,7 +158,7 @@ class Mesh(Intake):
                 "name": "envoy.transport_sockets.tls",
                 "typed_config": {
                     "@type": _TYPES + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                    # Istio's own is true; here a client without a certificate is to be seen by the filter.
+                    # Istio sets true; here a client without a certificate must reach the filter.
                     "require_client_certificate": False,
                     "common_tls_context": {
                         "tls_certificates": [
@@ -172,7 +172,8 @@ class Mesh(Intake):
         return {"name": "traffic", "address": address, "filter_chains": [chain]}
 
     def _routed_hosts(self) -> list[str]:
-        """The hosts that the proxy has routes for: a sidecar from ServiceEntries, a gateway from VirtualServices."""
+        """Returns the hosts that the proxy has routes for: a sidecar from ServiceEntries, a gateway from
+        VirtualServices."""
         if self.context == "SIDECAR_OUTBOUND":
             return self._external_hosts()
         return [
@@ -184,7 +185,8 @@ class Mesh(Intake):
         ]
 
     def _catch_all(self) -> list[dict]:
-        """Where a sidecar sends what no ServiceEntry has: Istio's default, `outboundTrafficPolicy: ALLOW_ANY`."""
+        """Returns a sidecar's route for hosts without a ServiceEntry: Istio's default, `outboundTrafficPolicy:
+        ALLOW_ANY`."""
         if self.context != "SIDECAR_OUTBOUND":
             return []
         route = {"match": {"prefix": "/"}, "route": {"cluster": "PassthroughCluster", "timeout": "0s"}}
@@ -212,7 +214,7 @@ class Mesh(Intake):
         return False
 
     def _discover_from_files(self, node, extensions: dict[str, dict]) -> None:
-        """Extensions come from a file in place of istiod."""
+        """Reads extensions from a file instead of istiod."""
         if isinstance(node, list):
             for each in node:
                 self._discover_from_files(each, extensions)

@@ -6,13 +6,14 @@ from integration.stack.aws_servers import REGION
 
 
 class Target(Protocol):
-    """What a route leads to: an upstream, an AWS server, or a capture before one."""
+    """A route's target: an upstream, an AWS server, or a capture before one."""
 
     url: str
 
 
 def policy(routes: dict | list, **members) -> dict:
-    """Returns a policy whose requests wait for the first credentials, so no test depends on when a push is seen."""
+    """Returns a policy whose requests wait for the first credentials, so that no test depends on when a push
+    arrives."""
     return {"routes": routes, "credentialsWaitMs": 5000, **members}
 
 

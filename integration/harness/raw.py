@@ -1,4 +1,4 @@
-"""Bytes as an attacker would send them: over HTTP/1.1 as written, over HTTP/2 past what client libraries refuse."""
+"""Bytes as an attacker would send them: over HTTP/1.1 as written, over HTTP/2 without a client library's checks."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ _FRAME_SIZE = 16384
 _MAX_CONCURRENT_STREAMS = 0x3
 
 
-# What a client sends that asks for a WebSocket.
+# The headers of a client that asks for a WebSocket.
 WEBSOCKET = (
     "Connection: Upgrade",
     "Upgrade: websocket",
@@ -42,9 +42,10 @@ def read_error(tcp: socket.socket) -> tuple[int, dict]:
 
 
 def http1(port: int, request: bytes, patience: float = 2, answers: int = 1) -> bytes:
-    """Sends the bytes; what comes back until the answers are there, the proxy closes, or `patience` seconds are silent.
+    """Sends the bytes; returns what arrives until the answers are there, the proxy closes, or `patience` seconds are
+    silent.
 
-    Of what is no whole request the proxy may wait for the rest: then nothing comes back.
+    The proxy may wait for the rest of an incomplete request: then nothing arrives.
     """
     answer = bytearray()
     with socket.create_connection(("127.0.0.1", port), timeout=30) as tcp:
@@ -62,7 +63,7 @@ def http1(port: int, request: bytes, patience: float = 2, answers: int = 1) -> b
 
 
 def statuses(answer: bytes) -> list[int]:
-    """The statuses of all the HTTP/1.1 answers in it, in order."""
+    """Returns the statuses of all the HTTP/1.1 answers in it, in order."""
     parts = (b"\r\n" + answer).split(b"\r\nHTTP/1.1 ")[1:]
     return [int(part[:3]) for part in parts]
 
@@ -75,7 +76,7 @@ def http2(
     method: bytes = b"GET",
     timeout: float = 10,
 ) -> int | None:
-    """The status of one request without a body, nothing of it checked here; `None` where the proxy reset it."""
+    """Sends one request without a body, unchecked; returns its status, or `None` if the proxy reset it."""
     head = [(b":method", method), (b":scheme", b"http"), (b":authority", authority), (b":path", path), *headers]
     block = hpack.Encoder().encode(head)
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as tcp:

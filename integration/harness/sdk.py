@@ -1,4 +1,4 @@
-"""boto3 as an application uses it: towards the proxy, under a key that is worth nothing."""
+"""boto3 as an application uses it: towards the proxy, with a key that gives no access."""
 
 import boto3
 from botocore.config import Config

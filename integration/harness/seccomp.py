@@ -1,4 +1,4 @@
-"""Runs a command with the system calls that a systemd unit leaves it, where no systemd runs:
+"""Runs a command with the system calls that a systemd unit allows, on machines without systemd:
 
 python seccomp.py UNIT COMMAND [ARGUMENT...]
 """
@@ -19,14 +19,14 @@ _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER_MODE = 38, 22, 2
 
 
 def allowed(unit: Path) -> set[str]:
-    """The system calls that the unit's SystemCallFilter lines leave."""
+    """Returns the system calls that the unit's SystemCallFilter lines allow."""
     calls: set[str] = set()
     for line in unit.read_text().splitlines():
         if line.startswith("SystemCallFilter="):
             groups = line.partition("=")[2]
             of_groups = set().union(*(_expand(group) for group in groups.removeprefix("~").split()))
             calls = calls - of_groups if groups.startswith("~") else calls | of_groups
-    # systemd leaves these in any case.
+    # systemd always allows these.
     return calls | _expand("@default")
 
 
@@ -45,7 +45,7 @@ def _restrict(calls: set[str]) -> None:
     def instruction(code: int, value: int, if_equal: int = 0, otherwise: int = 0) -> bytes:
         return struct.pack("HBBI", code, if_equal, otherwise, value)
 
-    # The architecture stands at 4 in what the kernel shows, and the call's number at 0.
+    # In the kernel's data, the architecture is at offset 4, and the call's number at 0.
     program = [
         instruction(_LOAD, 4),
         instruction(_JUMP_IF_EQUAL, _X86_64, if_equal=1),

@@ -1,4 +1,4 @@
-"""An STS that assumes any role, quickly, for many; it verifies nothing."""
+"""A fast STS for many roles; it assumes any, and verifies nothing."""
 
 import asyncio
 import ssl

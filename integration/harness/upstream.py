@@ -1,4 +1,4 @@
-"""An upstream that believes nothing: a small HTTP/1.1 server that verifies what it receives, and keeps a record."""
+"""A strict upstream: a small HTTP/1.1 server that verifies what it receives, and keeps a record."""
 
 import asyncio
 import hashlib
@@ -14,13 +14,13 @@ import h11
 
 from .verifier import Refused, Verdict, Verifier, WireRequest
 
-# As much as any test sends: what is too much shall be for the proxy to say.
+# As much as any test sends: the proxy is to reject what is too large.
 _HEAD_MAX = 4 << 20
 
 
 @dataclass(frozen=True)
 class Received:
-    """One request that reached the upstream, and what the verifier said of it."""
+    """One request that reached the upstream, and the verifier's verdict."""
 
     request: WireRequest
     trailers: list[tuple[str, str]]
@@ -32,7 +32,7 @@ class Received:
         return self.verdict is not None
 
     def report(self) -> dict:
-        """What the upstream answers with: enough to see what went over the wire."""
+        """Returns the upstream's answer: enough to see what went over the wire."""
         return {
             "method": self.request.method,
             "target": self.request.target,
@@ -46,9 +46,9 @@ class Received:
 
 @dataclass
 class Answer:
-    """What the upstream answers to a request that it accepts.
+    """The upstream's answer to a request that it accepts.
 
-    A part is bytes that go out at once, or an event that has to be set before the next part goes out.
+    A part is bytes that are sent immediately, or an event to wait for before the next part.
     """
 
     status: int = 200
@@ -58,7 +58,7 @@ class Answer:
 
 @dataclass
 class Upstream:
-    """Listens on a free port of 127.0.0.1, over TLS where `tls` is given. 200 for what `verifier` accepts, else 403."""
+    """Listens on a free port of 127.0.0.1, over TLS if `tls` is set. Answers 200 if `verifier` accepts, else 403."""
 
     verifier: Verifier
     tls: ssl.SSLContext | None = None
@@ -91,12 +91,12 @@ class Upstream:
 
     @property
     def last(self) -> Received:
-        """The latest request; an error that says so where none came."""
+        """Returns the latest request; raises an error if there is none."""
         assert self.received, "no request reached the upstream"
         return self.received[-1]
 
     def reset(self) -> None:
-        """Forgets what came, and answers with the report again."""
+        """Forgets all requests, and answers with the report again."""
         self.received.clear()
         self.answer, self.arrived = None, 0
 
@@ -175,7 +175,7 @@ class Upstream:
 
 
 async def _echo(connection, reader, writer):
-    # What follows is no HTTP any more; whether it is WebSocket frames is all the same here.
+    # The rest is not HTTP; it need not be WebSocket frames either.
     switch = h11.InformationalResponse(status_code=101, headers=[("upgrade", "websocket"), ("connection", "upgrade")])
     await _send(connection, writer, switch)
     data, _ = connection.trailing_data
@@ -199,5 +199,5 @@ def _text(headers) -> list[tuple[str, str]]:
 
 
 def _decode(value: bytes) -> str:
-    # Bytes that are no UTF-8 stay distinguishable: a signature is over bytes.
+    # Bytes that are not UTF-8 stay distinguishable: a signature is over bytes.
     return bytes(value).decode(errors="surrogateescape")

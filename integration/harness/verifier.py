@@ -1,9 +1,9 @@
-"""Reads a request as AWS would and says whether its signature holds, with botocore's signer as the authority.
+"""Verifies a request's signature as AWS would, with botocore's signer as the reference.
 
-Header and query signatures, SigV4 and SigV4A, and chunked S3 uploads. What botocore does not have, the asymmetric key
-and the chunk signatures, is made here by AWS's published descriptions.
+Header and query signatures, SigV4 and SigV4A, and chunked S3 uploads. What botocore lacks, the asymmetric key and the
+chunk signatures, follows AWS's published descriptions.
 
-Nothing here comes from the filter: what the filter signs and what this computes meet only in the signature.
+Nothing here comes from the filter: the two have nothing in common but the signature.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ SIGV4 = "AWS4-HMAC-SHA256"
 SIGV4A = "AWS4-ECDSA-P256-SHA256"
 MAX_EXPIRY = timedelta(days=7)
 
-# Bytes that are no UTF-8 are surrogates in a WireRequest, which the mapping of headers that botocore uses changes; it
-# leaves characters for private use as they are.
+# Bytes that are not UTF-8 are surrogates in a WireRequest, which botocore's mapping of headers changes; it leaves
+# private-use characters unchanged.
 _SHOWN = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
 _HIDDEN = {shown: hidden for hidden, shown in _SHOWN.items()}
 
@@ -40,12 +40,12 @@ _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class Refused(Exception):
-    """The request would not be let in; the message is the reason."""
+    """AWS would refuse the request; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class WireRequest:
-    """A request as it came off the wire: nothing decoded, joined or put in order. What is no UTF-8: surrogates."""
+    """A request as it came off the wire: nothing decoded, joined or sorted. Bytes that are not UTF-8 are surrogates."""
 
     method: str
     target: str
@@ -61,7 +61,7 @@ class WireRequest:
         return self.target.partition("?")[2]
 
     def header(self, name: str) -> str | None:
-        """The value of a header that may be there once; `Refused` where it is there more often."""
+        """Returns the value of a header that may occur once; raises `Refused` if it occurs more often."""
         values = [value for other, value in self.headers if other.lower() == name.lower()]
         if len(values) > 1:
             raise Refused(f"{name} is there {len(values)} times")
@@ -70,7 +70,7 @@ class WireRequest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A signature that holds, and what it covers."""
+    """A valid signature, and what it covers."""
 
     access_key_id: str
     region: str
@@ -82,7 +82,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a request says of its signature."""
+    """The signature's parameters in a request."""
 
     location: str
     algorithm: str
@@ -169,9 +169,9 @@ class Verifier:
         return datetime.now(UTC) + self.clock_offset
 
     def verify(self, request: WireRequest, now: datetime | None = None) -> Verdict:
-        """`Refused` with the reason, where AWS would answer 403."""
+        """Verifies a request; raises `Refused` with the reason if AWS would answer 403."""
         if not request.target.startswith("/") or "#" in request.target:
-            raise Refused(f"{request.target!r} is no origin-form target")
+            raise Refused(f"{request.target!r} is not an origin-form target")
         claimed = Signature.of(request)
         if (
             self.service == "s3"
@@ -258,7 +258,7 @@ class _Signer:
                 read.headers[name] = value.translate(_SHOWN)
         read.context["timestamp"] = claimed.amz_date
         if service == "s3":
-            # S3 does not look at the body of a presigned request.
+            # S3 does not check the body of a presigned request.
             unsigned = claimed.location == "query"
             signer_class = S3SigV4QueryAuth if unsigned else S3SigV4Auth
         else:
@@ -275,7 +275,7 @@ class _Signer:
         self._signer = Signer(credentials, service, region)
 
     def string_to_sign(self) -> str:
-        # Not botocore's own, which has no bytes outside UTF-8 and no SigV4A.
+        # Not botocore's own, which supports neither bytes outside UTF-8 nor SigV4A.
         canonical_request = self._signer.canonical_request(self._request)
         canonical_request = canonical_request.translate(_HIDDEN).encode(errors="surrogateescape")
         claimed, digest = self._claimed, hashlib.sha256(canonical_request).hexdigest()
@@ -304,7 +304,7 @@ def _check_algorithm(algorithm: str) -> None:
 
 
 def sigv4a_key(credentials: Credentials) -> ec.EllipticCurvePrivateKey:
-    """The key pair of credentials: IAM User Guide, "Deriving a signing key for SigV4a"."""
+    """Derives the key pair of credentials: IAM User Guide, "Deriving a signing key for SigV4a"."""
     secret = b"AWS4A" + credentials.secret_key.encode()
     for counter in range(1, 255):
         context = credentials.access_key.encode() + bytes([counter])
@@ -328,7 +328,7 @@ def _check_time(claimed: Signature, now: datetime) -> None:
     try:
         signed_at = datetime.strptime(claimed.amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise Refused(f"X-Amz-Date {claimed.amz_date} is no ISO 8601 basic date") from None
+        raise Refused(f"X-Amz-Date {claimed.amz_date} is not an ISO 8601 basic date") from None
     latest = signed_at + (claimed.expires or CLOCK_SKEW)
     if now > latest and claimed.expires is not None:
         raise Refused(f"expired at {latest:%H:%M:%S}")
@@ -341,14 +341,14 @@ def _check_signed_headers(request: WireRequest, signed_headers: list[str]) -> No
         raise Refused("SignedHeaders are not in order")
     present = {name.lower() for name, _ in request.headers}
     if absent := set(signed_headers) - present:
-        raise Refused(f"signed but not there: {', '.join(sorted(absent))}")
+        raise Refused(f"signed but missing: {', '.join(sorted(absent))}")
     must = {"host"} | {name for name in present if name.startswith("x-amz-")}
     if loose := must - set(signed_headers):
-        raise Refused(f"there but not signed: {', '.join(sorted(loose))}")
+        raise Refused(f"present but not signed: {', '.join(sorted(loose))}")
 
 
 def _as_s3_reads_it(path: str) -> str:
-    # S3 decodes each segment and encodes it the AWS way; an encoded slash stays one, as in the ARNs of S3 Control.
+    # S3 decodes each segment and encodes it the AWS way; an encoded slash stays encoded, as in the ARNs of S3 Control.
     return "/".join(quote(unquote_to_bytes(segment), safe=_UNRESERVED) for segment in path.split("/"))
 
 
@@ -361,7 +361,7 @@ def _query_parameters(query: str) -> dict[str, list[str]]:
 
 
 def _canonical(query: str) -> str:
-    # AWS decodes names and values ("+" is a space in a query) and encodes them anew; botocore then sorts them.
+    # AWS decodes names and values ("+" is a space in a query) and encodes them again; botocore then sorts them.
     def encode(part: str) -> str:
         return quote(unquote_to_bytes(part.replace("+", " ")), safe=_UNRESERVED)
 

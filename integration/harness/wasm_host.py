@@ -1,8 +1,8 @@
-"""The filter in a host of our own that records every host call: for what a real Envoy does not show, the number of
-calls that a request makes and the memory that it leaves behind, and for inputs by the thousand.
+"""The filter in a host of our own that records every host call. It shows what a real Envoy does not, the host calls of
+a request and the memory that it leaks, and takes thousands of inputs.
 
-It knows the calls that signing a request and answering a call to the intake make, and answers others with status 1, as
-a proxy does that finds nothing.
+It implements the calls that signing a request and answering an intake call need, and answers others with status 1, as a
+proxy that finds nothing.
 """
 
 import functools
@@ -35,7 +35,7 @@ class Reply:
 
 @dataclass
 class Exchange:
-    """A request on its way through the filter, and what has become of it."""
+    """A request on its way through the filter, and its outcome."""
 
     headers: list[tuple[bytes, bytes]]
     buffer: bytes = b""
@@ -49,13 +49,13 @@ class Exchange:
         return next((value for other, value in self.headers if other == name), None)
 
 
-# More than a test uses, and half of what the counter holds.
+# More than a test uses, and half of the counter's range.
 _FUEL = 1 << 62
 
 
 @functools.cache
 def _compiled(wasm: Path, _modified: int, counts_instructions: bool) -> tuple[Engine, Module]:
-    # That takes a second.
+    # About a second.
     configuration = Config()
     configuration.consume_fuel = counts_instructions
     engine = Engine(configuration)
@@ -88,14 +88,14 @@ class WasmHost:
         self._call("_initialize")
         self._call("proxy_on_context_create", ROOT, 0)
         self._call("proxy_on_vm_start", ROOT, 0)
-        assert self._configure(ROOT, json.dumps(configuration).encode()), "the configuration is refused"
+        assert self._configure(ROOT, json.dumps(configuration).encode()), "the configuration is rejected"
         self.tick()
 
     def tick(self, plugin: int = ROOT) -> None:
         self._call("proxy_on_tick", plugin)
 
     def add(self, configuration: bytes) -> int | None:
-        """Adds a plugin; `None` where it refuses its configuration."""
+        """Adds a plugin; returns `None` if it rejects its configuration."""
         plugin = self._create_context(0)
         if self._configure(plugin, configuration):
             return plugin
@@ -103,7 +103,7 @@ class WasmHost:
         return None
 
     def remove(self, plugin: int = ROOT) -> None:
-        """Removes a plugin, as a proxy does that has another configuration for it."""
+        """Removes a plugin, as a proxy does for a new configuration."""
         self._call("proxy_on_delete", plugin)
 
     @property
@@ -112,7 +112,7 @@ class WasmHost:
 
     @property
     def instructions(self) -> int:
-        """How many WebAssembly instructions have run; for a host that counts them."""
+        """Returns the number of WebAssembly instructions run so far; for a host that counts them."""
         return _FUEL - self._store.get_fuel()
 
     @property
@@ -120,14 +120,14 @@ class WasmHost:
         return {key: value for key, (value, _) in self._shared.items()}
 
     def request(self, headers: list[tuple[str, str]], *parts: bytes) -> dict[str, str]:
-        """Puts a request through the filter, its body in parts; gives the headers that the filter has set."""
+        """Sends a request through the filter, its body in parts; returns the headers that the filter has set."""
         before = dict(headers)
         exchange = self.send([(name.encode(), value.encode()) for name, value in headers], *parts)
         after = {name.decode(): value.decode() for name, value in exchange.headers}
         return {name: value for name, value in after.items() if before.get(name) != value}
 
     def send(self, headers: Headers, *parts: bytes, plugin: int = ROOT) -> Exchange:
-        """Puts a request through the filter, its body in parts, and a response where it is not answered already."""
+        """Sends a request through the filter, its body in parts, and a response if it is not answered already."""
         exchange = self._exchange = Exchange(list(headers))
         stream = self._create_context(plugin)
         action = self._call("proxy_on_request_headers", stream, len(headers), int(not parts))
@@ -182,7 +182,7 @@ class WasmHost:
         self._write(size, struct.pack("<I", len(data)))
         return OK
 
-    # The host calls, by the names that the ABI gives them.
+    # The host calls, by their names in the ABI.
 
     def _get_current_time_nanoseconds(self, at: int) -> int:
         self._write(at, struct.pack("<Q", (self._started + self.seconds_passed) * 10**9))
@@ -277,7 +277,7 @@ class WasmHost:
 
 
 def _pairs(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Reads a header map in the form that the ABI gives it."""
+    """Reads a header map in the ABI's form."""
     (count,) = struct.unpack_from("<I", data)
     lengths = struct.iter_unpack("<II", data[4 : 4 + 8 * count])
     at, pairs = 4 + 8 * count, []

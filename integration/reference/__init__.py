@@ -1,1 +1,1 @@
-"""The policy reference, made from the policy's JSON schema."""
+"""The policy reference, generated from the policy's JSON schema."""

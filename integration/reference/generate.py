@@ -2,7 +2,7 @@
 
     .venv/bin/python -m integration.reference.generate
 
-`integration/tests/test_documents.py` fails when the file is not what this gives, and runs the examples.
+`integration/tests/test_documents.py` fails if the file differs from this program's output, and runs the examples.
 """
 
 import json
@@ -13,10 +13,10 @@ import yaml
 from integration.stack.process import REPOSITORY
 
 OUTPUT = REPOSITORY / "docs" / "policy.md"
-# What is written by hand: the rules that concern several keys.
+# The handwritten part: the rules that concern several keys.
 HEAD = REPOSITORY / "integration" / "reference" / "policy.md"
 
-# What comes after what, in the order in which a reader meets it.
+# The order of the sections, as a reader needs them.
 OBJECTS = {
     "Policy": ("Policy", "The plugin configuration itself."),
     "Route": ("RouteDocument", None),

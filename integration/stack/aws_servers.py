@@ -1,4 +1,4 @@
-"""Servers that stand in for AWS and check who calls: ministack for S3 and STS, moto for STS, SQS and DynamoDB."""
+"""Servers that stand in for AWS and authenticate callers: ministack for S3 and STS, moto for STS, SQS and DynamoDB."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class AwsServer:
         return self._process.log
 
     def client(self, service: str, credentials: Credentials | None = None, **config):
-        """A boto3 client that talks to the server itself, as `user` unless told otherwise."""
+        """Returns a boto3 client of the server itself, by default as `user`."""
         signer = credentials or self.user
         return boto3.client(
             service,
@@ -63,7 +63,7 @@ class AwsServer:
         )
 
     def assume_role(self, session_name: str = "tests") -> Credentials:
-        """Temporary credentials of the role, from STS."""
+        """Returns temporary credentials of the role, from STS."""
         answer = self.client("sts").assume_role(RoleArn=self.role_arn, RoleSessionName=session_name)
         issued = answer["Credentials"]
         return Credentials(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
@@ -96,7 +96,7 @@ class Ministack(AwsServer):
     """Verifies S3 and STS: secret, path, query, headers, date, session token, region and service."""
 
     _health_path = "/_ministack/health"
-    # Its root key. It is let in whatever it signs, so nothing but the set-up may use it.
+    # Its root key. It is accepted with any signature, so only the set-up may use it.
     _root = Credentials("test", "test")
 
     def __init__(self, directory: Path, address: str = "127.0.0.1", port: int | None = None):
@@ -114,10 +114,10 @@ class Ministack(AwsServer):
 
 
 class Moto(AwsServer):
-    """Verifies STS, SQS and DynamoDB: secret, path, query, headers, session token, body; it does not look at dates."""
+    """Verifies STS, SQS and DynamoDB: secret, path, query, headers, session token, body; it does not check dates."""
 
     _health_path = "/moto-api/"
-    # Not looked at: authentication is switched on once the principals are there.
+    # Not checked: authentication is enabled once the principals exist.
     _root = Credentials("root", "root")
 
     def __init__(self, directory: Path):
@@ -127,7 +127,7 @@ class Moto(AwsServer):
 
     def _create_principals(self) -> None:
         super()._create_principals()
-        # Any type but a form, which moto would parse: it wants the plain number of calls to let through unchecked.
+        # Any type but a form, which moto would parse: it expects the plain number of calls to accept unchecked.
         switch_on = urllib.request.Request(
             self.url + "/moto-api/reset-auth", data=b"0", headers={"content-type": "text/plain"}
         )
@@ -136,7 +136,7 @@ class Moto(AwsServer):
 
 
 def s3s_fs_binary() -> str | None:
-    """`$S3S_FS`, else the one in the PATH, else the one that integration/setup-s3s-fs.sh built."""
+    """Returns `$S3S_FS`, else the one in the PATH, else the one that integration/setup-s3s-fs.sh built."""
     built = REPOSITORY / ".toolchain" / "s3s-fs" / "bin" / "s3s-fs"
     return os.environ.get("S3S_FS") or shutil.which("s3s-fs") or (str(built) if built.exists() else None)
 
@@ -156,4 +156,4 @@ class S3sFs(AwsServer):
         self._process = Process("s3s-fs", command, directory / "s3s-fs.log")
 
     def _create_principals(self) -> None:
-        """There is but the one that it was started with."""
+        """Creates none: it has only the one that it was started with."""

@@ -1,4 +1,4 @@
-"""A capture on the wire between two of the others, which can also change what passes, as an attacker would."""
+"""A capture on the wire between two processes, which can also change the traffic, as an attacker would."""
 
 import contextlib
 import socket
@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 
 class Capture:
-    """Passes TCP on to `port` of 127.0.0.1 and keeps what the client's side sends; with `tls`, it ends the client's."""
+    """Forwards TCP to `port` of 127.0.0.1 and keeps what the client sends; with `tls`, it terminates the client's
+    TLS."""
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None):
         self._port, self._tls = port, tls
@@ -26,12 +27,12 @@ class Capture:
         return self
 
     def __exit__(self, *_):
-        # shutdown wakes the thread that waits in accept; close alone does not.
+        # shutdown unblocks the thread that waits in accept; close alone does not.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def change(self, old: bytes, new: bytes) -> None:
-        """From now on, the first `old` in whatever is read from the client's side at once becomes `new`."""
+        """Replaces, from now on, the first `old` in each piece read from the client's side by `new`."""
         assert len(old) == len(new), "content-length would no longer fit"
         self._old, self._new, self.changed = old, new, 0
 
@@ -45,7 +46,7 @@ class Capture:
                 try:
                     client = self._tls.wrap_socket(client, server_side=True)
                 except OSError:
-                    # The client does not trust the certificate, say.
+                    # For example, the client does not trust the certificate.
                     continue
             server = socket.create_connection(("127.0.0.1", self._port))
             threading.Thread(target=_pass_on, args=(client, server, self._listen), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Clients of the proxy: curl for what a person would type, and HTTP/2 frames for what curl can't send."""
+"""Clients of the proxy: curl for what a user would type, and HTTP/2 frames for what curl can't send."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ import h2.events
 
 @dataclass(frozen=True)
 class Response:
-    """An answer as it came."""
+    """An answer as it was received."""
 
     status: int
     headers: dict[str, str]
@@ -38,7 +38,7 @@ def curl(
     timeout: float = 30,
     options: Sequence[str] = (),
 ) -> Response:
-    """One request with curl, the path sent as it is written."""
+    """Sends one request with curl, with the path as written."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     command = ["curl", "--silent", "--show-error", "--globoff", "--path-as-is", "--noproxy", "*",
                "--max-time", str(timeout), "--dump-header", "/dev/stderr"]  # fmt: skip
@@ -60,7 +60,7 @@ def curl(
 
 
 def _last_head(heads: bytes) -> tuple[int, dict[str, str]]:
-    # The last one: before it may stand "100 Continue".
+    # The last one: "100 Continue" may come before it.
     head = heads.decode("latin-1").strip().split("\r\n\r\n")[-1]
     status_line, *lines = head.split("\r\n")
     pairs = (line.partition(":") for line in lines)
@@ -68,8 +68,8 @@ def _last_head(heads: bytes) -> tuple[int, dict[str, str]]:
 
 
 class Http2:
-    """One HTTP/2 connection that is kept for one request after the other, and sends what curl can't: bytes that are no
-    text, and trailers."""
+    """One HTTP/2 connection for consecutive requests, which sends what curl can't: bytes that are not text, and
+    trailers."""
 
     def __init__(self, port: int, timeout: float = 30):
         self._address, self._timeout = ("127.0.0.1", port), timeout
@@ -93,8 +93,8 @@ class Http2:
         authority: str = "localhost",
         ends: bool = True,
     ) -> Response:
-        """One request; with trailers, they end its stream in place of a last DATA frame. One that does not end is left
-        open, for an answer that comes before its end."""
+        """Sends one request; trailers end its stream instead of a last DATA frame. One that does not end is left open,
+        for an answer that comes before its end."""
         stream = self._connection.get_next_available_stream_id()
         head = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path), *headers]
         unsent, status, response_headers, response_body = memoryview(body), 0, {}, bytearray()
@@ -139,6 +139,6 @@ class Http2:
 
 
 def http2(port: int, method: str, path: str, **options) -> Response:
-    """One request over a connection of its own; the options are those of `Http2.request`."""
+    """Sends one request over a connection of its own; the options are those of `Http2.request`."""
     with Http2(port) as connection:
         return connection.request(method, path, **options)

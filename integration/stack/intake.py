@@ -11,21 +11,22 @@ from .process import wait_until
 
 
 class Intake:
-    """What has an intake, at `socket`."""
+    """A proxy with an intake at `socket`."""
 
     socket: Path
 
     def intake(self, path: str, method: str = "GET", body: bytes | None = None) -> Response:
-        """A call to the intake over the Unix socket."""
+        """Calls the intake over the Unix socket."""
         return curl(f"http://intake{path}", method, body=body, unix_socket=str(self.socket))
 
     def identities(self) -> dict[str, dict]:
-        """What the intake says it wants and holds, by id."""
+        """Returns what the intake lists as wanted and held, by id."""
         return {entry["id"]: entry for entry in self.intake("/v1/identities").json["identities"]}
 
     def push(self, credentials: Credentials, identity: str = "default", **lifetime: float) -> None:
-        """Pushes credentials and waits until the intake says that it holds them; `lifetime` as for `timedelta`."""
-        # The signer makes its wants known when it has loaded, which another worker than the intake's may do later.
+        """Pushes credentials and waits until the intake lists them as held; `lifetime` as for `timedelta`."""
+        # The signer registers its identities when it has loaded, which may be later on another worker than the
+        # intake's.
         wait_until(lambda: identity in self.identities(), f"the intake to want {identity}")
         document = credential_document(credentials, timedelta(**lifetime or {"hours": 1}))
         answer = self.intake(f"/v1/identities/{identity}/credentials", "PUT", document)
@@ -37,7 +38,7 @@ class Intake:
 
 
 def credential_document(credentials: Credentials, lifetime: timedelta = timedelta(hours=1)) -> bytes:
-    """What a `credential_process` prints."""
+    """Returns the output of a `credential_process`."""
     document = {
         "Version": 1,
         "AccessKeyId": credentials.access_key,

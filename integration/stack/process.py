@@ -1,4 +1,4 @@
-"""Child processes that start, are seen to be ready, and are gone afterwards."""
+"""Child processes: started, awaited until ready, and ended afterwards."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _AWS_VARIABLES = ("AWS_", "BOTO_")
 
 
 def environment_without_aws(**variables: str) -> dict[str, str]:
-    """The environment with every AWS setting of the machine left out, and `variables` put in."""
+    """Returns the environment without the machine's AWS settings, and with `variables`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(_AWS_VARIABLES)}
     return {
         **clean,
@@ -28,14 +28,14 @@ def environment_without_aws(**variables: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago, for servers that can't be asked to choose one themselves."""
+    """Returns a port of 127.0.0.1 that was free a moment ago, for servers that can't choose one themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 30.0, every: float = 0.05) -> None:
-    """Returns when `condition` holds; `TimeoutError` says that `what` was waited for."""
+    """Returns when `condition` holds; raises a `TimeoutError` that names `what`."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -71,7 +71,7 @@ class Process:
             )
 
     def wait_ready(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
-        """Returns when `condition` holds; `ProcessEnded` where the process gave up before."""
+        """Returns when `condition` holds; raises `ProcessEnded` if the process ends before."""
 
         def ready() -> bool:
             if not self.running:
@@ -89,7 +89,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The process's id, while it runs."""
+        """Returns the process's id while it runs."""
         assert self._child is not None, f"{self.name} was not started"
         return self._child.pid
 
@@ -98,7 +98,7 @@ class Process:
         return None if self._child is None else self._child.poll()
 
     def wait(self, timeout: float) -> int:
-        """The exit code, when the process ends by itself."""
+        """Waits until the process ends by itself; returns its exit code."""
         assert self._child is not None, f"{self.name} was not started"
         return self._child.wait(timeout)
 
@@ -114,7 +114,7 @@ class Process:
         os.kill(self.pid, number)
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM, patience: float = 10.0) -> None:
-        """Ends the process and all it has started."""
+        """Ends the process and all that it has started."""
         if self._child is None:
             return
         if self._child.poll() is None:

@@ -17,22 +17,22 @@ from .process import REPOSITORY, wait_until
 WASM = REPOSITORY / "dist" / "sigv4_filter.wasm"
 STOCK_CONFIGURATION = REPOSITORY / "envoy" / "envoy.yaml"
 
-# Of the policy's targets, and of hosts that clients choose.
+# For the policy's targets, and for hosts that clients choose.
 HTTPS_CLUSTERS = ("https", "client_hosts")
 
 
 class StockConfiguration:
-    """envoy/envoy.yaml as it stands, with the places by name that a test replaces."""
+    """envoy/envoy.yaml, with names for the places that a test replaces."""
 
     def __init__(self):
-        # The round trip takes the YAML aliases apart: an edit of one place stays there.
+        # The round trip expands the YAML aliases: an edit of one place stays there.
         self.envoy_arguments: list[str] = []
         """Added to Envoy's command line."""
         self.document: dict = json.loads(json.dumps(yaml.safe_load(STOCK_CONFIGURATION.read_text())))
 
     @classmethod
     def leading_https_to(cls, port: int) -> "StockConfiguration":
-        """Returns the stock configuration with https led to a port of this machine, as by a sidecar's own routes."""
+        """Returns the stock configuration with https routed to a port of this machine, as by a sidecar's own routes."""
         configuration = cls()
         configuration.lead_https_to(port)
         return configuration
@@ -48,17 +48,17 @@ class StockConfiguration:
 
     @property
     def signer(self) -> dict:
-        """The signer's PluginConfig."""
+        """Returns the signer's PluginConfig."""
         return _named(self.http_connection_manager("traffic")["http_filters"], "sigv4")["typed_config"]["config"]
 
     @property
     def policy(self) -> dict:
-        """The stock policy."""
+        """Returns the stock policy."""
         return json.loads(self.signer["configuration"]["value"])
 
     @property
     def loopback_names(self) -> str:
-        """The hosts whose web pages may send requests, as a regular expression's alternatives."""
+        """Returns the hosts whose web pages may send requests, as a regular expression's alternatives."""
         return re.search(r"\((.*?)\)", self._origins["regex"])[1]
 
     @loopback_names.setter
@@ -73,18 +73,18 @@ class StockConfiguration:
 
     @property
     def intake(self) -> dict:
-        """The intake's PluginConfig."""
+        """Returns the intake's PluginConfig."""
         return _named(self.http_connection_manager("intake")["http_filters"], "sigv4_intake")["typed_config"]["config"]
 
     def configure(self, plugin: dict, document: dict) -> None:
-        """Gives `signer` or `intake` its configuration, which Envoy hands over as the text that it is."""
+        """Sets the configuration of `signer` or `intake`, which Envoy passes on as text."""
         plugin["configuration"] = {
             "@type": "type.googleapis.com/google.protobuf.StringValue",
             "value": json.dumps(document),
         }
 
     def add_traffic_listener(self, name: str, policy: dict) -> None:
-        """A second listener like `traffic`, with a policy of its own."""
+        """Adds a second listener like `traffic`, with a policy of its own."""
         listener = copy.deepcopy(self.listener("traffic"))
         listener["name"] = name
         self.document["static_resources"]["listeners"].append(listener)
@@ -92,7 +92,7 @@ class StockConfiguration:
         self.configure(signer, policy)
 
     def use_wasm(self, path: Path) -> None:
-        """In every listener that has the filter; a plugin of other code keeps its own."""
+        """Sets the .wasm in every listener that has the filter; a plugin of other code keeps its own."""
         for listener in self.document["static_resources"]["listeners"]:
             for each in self.http_connection_manager(listener["name"])["http_filters"]:
                 if machine := each["typed_config"].get("config", {}).get("vm_config"):
@@ -101,7 +101,7 @@ class StockConfiguration:
                         local["filename"] = str(path)
 
     def use_socket(self, path: Path) -> None:
-        """The intake's Unix socket, where its listener has one, with the admin interface's beside it."""
+        """Sets the intake's Unix socket, if its listener has one, and the admin interface's next to it."""
         if pipe := self.listener("intake")["address"].get("pipe"):
             pipe["path"] = str(path)
         admin = str(path.with_name("admin.sock"))
@@ -110,13 +110,13 @@ class StockConfiguration:
         endpoints["lb_endpoints"][0]["endpoint"]["address"]["pipe"]["path"] = admin
 
     def trust(self, certificate: Path) -> None:
-        """Check https targets against this authority in place of the system's."""
+        """Checks https targets against this CA instead of the system's."""
         for name in HTTPS_CLUSTERS:
             tls = self.cluster(name)["transport_socket"]["typed_config"]["common_tls_context"]
             tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
 
     def lead_https_to(self, port: int) -> None:
-        """Sends what goes to any https host to a port of this machine, without TLS: names are not resolved in tests."""
+        """Sends requests for any https host to a port of this machine, without TLS: names are not resolved in tests."""
         endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
         for name in HTTPS_CLUSTERS:
             cluster = self.cluster(name)
@@ -128,7 +128,7 @@ class StockConfiguration:
             )
 
     def serve_tls(self, listener: str, certificate: Path, key: Path, client_authority: Path | None = None) -> None:
-        """Puts a listener behind TLS; with a client authority, it takes certificates of that one, and requires none."""
+        """Adds TLS to a listener; with a client CA, it accepts that one's certificates, and requires none."""
         files = {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
         context: dict = {"tls_certificates": [files]}
         if client_authority:
@@ -143,7 +143,7 @@ class StockConfiguration:
 
 
 class Proxy(Intake):
-    """A running Envoy that signs by `policy`, or else as `configuration` says; credentials go in over its socket."""
+    """A running Envoy that signs by `policy`, or else by `configuration`; credentials are pushed over its socket."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Proxy(Intake):
         if policy is not None:
             configuration.configure(configuration.signer, policy)
         configuration.use_wasm(WASM)
-        # A socket's path has room for about a hundred characters, which test directories outgrow.
+        # A socket's path is limited to about a hundred characters, which test directories exceed.
         self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
         self.socket = self._socket_directory / "credentials.sock"
         configuration.use_socket(self.socket)
@@ -187,7 +187,7 @@ class Proxy(Intake):
         return f"http://127.0.0.1:{self.port}"
 
     def request(self, path: str, method: str = "GET", **options) -> Response:
-        """What a client of the proxy gets; the options are those of `curl`."""
+        """Sends a request as a client of the proxy; the options are those of `curl`."""
         return curl(self.url + path, method, **options)
 
     def wait_for_status(self, path: str, status: int, timeout: float = 20) -> None:

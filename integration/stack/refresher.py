@@ -1,4 +1,4 @@
-"""The companion, run as an operator would."""
+"""The refresher, run as an operator would run it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ BINARY = REPOSITORY / "dist" / "credential-refresher"
 
 
 class Refresher(Process):
-    """credential-refresher that feeds `proxy`, with `credentials` in its environment and an AWS server's STS."""
+    """A credential-refresher that supplies `proxy`, with `credentials` in its environment and an AWS server's STS."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ StartProxy = Callable[..., Proxy]
 
 
 def pytest_configure():
-    # A terminated run still takes its processes down: pytest unwinds its fixtures on KeyboardInterrupt.
+    # A terminated run still ends its processes: pytest unwinds its fixtures on KeyboardInterrupt.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -81,7 +81,7 @@ def s3(_s3) -> Upstream:
 
 @pytest.fixture(scope="module")
 def start_shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
-    """Starts proxies that stay until the module's tests are done."""
+    """Returns a function that starts proxies, which run until the module's tests are done."""
     with contextlib.ExitStack() as stack:
         yield lambda *arguments, **options: stack.enter_context(
             Proxy(tmp_path_factory.mktemp("proxy"), *arguments, **options)
@@ -90,7 +90,7 @@ def start_shared_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
 
 @pytest.fixture
 def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
-    """Starts proxies that stay until the test is done."""
+    """Returns a function that starts proxies, which run until the test is done."""
     with contextlib.ExitStack() as stack:
         yield lambda *arguments, **options: stack.enter_context(
             Proxy(tmp_path_factory.mktemp("proxy"), *arguments, **options)

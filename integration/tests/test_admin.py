@@ -1,4 +1,4 @@
-"""The admin interface: what of it can be reached, and what Envoy logs once somebody who can reach it asks for more."""
+"""The admin interface: which parts are reachable, and what Envoy logs after a caller raises its log level."""
 
 import json
 import re
@@ -126,7 +126,7 @@ def test_the_pages_have_such_commands():
 
 
 def ports_of(pid: int) -> set[int]:
-    """The TCP ports on which a process listens."""
+    """Returns the TCP ports on which a process listens."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:

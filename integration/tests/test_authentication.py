@@ -1,4 +1,5 @@
-"""Where the policy asks for it, only who Envoy has authenticated is signed for; what a client claims counts nothing."""
+"""If the policy requires it, only clients that Envoy has authenticated are signed for; a client's claims don't
+count."""
 
 import base64
 import json
@@ -30,7 +31,7 @@ def strict_policy(_api) -> dict:
     return policy(routes, allowUnauthenticatedRequests=False)
 
 
-# Nobody is authenticated by anything: the stock listener.
+# The stock listener authenticates nobody.
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_what_a_client_claims_of_itself_counts_nothing(plain_proxy, api, headers
 
 
 class TlsProxy:
-    """A proxy whose traffic listener speaks TLS and takes client certificates of `authority`."""
+    """A proxy whose traffic listener speaks TLS and accepts client certificates of `authority`."""
 
     def __init__(self, start, policy: dict, authority: Authority, require: bool = False, **validation):
         self._authority = authority.certificate
@@ -122,7 +123,7 @@ class TlsProxy:
 
 @pytest.fixture(scope="module")
 def tls_proxy(start_shared_proxy, strict_policy, authority):
-    """Takes a client certificate and asks for none."""
+    """Returns a proxy that accepts client certificates and does not require one."""
     return TlsProxy(start_shared_proxy, strict_policy, authority)
 
 
@@ -133,7 +134,7 @@ def client(authority) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory) -> tuple[Path, Path]:
-    """A certificate of an authority that the proxy does not know."""
+    """Returns a certificate of a CA that the proxy does not know."""
     return Authority(tmp_path_factory.mktemp("stranger")).issue("orders")
 
 
@@ -172,7 +173,7 @@ def test_a_listener_that_requires_certificates_lets_those_with_one_through(
         proxy.request("/strict")
 
 
-# See docs/security.md: no property of Envoy tells whether it verified the certificate.
+# See docs/security.md: no property of Envoy shows whether it verified the certificate.
 @pytest.mark.xfail(reason="Envoy does not tell the filter", strict=True)
 def test_a_certificate_that_envoy_takes_unverified_authenticates_nobody(
     start_proxy, strict_policy, authority, stranger, api
@@ -222,7 +223,7 @@ FORGED_TOKENS = forged_tokens()
 
 
 def jwt_authn(**provider) -> dict:
-    """Envoy's filter, which lets requests without a valid token pass on: to refuse them is left to the signer."""
+    """Returns Envoy's filter, which passes requests without a valid token: the signer must refuse them."""
     modulus = ISSUER_KEY.public_key().public_numbers().n
     jwk = {"kty": "RSA", "alg": "RS256", "kid": "one", "n": base64url(modulus.to_bytes(256, "big")), "e": "AQAB"}
     return {

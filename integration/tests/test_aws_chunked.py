@@ -1,4 +1,4 @@
-"""An SDK's chunked upload under a throw-away key arrives at S3 signed anew: its head, every chunk, its trailers."""
+"""An SDK's chunked upload with a throw-away key arrives at S3 signed again: its head, every chunk, its trailers."""
 
 import contextlib
 import json
@@ -31,7 +31,8 @@ MODES = {
 
 @pytest.fixture(scope="module")
 def proxy(start_shared_proxy, ministack, _s3):
-    """S3 at ministack as a user and as an assumed role, and routes of every payload mode to our own upstream."""
+    """Returns a proxy for S3 at ministack as a user and as an assumed role, and for our own upstream in every payload
+    mode."""
     routes = {
         "/user": s3_route(ministack),
         "/role": s3_route(ministack, roleArn=ministack.role_arn),
@@ -46,7 +47,7 @@ def proxy(start_shared_proxy, ministack, _s3):
 
 @pytest.fixture(scope="module")
 def own_keys(ministack, _s3):
-    """Lets our own upstream know the key that the proxy holds for ministack's user."""
+    """Adds the key that the proxy holds for ministack's user to our own upstream."""
     _s3.verifier.keys[ministack.user.access_key] = ministack.user
     return _s3
 
@@ -59,7 +60,7 @@ def bucket(ministack) -> str:
 
 
 def stored(ministack, bucket: str, key: str) -> bytes | None:
-    """What ministack holds, asked without the proxy."""
+    """Returns what ministack holds, read without the proxy."""
     s3 = ministack.client("s3")
     with contextlib.suppress(s3.exceptions.NoSuchKey):
         return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -183,14 +184,14 @@ MALFORMED = {
     "negative size": (lambda body: first_chunk_size(body, b"-1"), "hexadecimal"),
     "size without digits": (lambda body: first_chunk_size(body, b""), "hexadecimal"),
     "size beyond 64 bits": (lambda body: first_chunk_size(body, b"f" * 17), "hexadecimal"),
-    "no CRLF behind the size": (lambda body: body.replace(b"\r\n", b"", 1), "hexadecimal"),
-    "no CRLF behind the data": (lambda body: body.replace(b"x\r\n", b"x", 1), "CRLF"),
-    "LF alone behind the data": (lambda body: body.replace(b"x\r\n", b"x\n", 1), "CRLF"),
+    "no CRLF after the size": (lambda body: body.replace(b"\r\n", b"", 1), "hexadecimal"),
+    "no CRLF after the data": (lambda body: body.replace(b"x\r\n", b"x", 1), "CRLF"),
+    "LF alone after the data": (lambda body: body.replace(b"x\r\n", b"x\n", 1), "CRLF"),
     "truncated in a chunk": (lambda body: body[:50_000], "ended before"),
     "truncated before the last chunk": (lambda body: body[: body.rindex(b"\r\n0") + 2], "ended before"),
     "last CRLF missing": (lambda body: body[:-2], "ended before"),
     "empty": (lambda body: b"", "ended before"),
-    "bytes behind the end": (lambda body: body + b"more", "bytes follow"),
+    "bytes after the end": (lambda body: body + b"more", "bytes follow"),
 }
 
 
@@ -223,7 +224,7 @@ def test_malformed_framing_cuts_off_what_went_upstream(proxy, own_keys, s3, form
 
 @FORMS
 def test_malformed_framing_ends_an_answer_that_has_begun(start_proxy, s3, form):
-    """The upstream answers before the body's end; then there is no place for another answer."""
+    """The upstream answers before the body's end, after which no other answer can be sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         target = {"target": f"http://127.0.0.1:{listener.getsockname()[1]}", "service": "s3", "region": REGION}
         proxy = start_proxy(policy({"/s3": target}))
@@ -250,7 +251,7 @@ def answer_code(tcp: socket.socket) -> tuple[int, str]:
 
 
 def ends_without(tcp: socket.socket, data: bytes) -> bool:
-    """Whether the other side ends the connection, in time and without having sent `data`."""
+    """Returns whether the other side ends the connection, in time and without having sent `data`."""
     received = b""
     with contextlib.suppress(ConnectionError):
         while part := tcp.recv(65536):

@@ -23,7 +23,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def proxy(start_shared_proxy, ministack, moto):
-    """S3 at ministack as an assumed role, SQS and DynamoDB at moto as an assumed role."""
+    """Returns a proxy for S3 at ministack, and SQS and DynamoDB at moto, all as an assumed role."""
     routes = {
         "/s3": s3_route(ministack, roleArn=ministack.role_arn),
         "/sqs": route("sqs", moto, roleArn=moto.role_arn),
@@ -58,7 +58,7 @@ def test_an_object_is_put_read_listed_and_deleted(proxy, bucket, ministack, key)
     assert stored["Metadata"] == {"colour": "blue"}
     assert s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == len(body)
 
-    # Asked without the proxy: the object has that very name.
+    # Read without the proxy: the object has exactly that name.
     assert key in [entry["Key"] for entry in ministack.client("s3").list_objects_v2(Bucket=bucket)["Contents"]]
     assert key in [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket, Prefix=key[:1])["Contents"]]
     s3.delete_object(Bucket=bucket, Key=key)

@@ -1,4 +1,4 @@
-"""The sections that docs/migrating-from-backstage.md shows, pasted into a real Envoy."""
+"""The sections in docs/migrating-from-backstage.md, pasted into a real Envoy."""
 
 import json
 import re
@@ -14,7 +14,7 @@ DOCUMENT = REPOSITORY / "docs" / "migrating-from-backstage.md"
 
 
 def sections() -> list[dict]:
-    """The document's examples in its order, each made JSON as it says."""
+    """Returns the document's examples in order, each converted to JSON as it says."""
     convert = [BINARY, "check-policy", "--convert", "-"]
     blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     return [
@@ -24,14 +24,14 @@ def sections() -> list[dict]:
 
 
 def pasted(section: dict, upstream_url: str) -> dict:
-    """The section as it is, but for the targets' hosts, which are made the upstream's."""
-    # As everywhere in these tests, a request waits until its worker has seen a push.
+    """Returns the section with the targets' hosts replaced by the upstream's."""
+    # As in all these tests, a request waits until its worker has seen a push.
     routes = {"credentialsWaitMs": 5000}
     for prefix, route in section["proxysigv4"].items():
         if prefix.startswith("/"):
             route = {"target": route} if isinstance(route, str) else dict(route)
             route["target"] = re.sub(r"^https://[^/]+", upstream_url, route["target"])
-            # The upstream's address does not tell what the document's hosts do.
+            # The upstream's address does not imply a service and region, as the document's hosts do.
             route |= {"service": "execute-api", "region": "eu-west-1"}
         routes[prefix] = route
     return {"proxysigv4": routes}

@@ -1,4 +1,4 @@
-"""What `make` says and does on a system that lacks things, and what it shows of a step."""
+"""`make` on a system that lacks tools, and its output for a step."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from wasmtime import Engine, Module
 from integration.stack.process import REPOSITORY
 from integration.stack.proxy import WASM
 
-# What a minimal Debian has, as far as the scripts before the first installation use it.
+# The programs of a minimal Debian that the scripts use before the first installation.
 PROGRAMS = (
     "awk bash cat cmp cp cut df dirname env grep head id install make mkdir mktemp mv nproc rm sed seq sh sleep sort"
     " tail tee timeout tr uname"
@@ -24,7 +24,7 @@ NOBODY = 65534
 
 
 class System:
-    """A copy of the project in a path with a blank, and a PATH of the fewest programs."""
+    """A copy of the project in a path with a blank, and a minimal PATH."""
 
     def __init__(self, root: Path) -> None:
         self.project = root / "the project"
@@ -59,7 +59,7 @@ class System:
 
 @pytest.fixture
 def system() -> Iterator[System]:
-    # Not pytest's directory, in which another user may not run anything.
+    # Not pytest's directory, in which other users can't run anything.
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
         yield System(Path(directory))

@@ -1,4 +1,4 @@
-"""Names that clients choose don't crowd out the policy's targets: they are resolved apart, within a bound."""
+"""Names that clients choose don't displace the policy's targets: they are resolved separately, within a bound."""
 
 import pytest
 
@@ -11,7 +11,7 @@ MOST = 8
 
 
 def resolver(configuration: StockConfiguration, name: str) -> dict:
-    """The cache of a resolver filter."""
+    """Returns the cache of a resolver filter."""
     filters = configuration.http_connection_manager("traffic")["http_filters"]
     [found] = [each for each in filters if each["name"] == name]
     return found["typed_config"]["extension_config"]["typed_config"]["dns_cache_config"]
@@ -19,7 +19,7 @@ def resolver(configuration: StockConfiguration, name: str) -> dict:
 
 @pytest.fixture
 def wildcard_proxy(start_proxy, api, configuration):
-    """Both caches have little room, so that few names fill one."""
+    """Returns a proxy with small caches, so that few names fill one."""
     for name in ("targets", "client_hosts"):
         place = "resolve_target" if name == "targets" else "resolve_client_host"
         resolver(configuration, place)["max_hosts"] = MOST
@@ -56,7 +56,7 @@ def test_many_names_of_clients_leave_targets_reachable(wildcard_proxy, api, doma
 
 
 def test_a_client_can_not_say_whose_its_host_is(wildcard_proxy, api):
-    """The word that tells both apart is in the filter state, which no header sets."""
+    """The filter state, which no header sets, distinguishes the two."""
     headers = {"host": "a.wild.localhost", "x-sigv4-upstream": "http", "wasm.sigv4.host": "policy"}
 
     assert wildcard_proxy.request("/", headers=headers).status == 503

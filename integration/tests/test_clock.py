@@ -1,4 +1,4 @@
-"""Where the upstream's clock and the proxy's differ, the upstream's counts."""
+"""If the upstream's clock and the proxy's differ, the upstream's counts."""
 
 import http.client
 import time
@@ -17,27 +17,27 @@ from integration.stack.aws_servers import REGION
 from integration.stack.proxy import StockConfiguration
 
 REQUEST_ID = ("x-amzn-requestid", "0b1c6f7e-8f3f-4f0e-9f6e-2f6d6a1f7f52")
-# Workers look at what they share once a second.
+# Workers read their shared data once a second.
 SHARED_WITHIN = 1.3
 
 
 @pytest.fixture
 def skewed(api_verifier) -> Iterator[Upstream]:
-    """An upstream whose clock is an hour ahead, until a test says otherwise."""
+    """Returns an upstream whose clock is an hour ahead, unless a test changes it."""
     with Upstream(replace(api_verifier, clock_offset=timedelta(hours=1))) as upstream:
         yield upstream
 
 
 @contextmanager
 def connection(proxy) -> Iterator[http.client.HTTPConnection]:
-    """A connection that is kept alive, and so stays with one worker of the proxy."""
+    """Opens a connection that is kept alive, and so stays with one worker of the proxy."""
     with closing(http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)) as kept:
         yield kept
 
 
 @contextmanager
 def connections(proxy) -> Iterator[list[http.client.HTTPConnection]]:
-    """So many connections that each worker of the proxy has some of them."""
+    """Opens enough connections for each worker of the proxy to have some of them."""
     with ExitStack() as stack:
         yield [stack.enter_context(connection(proxy)) for _ in range(32)]
 
@@ -56,7 +56,7 @@ def date_in(offset: timedelta) -> tuple[str, str]:
 
 
 def refuse(upstream: Upstream, *headers: tuple[str, str | bytes], status_code: int = 403) -> None:
-    """Lets the upstream refuse what it would accept, until it is reset."""
+    """Makes the upstream refuse what it would accept, until it is reset."""
     upstream.answer = Answer(status_code, headers, [b"refused"])
 
 
@@ -134,7 +134,7 @@ def test_credentials_are_still_held_by_the_proxys_own_clock(start_proxy, skewed)
     proxy.push(TEMPORARY_KEY, minutes=10)
 
     with connection(proxy) as kept:
-        # By the upstream's clock they have expired; that is for the upstream to say.
+        # By the upstream's clock they have expired; the upstream must report that.
         assert [status(kept, "/api"), status(kept, "/api")] == [403, 200]
 
 
@@ -254,7 +254,7 @@ def test_hosts_that_clients_choose_share_one_gauge(start_proxy, skewed):
 
     with connection(proxy) as kept:
         hosts = [f"b{number}.execute-api.{REGION}.amazonaws.com" for number in range(200)]
-        # So many that the responses to all of them are looked at.
+        # Few enough that all their responses are sampled.
         for host in hosts[:12]:
             assert [status(kept, "/", Host=spelling) for spelling in (host, host.upper())] == [403, 200], host
         for host in hosts[12:]:

@@ -1,4 +1,4 @@
-"""Until the first credentials come, requests wait within the policy's bound, and go on with the push."""
+"""Until the first credentials arrive, requests wait within the policy's bound, and resume on the push."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def hasty_proxy(start_shared_proxy, _api, _s3):
 
 
 def timed(request, *arguments, **options):
-    """The response, and the moment at which it was there."""
+    """Returns the response, and the time at which it arrived."""
     response = request(*arguments, **options)
     return response, time.monotonic()
 
@@ -85,7 +85,7 @@ def test_a_body_that_streams_waits_for_credentials_however_large_it_is(patient_p
         time.sleep(1)
         assert not waiting.done()
         assert not s3.received
-        # The stream's buffer and the connection's, of 16 MiB each; the rest has to wait with the client.
+        # The stream's buffer and the connection's, of 16 MiB each; the rest waits at the client.
         assert patient_proxy.envoy.stat("http.traffic.downstream_cx_rx_bytes_total") < 36 << 20
         patient_proxy.push(TEMPORARY_KEY)
         response = waiting.result()

@@ -1,4 +1,4 @@
-"""What a Docker engine is not needed for, of envoy/docker-compose.yaml; integration/compose/run.sh brings it up."""
+"""The parts of envoy/docker-compose.yaml that need no Docker engine; integration/compose/run.sh brings it up."""
 
 import json
 import re
@@ -108,7 +108,7 @@ def test_an_identity_that_is_wanted_and_not_supplied_alerts_after_a_minute(promt
 
 @pytest.fixture(scope="module")
 def metrics(start_shared_proxy, ministack, tmp_path_factory) -> dict[str, set[str]]:
-    """The metrics that Envoy and the refresher have after some requests, each with the names of its labels."""
+    """Returns the metrics of Envoy and the refresher after some requests, each with the names of its labels."""
     role = s3_route(ministack, roleArn=ministack.role_arn)
     proxy = start_shared_proxy(policy({"/s3": role}))
     port = free_port()
@@ -124,12 +124,12 @@ def metrics(start_shared_proxy, ministack, tmp_path_factory) -> dict[str, set[st
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
                 return answer.read().decode() + proxy.envoy.admin("/stats/prometheus")
 
-        # Envoy's histograms are told once their first five seconds are over.
+        # Envoy publishes its histograms after their first five seconds.
         wait_until(lambda: "sigv4_signing_microseconds_bucket" in text(), "the histogram")
         found = {}
         for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? ", text(), re.MULTILINE):
             found.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
-        # A counter of failures has no line before the first one; the run book says which there are.
+        # A counter of failures has no line before the first one; the run book lists them.
         run_book = (REPOSITORY / "docs" / "operations.md").read_text()
         for name in re.findall(r"`(\w+_failures_total)`", run_book):
             found.setdefault(f"credential_refresher_{name}", set())

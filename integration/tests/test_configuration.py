@@ -1,4 +1,4 @@
-"""The stock configuration is accepted; a policy that can't work is refused with the place and the cure."""
+"""The stock configuration is accepted; a policy that can't work is rejected with the place and the fix."""
 
 import pytest
 

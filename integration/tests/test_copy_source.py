@@ -120,7 +120,7 @@ def test_a_copy_and_a_rename_may_stand_side_by_side(proxy):
     assert proxy.request("/dir/to", "PUT", headers=headers).status == 200
 
 
-# Headers of S3's API that have been read: they name no object to read.
+# Reviewed headers of S3's API: they name no object to read.
 HARMLESS_FAMILIES = (
     "cache-control", "content-", "expires", "if-", "range", "x-amz-checksum-", "x-amz-copy-source-", "x-amz-fwd-",
     "x-amz-grant-", "x-amz-if-match-", "x-amz-meta-", "x-amz-object-lock-", "x-amz-rename-source-",
@@ -167,7 +167,7 @@ HARMLESS = [
     ("service", "expected"), [("s3", {"x-amz-copy-source", "x-amz-rename-source"}), ("s3control", set())]
 )
 def test_these_are_all_the_headers_by_which_s3_names_an_object(service, expected):
-    """Every header that botocore knows is one of them, or has been read. Read a new one before you add it above."""
+    """Every header in botocore is one of them, or has been reviewed. Review a new one before you add it above."""
     model = botocore.session.get_session().get_service_model(service)
     shapes = [model.operation_model(name).input_shape for name in model.operation_names]
     places = [member.serialization for shape in shapes if shape for member in shape.members.values()]

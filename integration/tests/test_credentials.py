@@ -1,4 +1,4 @@
-"""What pushed, missing, wrong and expired credentials mean for a request."""
+"""The effect of pushed, missing, wrong and expired credentials on a request."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ PLACE = "/v1/identities/default/credentials"
 
 @pytest.fixture
 def proxy(start_proxy, api):
-    """Holds nothing, and lets no request wait."""
+    """Returns a proxy that holds nothing, and lets no request wait."""
     return start_proxy({"routes": {"/api": api_route(api), "/role": api_route(api, roleArn=ROLE_ARN)}})
 
 

@@ -1,4 +1,4 @@
-"""The documents: what a reader would copy from them works, and does what the text says."""
+"""The documents: text that a reader would copy works, and does what the document promises."""
 
 import contextlib
 import json
@@ -38,14 +38,14 @@ DOCUMENTS = [
 
 
 class AnyScope(Verifier):
-    """Accepts a signature for whatever service and region it names; the test looks which they were."""
+    """Accepts a signature for any service and region; the test checks which they were."""
 
     def verify(self, request, now=None):
         claimed = Signature.of(request)
         *region, service, end = claimed.scope[1:]
         if end != "aws4_request":
             raise Refused(f"scope is {claimed.scope}")
-        # A set of regions is no part of the scope.
+        # A set of regions is not part of the scope.
         named = region[0] if region else claimed.region_set.split(",")[0].replace("*", "us-east-1")
         return Verifier(self.keys, named, service).verify(request, now)
 
@@ -64,7 +64,7 @@ def aws(_aws):
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory, _aws):
-    """One Envoy with a listener for the policy of each example."""
+    """Returns one Envoy with a listener for the policy of each example."""
     policies = {f"key {place}": example["policy"] for place, example in KEYS.items()}
     policies |= {f"example {number}": example.policy for number, example in enumerate(EXAMPLES)}
     configuration = listeners(policies)
@@ -110,7 +110,7 @@ def test_the_example_of_a_key_does_what_the_reference_says(proxy, aws, place):
     assert response.status == 200, response.text
     sent_method, _, target = example["sends"].partition(" ")
     sent = urlsplit(target)
-    # The cluster for http is not led to the upstream.
+    # The cluster for http does not lead to the upstream.
     assert sent.scheme == "https"
     asked = last.request.target if last.verdict.location == "header" else last.request.path
     expected = sent.path + (f"?{sent.query}" if sent.query else "")
@@ -250,14 +250,14 @@ def test_the_front_page_is_short_and_begins_with_the_two_commands():
 
 
 def links(text: str) -> list[str]:
-    """The targets of a document's links and pictures."""
+    """Returns the targets of a document's links and pictures."""
     text = without_code(text)
     found = re.findall(r"\]\(([^)\s]+)\)", text)
     return found + re.findall(r"<(https?://[^>]+)>", text) + re.findall(r"^\[[^]]+\]: (\S+)", text, re.MULTILINE)
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a document's headings, as GitHub makes them: a repeated one gets a number."""
+    """Returns the anchors of a document's headings, as GitHub forms them: a repeated one gets a number."""
     found: set[str] = set()
     for title in re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE):
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower()

@@ -1,4 +1,4 @@
-"""The endpoint data that the Rust tests walk is what botocore gives, and what its clients really sign for."""
+"""The endpoint data of the Rust tests matches botocore, and what its clients really sign for."""
 
 import re
 
@@ -10,7 +10,7 @@ from integration.endpoints.generate import OUTPUT, Endpoints, render
 
 
 def read_data():
-    """(host, signing name, signing region) of every line."""
+    """Returns (host, signing name, signing region) of every line."""
     section, partitions, rows = None, {}, set()
     for line in OUTPUT.read_text().splitlines():
         fields = line.split("\t")
@@ -52,7 +52,7 @@ def stop(request, **_):
 
 
 def signed_by_clients(partition, region, **variant):
-    """Where each service's client sends an operation that needs no input, and what it signs it for."""
+    """Returns where each service's client sends an operation that needs no input, and what it signs it for."""
     endpoints = Endpoints()
     session = endpoints.session
     session.set_credentials("AKIAIOSFODNN7EXAMPLE", "secret")
@@ -74,7 +74,7 @@ def signed_by_clients(partition, region, **variant):
                     host = re.sub(r"^https://([^/:]*).*$", r"\1", sent.request.url)
                     yield host, scope[2].decode(), scope[1].decode()
             except BotoCoreError:
-                # The service has no such variant, or wants input after all.
+                # The service has no such variant, or requires input after all.
                 continue
 
 

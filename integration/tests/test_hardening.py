@@ -1,4 +1,4 @@
-"""What the manifests and the systemd unit take from the refresher, and whom they keep away from it."""
+"""The refresher's restrictions in the manifests and the systemd unit, and who can reach it."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def manifests(request) -> list[dict]:
 
 
 def pod(manifests: list[dict]) -> dict:
-    """The pod that the refresher is in: a Deployment's, or what is patched into Envoy Gateway's."""
+    """Returns the refresher's pod: a Deployment's, or the patch of Envoy Gateway's."""
     for each in manifests:
         if each["kind"] == "Deployment":
             return each["spec"]["template"]["spec"]
@@ -79,7 +79,7 @@ def test_the_kubelet_alone_and_prometheus_reach_the_probes_port(manifests):
 
 
 def test_the_component_alone_keeps_strangers_from_the_probes_port(tmp_path):
-    """As in a kustomization of one's own, without the overlays."""
+    """As in a user's own kustomization, without the overlays."""
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -109,7 +109,7 @@ def test_the_component_alone_keeps_strangers_from_the_probes_port(tmp_path):
 
 
 def reached_by_all(policy: dict) -> set[int]:
-    """The TCP ports that a policy closes to nobody."""
+    """Returns the TCP ports that a policy leaves open to everybody."""
     ports = set()
     for rule in policy["spec"]["ingress"]:
         if "from" not in rule:
@@ -143,7 +143,7 @@ def test_the_unit_takes_all_that_the_refresher_can_do_without():
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_finds_the_unit_tight():
-    """What it is still exposed by, it needs: the network, Unix sockets, and its home to read."""
+    """It needs the rest of its exposure: the network, Unix sockets, and read access to its home."""
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=13", UNIT]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -152,7 +152,7 @@ def test_systemd_finds_the_unit_tight():
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_knows_every_setting_of_the_unit(tmp_path):
-    """It passes over what it does not know."""
+    """It ignores unknown settings."""
     unit = tmp_path / UNIT.name
     text = (
         UNIT.read_text().replace("/usr/local/bin/credential-refresher", "/bin/true").replace("User=envoy", "User=root")
@@ -163,7 +163,7 @@ def test_systemd_knows_every_setting_of_the_unit(tmp_path):
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-# With the system calls that the unit leaves: a systemd to run it does not come with every machine.
+# With the system calls that the unit allows, as not every machine has a systemd to run it.
 
 
 class ConfinedRefresher(Refresher):
@@ -174,7 +174,7 @@ class ConfinedRefresher(Refresher):
 
 @pytest.fixture
 def confined(start_proxy, api, tmp_path):
-    """Runs the refresher once, confined; gives what the proxy holds then, and the log."""
+    """Runs the refresher once, confined; returns what the proxy then holds, and the log."""
     if not (shutil.which("systemd-analyze") and seccomp.NUMBERS.exists()):
         pytest.skip("it takes systemd-analyze and the numbers of x86-64's system calls (linux-libc-dev)")
 
@@ -198,7 +198,7 @@ class Nowhere:
 def test_a_credential_process_runs_under_the_unit(confined, tmp_path):
     config, document, script = tmp_path / "config", tmp_path / "document", tmp_path / "source"
     document.write_bytes(credential_document(TEMPORARY_KEY))
-    # What is not left to it fails, and nothing else does: this one belongs to @resources.
+    # Only forbidden calls fail: this one belongs to @resources.
     script.write_text(f"#!/bin/sh\nnice -n 5 true 2> {tmp_path}/refused\nsed 's/x/x/' {document} | cat\n")
     script.chmod(0o700)
     config.write_text(f"[default]\ncredential_process = {script}\n")
@@ -210,7 +210,7 @@ def test_a_credential_process_runs_under_the_unit(confined, tmp_path):
 
 
 class Portal(BaseHTTPRequestHandler):
-    """Single sign-on: refreshes a token, and gives credentials for it."""
+    """Single sign-on: refreshes a token, and returns credentials for it."""
 
     def _answer(self, document: dict) -> None:
         body = json.dumps(document).encode()

@@ -1,4 +1,4 @@
-"""The AWS servers let in whom AWS would let in, and nobody else."""
+"""The AWS servers accept the callers that AWS would accept, and nobody else."""
 
 import pytest
 from botocore.credentials import Credentials

@@ -1,4 +1,4 @@
-"""Envoy starts on free ports, answers, restarts and is gone when it should be."""
+"""Envoy starts on free ports, answers, restarts and ends when it should."""
 
 import time
 

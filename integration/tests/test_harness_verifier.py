@@ -1,4 +1,4 @@
-"""The verifier is what the other tests lean on: it accepts what botocore signs, and refuses every tampering with it."""
+"""The verifier, on which the other tests rely, accepts what botocore signs, and refuses any tampering."""
 
 import hashlib
 from dataclasses import replace
@@ -21,7 +21,7 @@ def signed(
     region: str = "eu-west-1",
     service: str = "execute-api",
 ) -> WireRequest:
-    """A request as botocore signs and an HTTP client sends it."""
+    """Returns a request as botocore signs and an HTTP client sends it."""
     request = AWSRequest(
         "POST",
         f"http://api.example.com{target}",
@@ -34,7 +34,7 @@ def signed(
 
 
 def with_header(request: WireRequest, name: str, value: str | None) -> WireRequest:
-    """`request` with one header replaced, added, or (`None`) taken away."""
+    """Returns `request` with one header replaced, added, or (`None`) removed."""
     others = [(other, old) for other, old in request.headers if other.lower() != name.lower()]
     return replace(request, headers=others if value is None else [*others, (name, value)])
 
@@ -75,8 +75,8 @@ def test_reads_a_path_for_s3_as_the_key_it_names(s3_verifier):
         (lambda r: with_header(r, "Authorization", None), "no Authorization header"),
         (lambda r: with_header(r, "Authorization", "Bearer t"), "algorithm is Bearer"),
         (lambda r: with_header(r, "X-Amz-Date", None), "no X-Amz-Date"),
-        (lambda r: with_header(r, "X-Amz-Meta-Loose", "1"), "there but not signed: x-amz-meta-loose"),
-        (lambda r: with_header(r, "Content-Type", None), "signed but not there: content-type"),
+        (lambda r: with_header(r, "X-Amz-Meta-Loose", "1"), "present but not signed: x-amz-meta-loose"),
+        (lambda r: with_header(r, "Content-Type", None), "signed but missing: content-type"),
         (lambda r: with_header(r, "X-Amz-Security-Token", "t"), "not the one of this access key"),
         (
             lambda r: replace(r, headers=r.headers + [h for h in r.headers if h[0] == "Authorization"]),
@@ -115,7 +115,7 @@ def test_refuses_an_unknown_key(s3_verifier):
 @pytest.mark.parametrize("off", [timedelta(minutes=-16), timedelta(minutes=16)], ids=["old", "ahead"])
 def test_refuses_a_date_more_than_15_minutes_off(api_verifier, off):
     now = datetime.now(UTC) + off
-    # Near midnight the scope's date gives the request away first.
+    # Near midnight, the scope's date already fails.
     assert any(part in refusal(api_verifier, signed(), now=now) for part in ("more than 15 minutes off", "scope is"))
 
 

@@ -1,4 +1,4 @@
-"""Header rules: what passes, what is dropped, what is set, and what no rule touches."""
+"""Header rules: headers that pass, are dropped or set, and those that no rule changes."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def proxy(start_shared_proxy, _api):
         "/both": {"allow": ["x-*"], "remove": ["x-two"]},
         "/set": {"set": {"x-team": "a", "X-One": "the policy's"}},
         "/set-over": {"allow": ["x-*"], "remove": ["x-t*"], "set": {"x-two": "the policy's", "x-team": "a b\tc"}},
-        # A pattern that would take the signature and the framing along, were they not protected.
+        # A pattern that would match the signature and the framing if they were not protected.
         "/greedy": {"remove": ["x-*", "a*", "c*", "h*", "t*"]},
     }
     routes = {prefix: api_route(_api, requestHeaders=rules) for prefix, rules in request_rules.items()}
@@ -55,7 +55,7 @@ def proxy(start_shared_proxy, _api):
 
 
 def forwarded(api) -> dict[str, str]:
-    """Of the headers that `SENT` and the rules are about, those that arrived."""
+    """Returns the headers of `SENT` and the rules that arrived."""
     names = {*SENT, "x-team", "x-empty", "x-blanks"}
     return {name: value for name, value in api.last.request.headers if name.lower() in names}
 

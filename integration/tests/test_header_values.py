@@ -1,4 +1,4 @@
-"""Header values that other signers stumble over: repeated, folded, no text, of odd white space, names in any case."""
+"""Header values that other signers fail on: repeated, folded, not text, with odd white space, names in any case."""
 
 import socket
 
@@ -36,7 +36,7 @@ ROUTES = pytest.mark.parametrize("route", ["/api", "/s3", "/query"])
 
 
 def send(proxy, head: bytes) -> int:
-    """The status that a request gets which is sent as it is written."""
+    """Sends a request as written; returns its status."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
         tcp.sendall(head)
         return int(tcp.recv(65536).split()[1])
@@ -122,7 +122,7 @@ def test_bytes_that_are_no_text_are_signed_as_they_are(proxy, api, s3, route, va
 def test_hostile_values_do_no_harm(proxy, api, s3, route, line):
     status = send(proxy, get(route, line))
 
-    # A streaming form that is none is refused by the filter; all else is dropped or signed.
+    # The filter refuses an invalid streaming form; everything else is dropped or signed.
     assert status == 200 or (status == 400 and b"STREAMING" in line), upstream_of(route, api, s3).last.refusal
     assert send(proxy, get(route)) == 200
 

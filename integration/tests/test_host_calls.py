@@ -1,4 +1,4 @@
-"""What a request costs in host calls and in memory: each call leaves the virtual machine for the proxy."""
+"""The cost of a request in host calls, each of which leaves the virtual machine, and in memory."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ BROWSER = [
         for name in ("user-agent", "accept", "accept-language", "cookie", "referer", "content-type")
     ),
 ]
-# What signing a request takes: read its headers, and write what changes.
+# The calls for signing a request: read its headers, and write the changes.
 SIGNED_AT_ONCE = {
     "get_header_map_pairs": 1,
     "get_property": 1,  # the metadata of Envoy's route
@@ -31,7 +31,7 @@ SIGNED_AT_ONCE = {
     "add_header_map_value": 3,  # authorization, x-amz-date, x-amz-security-token
     "set_property": 1,  # that the policy chose the host
 }
-# What is known of it at once, where a worker has little to do, and for one of 32 where it has much.
+# The calls of a sampled request: all while a worker has little load, else one in 32.
 LOOKED_AT_CLOSELY = {
     "get_current_time_nanoseconds": 2,  # when it came, and when it was signed
     "record_metric": 1,  # how long that took
@@ -41,12 +41,13 @@ LOOKED_AT_CLOSELY = {
 
 
 def host(**policy) -> WasmHost:
-    """A signer that holds credentials, and has signed as many requests as it takes for all its buffers to have room."""
+    """Returns a signer that holds credentials, and has signed enough requests for all its buffers to be large
+    enough."""
     route = {"target": f"https://{AUTHORITY}/prod", **policy.pop("route", {})}
     route = {key: value for key, value in route.items() if value is not None}
     shared = {"sigv4.credentials.default": credential_document(TEMPORARY_KEY), "sigv4.generation": b"1"}
     host = WasmHost(WASM, {"routes": {"/orders": route}, **policy}, shared)
-    # The first requests of a second are looked at closely, and one of 32 after them: none of the next ones.
+    # The first requests of a second are sampled, and one in 32 after them: none of the next ones.
     warm_up = BROWSER if "target" in route else to_aws(BROWSER)
     for _ in range(65):
         host.request(warm_up)
@@ -55,12 +56,12 @@ def host(**policy) -> WasmHost:
 
 
 def to_aws(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same request to the AWS host itself."""
+    """Returns the same request to the AWS host itself."""
     return [(name, AUTHORITY if name == ":authority" else value) for name, value in headers]
 
 
 def looked_at_closely(signer: WasmHost, requests: int) -> bool:
-    """Whether so many requests were, and no others."""
+    """Returns whether exactly this many requests were sampled."""
     return all(signer.calls[call] == requests * count for call, count in LOOKED_AT_CLOSELY.items())
 
 
@@ -85,7 +86,7 @@ def test_a_route_without_a_target_writes_the_signature_alone_and_looks_at_the_cl
     signer = host(route={"target": None, "hosts": [AUTHORITY], **members})
     signer.request(to_aws(BROWSER))
 
-    # Authority and path stay as they are, and Envoy's resolver needs no word on the host.
+    # Authority and path stay the same, and Envoy's resolver needs no filter state for the host.
     unchanged = Counter({"replace_header_map_value": 2, "set_property": 1})
     assert signer.calls == Counter(SIGNED_AT_ONCE) - unchanged + Counter({"get_property": more})
 

@@ -1,4 +1,4 @@
-"""What `make image` leaves in dist/, looked into."""
+"""The contents of the images that `make image` writes to dist/."""
 
 import gzip
 import hashlib
@@ -32,7 +32,7 @@ def built() -> dict[str, str]:
 
 
 def build() -> dict[str, str]:
-    """Runs build/image.py; the digests of the manifests that it prints, by file."""
+    """Runs build/image.py; returns the digests of the manifests that it prints, by file."""
     subprocess.run([REPOSITORY / "build" / "bill_of_materials.py"], check=True, capture_output=True)
     done = subprocess.run([REPOSITORY / "build" / "image.py"], capture_output=True, text=True, check=True)
     return dict(line.split() for line in done.stdout.splitlines())
@@ -63,7 +63,7 @@ class Image:
         return content
 
     def unpacked(self, layer: int = 0) -> dict[str, tuple[tarfile.TarInfo, bytes | None]]:
-        """A layer's members by path."""
+        """Returns a layer's members by path."""
         assert self.manifest["layers"][layer]["mediaType"] == COMPRESSED_LAYER
         content = gzip.decompress(self.layers[layer])
         assert self.config["rootfs"]["diff_ids"][layer] == f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -157,7 +157,7 @@ def test_the_bill_of_materials_names_all_that_is_linked(artifact):
     assert {"serde_json", "sha2", "std"} <= names
     assert "sigv4-core" not in names
     assert ("clap" in names) == (artifact == "credential-refresher")
-    # Procedural macros, and what only tests use, are not inside.
+    # Procedural macros and test dependencies are not inside.
     assert not names & {"serde_derive", "proptest", "criterion"}
     for component in bill["components"]:
         if component["name"] != "std":

@@ -1,4 +1,4 @@
-"""Who may push credentials, and what the intake says of them."""
+"""Access to the intake, and its answers."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def proxy(start_proxy, api):
 
 @pytest.fixture(scope="module")
 def lasting_proxy(start_shared_proxy, _api):
-    """For tests that begin with a push, and do not care for what was before."""
+    """Returns a proxy for tests that begin with a push, and do not depend on earlier state."""
     return start_shared_proxy(policy({"/api": api_route(_api)}))
 
 
@@ -94,7 +94,7 @@ def test_a_document_has_at_most_64_kib(lasting_proxy, size, status, framing):
     lasting_proxy.push(STATIC_KEY)
     document = credential_document(TEMPORARY_KEY).ljust(size)
 
-    # Envoy may end the connection before it has read all, which curl takes for an error.
+    # Envoy may close the connection before it has read everything, which curl reports as an error.
     answer = curl(f"http://intake{PUSH}", "PUT", framing, document, unix_socket=str(lasting_proxy.socket))
     assert answer.status == status
     held = TEMPORARY_KEY if status == 204 else STATIC_KEY
@@ -164,7 +164,7 @@ def test_the_socket_is_for_its_owner_alone(proxy):
 
 @pytest.fixture(scope="module")
 def network_intake(start_shared_proxy, _api):
-    """A proxy whose intake listens on TCP; its URL."""
+    """Starts a proxy whose intake listens on TCP; returns its URL."""
     configuration = StockConfiguration()
     configuration.listener("intake")["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
@@ -203,7 +203,8 @@ def test_a_token_that_is_no_text_lets_nobody_in(network_intake, value):
 
 @pytest.fixture(scope="module")
 def tls_intake(start_shared_proxy, _api, authority):
-    """A proxy whose intake listens on TCP with TLS, and takes certificates of an authority; how to call it."""
+    """Starts a proxy whose intake listens on TCP with TLS, and accepts a CA's certificates; returns a function to call
+    it."""
     configuration = StockConfiguration()
     configuration.listener("intake")["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     configuration.serve_tls("intake", *authority.issue("localhost"), authority.certificate)
@@ -282,7 +283,7 @@ def test_no_expiration_ends_the_virtual_machine(lasting_proxy, expiration, statu
 
 
 def test_callers_that_are_idle_or_slow_are_not_waited_for(start_proxy, api):
-    """The time-outs of the stock configuration; that for the idle shortened."""
+    """With the timeouts of the stock configuration, except a shorter idle timeout."""
     configuration = StockConfiguration()
     manager = configuration.http_connection_manager("intake")
     assert manager["common_http_protocol_options"] == {"idle_timeout": "60s"}

@@ -1,4 +1,4 @@
-"""envoy/istio: what the manifests say is what Istio's schemas take, and it signs in a real Envoy."""
+"""envoy/istio: the manifests match Istio's schemas, and sign in a real Envoy."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ KUSTOMIZATIONS = ["base", "wasm-plugin", "egress", "overlays/workload", "overlay
 
 @pytest.fixture(scope="module")
 def aws(keys, authority):
-    """S3 and SQS, each with the certificate of its host."""
+    """Returns S3 and SQS, each with the certificate of its host."""
     s3 = Upstream(Verifier(keys, REGION, "s3"), authority.server_context(S3))
     sqs = Upstream(Verifier(keys, REGION, "sqs"), authority.server_context(SQS))
     buckets = Upstream(Verifier(keys, REGION, "s3"), authority.server_context(BUCKETS))
@@ -44,7 +44,7 @@ def _plain(keys):
 
 @pytest.fixture
 def plain(_plain):
-    """Where the sidecar's pass-through leads, without TLS."""
+    """Returns the upstream of the sidecar's pass-through, without TLS."""
     _plain.reset()
     return _plain
 
@@ -143,7 +143,7 @@ def test_a_bucket_in_the_host_name_is_signed_for(start, aws, kustomization):
 
 
 def with_policy(policy: dict):
-    """Gives the signer another policy."""
+    """Sets another policy for the signer."""
 
     def change(manifests):
         for each in manifests:
@@ -171,11 +171,11 @@ def test_a_signed_host_that_the_mesh_has_no_tls_for_is_refused(start, aws, plain
     assert mesh.request(S3, "/bucket").status == 200
 
 
-# The signed hosts against those with TLS.
+# The signed hosts compared with those with TLS.
 
 
 def check_hosts(manifests: list[dict]) -> tuple[int, str]:
-    """What envoy/check_hosts.py says of manifests."""
+    """Runs envoy/check_hosts.py on manifests."""
     command = [sys.executable, MANIFESTS / "check_hosts.py"]
     done = subprocess.run(command, input=yaml.safe_dump_all(manifests), capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
@@ -263,7 +263,7 @@ def with_entry(manifests):
 
 
 def with_virtual_service(route: dict, subsets: list[dict] = ()):
-    """Sends a host elsewhere, and gives the DestinationRule subsets."""
+    """Sends a host elsewhere, and adds subsets to the DestinationRule."""
 
     def change(manifests):
         service = {"hosts": [S3], "http": [route]}
@@ -287,7 +287,7 @@ def seen_by_some(kind: str, **limit):
 
 
 def with_rule(host: str = S3, mode: str = "DISABLE", namespace: str = "orders", **limit):
-    """A rule of another namespace."""
+    """Adds a rule of another namespace."""
 
     def change(manifests):
         rule = {"host": host, "trafficPolicy": {"tls": {"mode": mode}}, **limit}
@@ -411,7 +411,7 @@ def test_a_host_of_envoy_gateway_that_is_signed_without_tls_is_found(kind):
 
     code, told = check_hosts(manifests)
 
-    # A route to a backend that is not there leads nowhere.
+    # A route to a missing backend leads nowhere.
     assert (code, S3 in told) == ((0, False) if kind == "Backend" else (1, True))
 
 

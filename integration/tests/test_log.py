@@ -1,4 +1,4 @@
-"""What requests can cause in the log: one line for each refusal at debug, and no warning more than once a second."""
+"""The log lines that requests can cause: one for each refusal at debug, and no warning more than once a second."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

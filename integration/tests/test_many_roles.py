@@ -1,4 +1,4 @@
-"""A policy with very many roles: what the refresher needs of memory, descriptors and STS. The release build."""
+"""A policy with very many roles: the memory, descriptors and STS calls of the refresher's release build."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ BASE = Credentials("AKIDBASE", "secret")
 
 
 class ManyRoles(Process):
-    """The refresher with few descriptors, and what it took of memory and of descriptors at most."""
+    """The refresher with few descriptors, and the peaks of its memory and descriptors."""
 
     def __init__(self, directory: Path, proxy, sts_url: str):
         self.port = free_port()
@@ -32,7 +32,7 @@ class ManyRoles(Process):
 
     @property
     def resident_mib(self) -> float:
-        """The most memory that it ever had resident."""
+        """Returns the peak of its resident memory."""
         [line] = [
             line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if line.startswith("VmHWM")
         ]

@@ -1,4 +1,4 @@
-"""Routes without a target sign what goes to the hosts of their own accord: authority and path stay the request's."""
+"""Routes without a target sign requests for listed hosts: authority and path stay the request's."""
 
 import json
 
@@ -24,7 +24,7 @@ def start_mesh_proxy(start, upstream, routes: list, **members):
 
 @pytest.fixture(scope="module")
 def proxy(start_shared_proxy, _api):
-    """Signs everything to `*.amazonaws.com`; other hosts get a header that names their route."""
+    """Returns a proxy that signs everything to `*.amazonaws.com`; other hosts get a header that names their route."""
 
     def marked(mark: str, **members) -> dict:
         return {
@@ -123,7 +123,7 @@ def test_other_hosts_pass_untouched_and_unsigned(proxy, api, host):
     own = {"authorization": "Bearer mine", "x-amz-date": "20200101T000000Z", "x-amz-security-token": "mine"}
     response = proxy.request("/a%2Fb?x=1+2", headers={"Host": host, **own, "x-route": "mine"})
 
-    if response.status == 400:  # Envoy itself refuses what is no authority.
+    if response.status == 400:  # Envoy itself refuses an invalid authority.
         assert not api.received
         return
     assert api.last.request.target == "/a%2Fb?x=1+2"
@@ -154,7 +154,7 @@ def test_a_path_that_is_refused_does_not_get_past_its_route_by_that(proxy, api):
     assert not api.received
 
 
-# The scope of a client that signs under a throw-away key of its own.
+# The scope of a client that signs with a throw-away key of its own.
 
 
 def own_signature(service: str, region: str = REGION) -> dict:
@@ -216,7 +216,7 @@ def test_a_host_that_does_not_tell_its_service_is_refused_where_nothing_else_doe
 
 
 def test_what_can_not_be_signed_is_refused_before_its_body_has_come(proxy, api):
-    """And over HTTP/2, where the stream stays open."""
+    """Also over HTTP/2, where the stream stays open."""
     headers, host = [("content-type", "text/plain")], "unheard-of-service.amazonaws.com"
     response = http2(proxy.port, "POST", "/", headers=headers, body=b"x", authority=host, ends=False)
 
@@ -300,7 +300,7 @@ def test_a_large_body_to_s3_streams_without_a_target_too(start_proxy, s3):
 
 
 def through(cluster: str, upstream) -> StockConfiguration:
-    """All that has no target goes through a cluster of this name."""
+    """Sends all requests without a target through a cluster of this name."""
     configuration = StockConfiguration.leading_https_to(upstream.port)
     configuration.cluster("client_hosts")["name"] = cluster
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
@@ -327,7 +327,7 @@ def test_nothing_signed_leaves_through_istios_pass_through_cluster(start_proxy, 
         message = response.json["error"]["message"]
         assert API_HOST in message and "ServiceEntry" in message and "upstreamTls" in message
     assert not api.received
-    # What the policy itself sends in clear, and what it does not sign.
+    # Requests that the policy itself sends in clear text, and those that it does not sign.
     assert proxy.request("/plain", headers={"Host": API_HOST}).status == 200, api.last.refusal
     assert proxy.request("/a", headers={"Host": "elsewhere.example"}).status == 403
     assert api.last.refusal == "no Authorization header"

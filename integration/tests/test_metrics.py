@@ -1,4 +1,4 @@
-"""What an operator sees of the filter: metrics for Prometheus, and what the access log says of a request."""
+"""The operator's view of the filter: metrics for Prometheus, and the access log."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from integration.harness.policies import api_route
 from integration.stack.process import wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
-# Envoy takes its "wasmcustom." off and puts no "envoy_" before what a filter counts.
+# Envoy removes its "wasmcustom." and adds no "envoy_" to a filter's metrics.
 REQUESTS = "sigv4_requests"
 
 
@@ -39,7 +39,7 @@ def proxy(start_shared_proxy, _api):
 
 
 def counts(proxy) -> Counter:
-    """The requests that the filter has counted, by route and outcome."""
+    """Returns the requests that the filter has counted, by route and outcome."""
     found = Counter()
     for line in proxy.envoy.admin("/stats/prometheus").splitlines():
         if line.startswith(REQUESTS + "{"):
@@ -51,7 +51,7 @@ def counts(proxy) -> Counter:
 
 
 def counted(proxy, *requests) -> Counter:
-    """What the requests add to the counters."""
+    """Returns the requests' increments of the counters."""
     before = counts(proxy)
     for request in requests:
         proxy.request(*request) if isinstance(request, tuple) else proxy.request(request)
@@ -118,7 +118,7 @@ def test_a_client_can_not_add_metrics(proxy, api):
 
 
 def samples(proxy, name: str) -> dict[tuple[str, ...], float]:
-    """The values of a metric, by those of its labels."""
+    """Returns the values of a metric, by those of its labels."""
     lines = [line for line in proxy.envoy.admin("/stats/prometheus").splitlines() if line.startswith(name + "{")]
     return {tuple(re.findall(r'="([^"]*)"', line)): float(line.rpartition(" ")[2]) for line in lines}
 

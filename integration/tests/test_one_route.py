@@ -1,4 +1,4 @@
-"""One path, one route: no spelling of a path gets past a stricter route, and none is refused without a reason."""
+"""One path, one route: no spelling of a path bypasses a stricter route, and none is refused without a reason."""
 
 import http.client
 import itertools
@@ -41,8 +41,8 @@ def proxies(start_shared_proxy, _api, _s3):
     return proxies
 
 
-# When an upstream makes a slash of `%2F`, or of `%5C` and `\`: never, before it drops anything, once it has dropped
-# parameters as written, or once it has dropped encoded ones too.
+# When an upstream turns `%2F`, or `%5C` and `\`, into a slash: never, before it drops anything, after it has dropped
+# parameters as written, or after it has dropped encoded ones too.
 STEPS = ["never", "first", "after raw parameters", "last"]
 WAYS = [
     *itertools.product(STEPS, STEPS, [True], [False, True]),
@@ -53,7 +53,7 @@ RAW_PARAMETERS, PARAMETERS = re.compile(r"[;#][^/]*"), re.compile(r"(;|#|%3b|%3f
 
 
 def readings(path: str) -> set[bytes]:
-    """The paths that upstreams may read in one: by rewriting its text in every order that one of them could."""
+    """Returns the ways that upstreams may read a path, by rewriting its text in every order that one of them could."""
     read = set()
     for *slashes, drops, merges in WAYS:
         text = path
@@ -67,7 +67,7 @@ def readings(path: str) -> set[bytes]:
                 text = PARAMETERS.sub("", text)
         if merges:
             text = re.sub("/+", "/", text)
-        # What is still encoded is a byte of its segment, a slash too.
+        # Bytes that are still encoded belong to their segment, even a slash.
         read.add(b"/".join(unquote_to_bytes(segment).replace(b"/", b"\0slash") for segment in text.split("/")))
     return read
 
@@ -91,7 +91,8 @@ def expected_status(path: str, routes: dict) -> int:
 
 
 def hostile_path(dice: random.Random) -> str:
-    """A path of the routes' own names, each letter and slash in any spelling, with what some upstreams leave out."""
+    """Returns a path of the routes' own names, each letter and slash in any spelling, with parts that some upstreams
+    drop."""
 
     def spell(letter: str) -> str:
         return f"%{ord(letter):02x}" if dice.random() < 0.05 else letter
@@ -111,7 +112,7 @@ def hostile_path(dice: random.Random) -> str:
 
 
 def hostile_paths(dice: random.Random) -> Iterator[str]:
-    """Paths that upstreams read in different ways, each one once."""
+    """Returns distinct paths that upstreams read in different ways."""
     seen = set()
     while True:
         path = hostile_path(dice)
@@ -154,7 +155,7 @@ def test_no_spelling_is_signed_for_another_route_than_an_upstream_may_see(proxie
     for path, status in itertools.chain(*map(zip, parts, found)):
         assert status == expected_status(path, routes), f"{path} (seed {seed})"
     assert all(received.accepted for received in (*api.received, *s3.received))
-    # The dice have to throw each outcome often enough to mean something.
+    # Each outcome must occur often enough to be meaningful.
     seen = [status for part in found for status in part]
     assert min(seen.count(status) for status in outcomes) > requests / 100, f"seed {seed}: {Counter(seen)}"
 

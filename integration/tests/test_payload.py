@@ -1,4 +1,4 @@
-"""How a route's payload mode decides what of the body is signed, and when it is sent."""
+"""A route's payload mode decides how the body is signed, and when it is sent."""
 
 import hashlib
 import json
@@ -69,10 +69,10 @@ def test_a_false_hash_that_the_client_gave_is_for_the_upstream_to_refuse(proxy, 
 
 @pytest.fixture(scope="module")
 def small_proxy(start_shared_proxy, _api):
-    """A proxy that buffers no more than 64 KiB."""
+    """Returns a proxy that buffers at most 64 KiB."""
     configuration = StockConfiguration()
     configuration.listener("traffic")["per_connection_buffer_limit_bytes"] = 64 * 1024
-    # Over HTTP/2 it is the stream's window that bounds what Envoy buffers.
+    # Over HTTP/2, the stream's window bounds Envoy's buffer.
     window = {"initial_stream_window_size": 65536}
     configuration.http_connection_manager("traffic")["http2_protocol_options"] = window
     routes = {"/api": api_route(_api), "/unsigned": api_route(_api, payload="unsigned")}
@@ -172,7 +172,7 @@ def test_a_hashed_body_goes_out_with_its_length(proxy, api, s3, route, body):
     assert_sent_with_length(upstream, body)
 
     upstream.reset()
-    # Of standard input curl knows no length.
+    # curl does not know the length of standard input.
     upload = ["curl", "-s", "--http2-prior-knowledge", "--noproxy", "*", "-T", "-", proxy.url + route]
     subprocess.run(upload, input=body, capture_output=True, check=True)
     assert_sent_with_length(upstream, body)
@@ -203,7 +203,7 @@ def test_a_hashed_body_that_waits_for_credentials_goes_out_with_its_length(start
 
 
 def test_a_hashed_body_with_trailers_stays_chunked(start_proxy, api):
-    """Without chunks HTTP/1.1 has no place for trailers; here the upstream's connection takes them."""
+    """HTTP/1.1 has trailers only with chunks; here the upstream's connection accepts them."""
     configuration = StockConfiguration()
     options = {"explicit_http_config": {"http_protocol_options": {"enable_trailers": True}}}
     protocols = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -223,7 +223,7 @@ def test_a_hashed_body_with_trailers_stays_chunked(start_proxy, api):
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
 def test_a_body_that_comes_late_is_awaited(proxy, api, protocol):
-    # Longer than it takes to look whether the proxy withholds the body.
+    # Longer than the check whether the proxy withholds the body.
     script = f"(sleep 2.5; echo order) | curl -s {protocol} -T - {proxy.url}/api/late"
     done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
 

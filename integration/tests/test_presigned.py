@@ -39,7 +39,8 @@ def proxy(start_shared_proxy, _api, _s3):
 
 @pytest.fixture(scope="module")
 def stored(start_shared_proxy, ministack):
-    """A proxy before ministack, by query as a user and as an assumed role; and an object of 32 MiB there."""
+    """Returns a proxy that signs for ministack in the query, as a user and as an assumed role; and an object of 32 MiB
+    there."""
     target = s3_route(ministack)
     routes = {
         "/user": {**target, "signing": BY_QUERY},

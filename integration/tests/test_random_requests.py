@@ -1,6 +1,6 @@
 """Thousands of random requests through a real Envoy, each verified by botocore.
 
-The environment variables SEED and REQUESTS repeat or lengthen a run.
+The environment variables SEED and REQUESTS repeat or extend a run.
 """
 
 import http.client
@@ -22,7 +22,7 @@ SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(1 << 32)))
 REQUESTS = int(os.environ.get("REQUESTS", 6000))
 
 LETTERS = "abcXYZ019-_.~"
-# What a client may send as it is in a path or a query.
+# The characters that a client may send unescaped in a path or a query.
 MARKS = "!$&'()*+,;=:@"
 ESCAPES = [f"%{byte:02X}" for byte in range(256)] + [f"%{byte:02x}" for byte in range(256)]
 DOTS = [
@@ -55,12 +55,12 @@ class Request:
 
     @property
     def is_refused(self) -> bool:
-        """Whether its path has a dot segment in some spelling, or a malformed escape."""
+        """Returns whether its path has a dot segment in some spelling, or a malformed escape."""
         path = self.target.partition("?")[0]
         if re.search(r"%(?![0-9A-Fa-f]{2})", path):
             return True
         segments = re.split(rb"[/\\]", unquote_to_bytes(path))
-        # A servlet container cuts a segment at ";", others at what ends a path or a string.
+        # A servlet container cuts a segment at ";", others at the end of a path or a string.
         return any(re.match(rb"\.\.?([;?#\0]|\Z)", segment) for segment in segments)
 
 
@@ -145,7 +145,7 @@ def send_over_http2(kept: Http2, request: Request) -> int:
 
 
 def check(request: Request, status: int, upstreams) -> str | None:
-    """What is wrong, if anything is."""
+    """Returns the defect, if any."""
     expected = 400 if request.is_refused else 200
     refusals = [upstream.last.refusal for upstream in upstreams if upstream.received]
     for upstream in upstreams:
@@ -170,7 +170,7 @@ def test_random_requests_are_accepted_or_refused_for_their_path(proxy, s3, api):
             assert len(wrong) < 20
 
     assert not wrong
-    # Both have been seen.
+    # Both must occur.
     assert REQUESTS * 0.01 < refused < REQUESTS * 0.3
     assert " wasm log " not in proxy.envoy.log
 

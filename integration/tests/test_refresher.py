@@ -23,7 +23,7 @@ SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 @pytest.fixture
 def proxy(start_proxy, ministack):
-    """One route that signs as the base identity, one as the role."""
+    """Returns a proxy with a route that signs as the base identity, and one as the role."""
     ministack.client("s3").create_bucket(
         Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
     ) if BUCKET not in bucket_names(ministack) else None
@@ -81,7 +81,7 @@ def test_a_session_behind_a_chain_is_what_the_policy_says(start_proxy, ministack
 
 
 def create_role(iam, name: str, trusted: str, conditions: dict, allowed: dict) -> str:
-    """A role that `trusted` may assume, and tag, under `conditions`, and that may do what is `allowed`."""
+    """Creates a role that `trusted` may assume and tag under `conditions`, with the permissions `allowed`."""
     trust = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": ["sts:AssumeRole", "sts:TagSession"]}
     document = {"Version": "2012-10-17", "Statement": [{**trust, "Condition": conditions}]}
     permissions = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", **allowed}]}
@@ -151,7 +151,7 @@ def test_a_wrong_base_credential_is_reported_without_its_secret(proxy, ministack
 
     assert ministack.role_arn in refresher.log
     assert liar.secret_key not in refresher.log
-    # What it claims to be is pushed; whether it is true is for AWS to say.
+    # The claimed expiry is pushed; only AWS knows whether it is true.
     proxy.wait_for_status("/base/", 403)
 
 
@@ -195,13 +195,13 @@ def test_it_is_small_and_idle(start_proxy, ministack, authority, tmp_path):
 
 
 def processor_seconds(pid: int) -> float:
-    """What a process has used of a processor's time."""
+    """Returns a process's processor time."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(pid: int) -> float:
-    """The most memory that a process ever had resident."""
+    """Returns the peak of a process's resident memory."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 

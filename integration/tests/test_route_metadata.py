@@ -1,4 +1,4 @@
-"""Envoy's own routes may say, in their metadata, which route of the policy signs, or that none does."""
+"""Envoy's own routes may select, in their metadata, the policy's route that signs, or none."""
 
 import pytest
 
@@ -8,7 +8,8 @@ from integration.stack.proxy import StockConfiguration
 
 
 def with_route_metadata(configuration: StockConfiguration, metadata: dict[str, dict]) -> StockConfiguration:
-    """A route of Envoy's for each path, which leads where the stock one does and says something to the filter."""
+    """Returns a configuration with an Envoy route for each path, which has the stock target and metadata for the
+    filter."""
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
     targets["routes"][:0] = [
         {
@@ -61,7 +62,7 @@ def test_a_client_does_not_choose_the_metadata_by_the_header_of_the_signer(start
     proxy = start_proxy(policy(routes), configuration)
     proxy.push(TEMPORARY_KEY)
 
-    # Without the header or with it taken off, the policy chooses; else there is no telling what Envoy would choose.
+    # Without the header, or if it is removed, the policy chooses; otherwise Envoy's choice is unknown.
     for path, expected in [("/strict/x", 401), ("/open/x", 200)]:
         assert proxy.request(path).status == expected
         answer = proxy.request(path, headers={"X-Sigv4-Upstream": value})

@@ -112,7 +112,8 @@ UPSTREAM_SCHEME_HEADERS = {
 
 @pytest.fixture(scope="module")
 def passing_proxy(start_shared_proxy, _api):
-    """Passes what no route matches, what a route of Envoy's takes from the signer, and signs for some hosts."""
+    """Returns a proxy that passes unmatched requests and those that Envoy's route disables, and signs for some
+    hosts."""
     configuration = StockConfiguration()
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
     disabled = [copy.deepcopy(route) for route in targets["routes"]]
@@ -139,7 +140,7 @@ def test_a_client_can_not_choose_plain_http(passing_proxy, api, path, headers):
     body = b"0\r\n\r\n" if b"Transfer-Encoding: chunked" in headers else b""
     answer = raw.http1(passing_proxy.port, head + body)
 
-    # Over https, with which the upstream does not answer; or refused. Had it gone out in clear, it would be there.
+    # Sent over https, which the upstream does not speak, or refused. In clear text, it would have arrived.
     refused = {"/strict": 401, "/other/../api": 400}
     assert raw.statuses(answer) == [refused.get(path, 503)]
     assert not api.received

@@ -1,4 +1,4 @@
-"""S3's control API keeps the encoded slashes of the ARNs in its paths; a bucket that is called like it does not."""
+"""S3's control API keeps the encoded slashes of the ARNs in its paths; a bucket with the same name does not."""
 
 import pytest
 

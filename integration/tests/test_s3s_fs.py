@@ -1,4 +1,4 @@
-"""A second S3 server that verifies, s3s-fs, takes what the proxy signs; it shares no code with ministack."""
+"""A second verifying S3 server, s3s-fs, accepts what the proxy signs; it shares no code with ministack."""
 
 import pytest
 from botocore.exceptions import ClientError
@@ -52,7 +52,7 @@ def test_objects_are_put_read_and_listed(proxy, server, route, key):
     s3.put_object(Bucket="bucket", Key=key, Body=DATA)
 
     assert s3.get_object(Bucket="bucket", Key=key)["Body"].read() == DATA
-    # Asked without the proxy: the object has that very name, and the listing is the same.
+    # Read without the proxy: the object has exactly that name, and the listing is the same.
     direct = server.client("s3")
     assert direct.head_object(Bucket="bucket", Key=key)["ContentLength"] == len(DATA)
     listed = [entry["Key"] for entry in s3.list_objects_v2(Bucket="bucket")["Contents"]]

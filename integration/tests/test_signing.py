@@ -1,4 +1,4 @@
-"""What goes through the proxy arrives signed, and whatever changes on the way is refused."""
+"""Requests through the proxy arrive signed, and any change on the way is refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""SigV4A signatures hold under the public key that AWS's published derivation gives, as those of awscrt do."""
+"""SigV4A signatures are valid under the public key of AWS's published derivation, as those of awscrt are."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

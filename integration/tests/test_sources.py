@@ -1,4 +1,4 @@
-"""What people's sources write, held against botocore: what it takes means the same to the refresher."""
+"""Real-world output of sources, compared with botocore: the refresher interprets it the same way."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -15,14 +15,14 @@ KEYS = {"Version": 1, "AccessKeyId": "AKIDPROCESS", "SecretAccessKey": "hush-hus
 
 
 class Nowhere:
-    """The refresher has no keys and no STS but what a test gives it."""
+    """The refresher has only the keys and the STS of its test."""
 
     url = "http://127.0.0.1:9"
 
 
 @pytest.fixture
 def held(start_proxy, api, tmp_path):
-    """What the refresher pushes: `(access key id, expiration)`, or what it says if it pushes nothing."""
+    """Returns the refresher's push, `(access key id, expiration)`, or its log if it pushes nothing."""
 
     def held(environment: dict[str, str]):
         proxy = start_proxy({"routes": {"/api": api_route(api)}})

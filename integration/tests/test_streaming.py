@@ -1,4 +1,4 @@
-"""What may stream does: no byte waits for the last one."""
+"""Bodies that may stream do: no byte waits for the last one."""
 
 import http.client
 import socket

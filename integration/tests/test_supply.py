@@ -1,4 +1,4 @@
-"""The supply of credentials where something goes wrong: each line of docs/operations.md's table that a proxy shows."""
+"""Failures in the supply of credentials: each line of docs/operations.md's table that involves a proxy."""
 
 import contextlib
 import copy
@@ -33,7 +33,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 class StaticSource:
-    """What a refresher gets from its environment: one key, and no STS."""
+    """A refresher's environment: one key, and no STS."""
 
     url = NOWHERE
 
@@ -71,7 +71,7 @@ def by_hand(proxy, key: Credentials, query: str = "") -> int:
 
 
 def statuses_of(send, count: int = 40) -> set[int]:
-    """What so many requests get, eight at a time."""
+    """Returns the statuses of this many requests, eight at a time."""
     with ThreadPoolExecutor(8) as pool:
         return set(pool.map(lambda _: send(), range(count)))
 
@@ -82,7 +82,7 @@ def probe(refresher, path: str = "/readyz"):
     return curl(f"http://{address}{path}")
 
 
-# What the proxy holds, and who is right.
+# The proxy's credentials, and conflicts between refreshers.
 
 
 def test_a_wrong_secret_under_the_right_key_is_corrected(proxy, api, start_refresher):
@@ -122,7 +122,7 @@ def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
     time.sleep(2)
     assert (pushes(first), pushes(second)) == (1, 1)
 
-    # One of the two keys is revoked: the other's refresher steps in, once.
+    # One of the two keys is revoked: the other's refresher supplies, once.
     proxy.revoke()
     wait_until(lambda: pushes(first) == 2, "the first one's push")
     proxy.wait_for_status("/api", 200)
@@ -132,7 +132,7 @@ def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
 
 
 def test_a_push_that_crosses_a_revocation_leaves_nothing_of_the_revoked_key(proxy, api):
-    """Through both workers, in any order; the native tests go through each order."""
+    """Through both workers, in any order; the native tests cover each order."""
     proxy.push(STATIC_KEY)
     for number in range(15):
         key = Credentials(f"AKIDROUND{number}", "secret")
@@ -157,11 +157,11 @@ def test_of_pushes_that_cross_one_is_left_whole(proxy, api):
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(lambda key: by_hand(proxy, key), keys)) == {204}
         assert proxy.intake("/v1/identities").json["generation"] == before + len(keys)
-        # A mixture of the two would be refused by the upstream.
+        # The upstream would refuse a mixture of the two.
         assert statuses_of(lambda: proxy.request("/api").status, 8) == {200}
 
 
-# The policy goes, or was never there.
+# A policy that is removed, or never existed.
 
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -179,7 +179,7 @@ class ListenerFile:
         configuration.document["dynamic_resources"] = {"lds_config": source}
 
     def take_out(self, configuration) -> None:
-        """To be called when the configuration is complete."""
+        """Takes the listener out; call it when the configuration is complete."""
         configuration.document["static_resources"]["listeners"].remove(self.listener)
         self.write([self.listener])
 
@@ -192,7 +192,7 @@ class ListenerFile:
 
 @pytest.fixture
 def dynamic(start_proxy, configuration, api, tmp_path):
-    """A proxy whose traffic listener can be taken away, moved and brought back, and its file."""
+    """Returns a proxy whose traffic listener can be removed, moved and restored, and its file."""
     configuration.envoy_arguments = ["--drain-time-s", "1"]
     listeners = ListenerFile(configuration, tmp_path)
     configuration.configure(configuration.signer, {"routes": {"/api": api_route(api)}})
@@ -202,7 +202,7 @@ def dynamic(start_proxy, configuration, api, tmp_path):
 
 
 def test_credentials_of_a_policy_that_is_gone_can_be_deleted_immediately(dynamic):
-    """Its lease runs on for 30 seconds."""
+    """Its lease lasts for 30 more seconds."""
     proxy, listeners = dynamic
     proxy.push(STATIC_KEY)
     listeners.write([])
@@ -215,7 +215,7 @@ INTAKE = {"intake": {}}
 
 
 def intake_in_a_host(shared_data: dict[str, bytes]) -> WasmHost:
-    """The intake over shared data that no Envoy has for longer than an instant, or that another version wrote."""
+    """Returns the intake over shared data that Envoy has only for an instant, or that another version wrote."""
     host = WasmHost(WASM, INTAKE, shared_data)
     host.properties[b"source\0address"] = b"/run/sigv4/credentials.sock"
     return host
@@ -228,7 +228,7 @@ def call(host: WasmHost, method: str, path: str, body: bytes | None = None):
 
 
 def test_credentials_that_no_policy_wants_can_be_deleted():
-    """As between the end of the last lease and the intake's sweep."""
+    """Between the end of the last lease and the intake's sweep."""
     document = credential_document(STATIC_KEY)
     host = intake_in_a_host({"sigv4.credentials.default": document, "sigv4.generation": b"1"})
     assert call(host, "PUT", PLACE, document).status == 404
@@ -244,7 +244,7 @@ def test_credentials_go_when_the_last_policy_goes(dynamic, api):
     proxy.wait_for_status("/api", 200)
     listeners.write([])
     wait_until(lambda: "traffic" not in proxy.envoy.admin("/listeners"), "the listener to go")
-    # Its lease of 30 seconds has to run out, after it has drained.
+    # Its lease of 30 seconds must expire after it has drained.
     wait_until(lambda: not proxy.identities(), "the intake to forget the policy", timeout=60)
     assert proxy.intake(PLACE, "DELETE").status == 404
     assert "no policy is loaded" in proxy.intake("/v1/status").json["problem"]
@@ -256,7 +256,7 @@ def test_credentials_go_when_the_last_policy_goes(dynamic, api):
 
 
 def moved_listener(listeners: ListenerFile, policy: dict) -> dict:
-    """The listener under another name, at another port, with a policy of its own."""
+    """Returns the listener with another name, another port, and a policy of its own."""
     moved = copy.deepcopy(listeners.listener)
     moved["name"] = "moved"
     moved["address"]["socket_address"]["port_value"] = free_port()
@@ -271,7 +271,8 @@ def with_policy(listener: dict, policy: dict) -> dict:
 
 
 def test_a_listener_that_moved_is_supplied_within_a_second(dynamic, api, start_refresher):
-    """It wants what no policy did before: all else is there already, as the shared data outlasts a listener."""
+    """It wants an identity that no policy did before: the others are there already, as the shared data outlasts a
+    listener."""
     proxy, listeners = dynamic
     with QuickSts() as sts:
         start_refresher(proxy, "--interval", "1h", AWS_ENDPOINT_URL_STS=sts.url)
@@ -331,7 +332,7 @@ def test_three_hundred_roles_with_fifty_tags_keep_nobody_from_being_supplied(sta
 
 
 class FadingSource:
-    """A credential_process whose credentials hold for a few seconds, until it is `down`."""
+    """A credential_process whose credentials are valid for a few seconds, until it is `down`."""
 
     def __init__(self, directory):
         self._up = directory / "up"
@@ -385,7 +386,7 @@ def test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed(start_pro
 
 
 def test_a_pause_of_the_process_takes_nothing_away(start_proxy, configuration, api):
-    """Two policies, and the pause outlasts both leases: whoever wakes up first must not end the other's."""
+    """Two policies, and the pause outlasts both leases: the first signer to resume must not end the other's."""
     configuration.add_traffic_listener("second", {"routes": {"/role": api_route(api, roleArn=ROLE_ARN)}})
     proxy = start_proxy({"routes": {"/api": api_route(api)}}, configuration)
     wait_until(lambda: len(proxy.identities()) == 2, "both policies")
@@ -395,7 +396,7 @@ def test_a_pause_of_the_process_takes_nothing_away(start_proxy, configuration, a
     proxy.revoke(role)
     proxy.push(STATIC_KEY, role)
     before = proxy.identities()
-    # Long enough that a lease's age is believed.
+    # Long enough for a lease's age to be trusted.
     time.sleep(32)
     proxy.envoy.process.send_signal(signal.SIGSTOP)
     time.sleep(33)
@@ -408,7 +409,7 @@ def test_a_pause_of_the_process_takes_nothing_away(start_proxy, configuration, a
 
 
 class HotRestarts:
-    """An Envoy that the next one takes over from (`--restart-epoch`), all of them at one port."""
+    """Envoys that take over from each other (`--restart-epoch`), all at one port."""
 
     def __init__(self, proxy, directory: Path):
         proxy.envoy.stop()
@@ -462,7 +463,7 @@ def start_hot_restarts(start_proxy, configuration, tmp_path):
 
 
 def test_a_hot_restart_is_noticed_within_a_second(start_hot_restarts, api, start_refresher):
-    """The old Envoy answers on, and drains, while the new one holds nothing yet."""
+    """The old Envoy still answers, and drains, while the new one holds nothing yet."""
     proxy, envoys = start_hot_restarts({"routes": {"/api": api_route(api)}})
     start_refresher(proxy, "--interval", "1h")
     wait_until(lambda: envoys.status() == 200, "the first one to sign", 5)
@@ -494,7 +495,7 @@ def test_a_restarted_envoy_is_supplied_within_a_second(start_proxy, api, start_r
 
 
 def test_a_pod_that_is_replaced_is_noticed_within_a_second(start_proxy, configuration, api, start_refresher):
-    """Another Envoy with another socket at the same path, which takes over in the moment in which the old one goes."""
+    """Another Envoy with another socket at the same path takes over when the old one ends."""
     proxy = start_proxy({"routes": {"/api": api_route(api)}}, configuration)
     old, path = proxy.envoy, proxy.socket
     successor = start_proxy({"routes": {"/api": api_route(api)}}, StockConfiguration())
@@ -513,7 +514,7 @@ def test_a_pod_that_is_replaced_is_noticed_within_a_second(start_proxy, configur
 
 @pytest.fixture(scope="module")
 def faketime() -> str:
-    """The library of Debian's package `faketime`, by which a process sees another time."""
+    """Returns the library of Debian's package `faketime`, which shows a process another time."""
     if not (found := list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))):
         for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "faketime"]):
             as_root = command if os.geteuid() == 0 else ["sudo", "--non-interactive", *command]
@@ -526,7 +527,7 @@ def faketime() -> str:
 
 
 class Clock:
-    """The wall clock of one process. The monotonic one goes on, as in a machine whose clock is set."""
+    """The wall clock of one process. The monotonic one is not affected, as on a machine whose clock is set."""
 
     def __init__(self, library: str, directory: Path):
         self._file = directory / "clock"
@@ -581,7 +582,8 @@ def test_a_clock_that_jumps_stops_nobody_else_and_is_recovered_from(
 
 
 def test_a_clock_that_is_set_back_stalls_no_renewal(start_proxy, api, start_refresher, faketime, tmp_path):
-    """Two hours ahead when the credentials were got; by the wall clock alone, the next renewal is as far away."""
+    """Two hours ahead when the credentials were obtained; by the wall clock alone, the next renewal is that far
+    away."""
     proxy = start_proxy({"routes": {"/api": api_route(api)}})
     clock = Clock(faketime, tmp_path)
     clock.set("+2h")
@@ -593,7 +595,7 @@ def test_a_clock_that_is_set_back_stalls_no_renewal(start_proxy, api, start_refr
     wait_until(lambda: "the clock was set" in refresher.log, "the jump to be seen", timeout=5)
     got = refresher.log.count("got credentials")
     wait_until(lambda: refresher.log.count("got credentials") > got, "a renewal", timeout=8)
-    # By the right clock, those hold for six seconds.
+    # By the right clock, those are valid for six seconds.
     proxy.wait_for_status("/api", 200)
 
 
@@ -666,14 +668,14 @@ def test_no_request_fails_after_a_listener_moved(dynamic, api, start_refresher):
 
 @pytest.fixture
 def tls_proxy(start_proxy, configuration, api, authority):
-    """A proxy whose intake is a port that asks for certificates of the authority."""
+    """Returns a proxy whose intake is a port that requires certificates of the CA."""
     configuration.listener("intake")["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     configuration.serve_tls("intake", *authority.issue("localhost", "127.0.0.1"), authority.certificate)
     return start_proxy({"routes": {"/api": api_route(api)}}, configuration)
 
 
 class TlsRefresher(Refresher):
-    """A refresher that knows its proxy by certificates; `files` are those of authority, client and key."""
+    """A refresher that authenticates its proxy by certificates; `files` are those of CA, client and key."""
 
     def __init__(self, directory, port: int, files):
         options = ["--proxy-ca", "--client-cert", "--client-key"]
@@ -697,7 +699,9 @@ def test_a_port_is_supplied_with_certificates_that_are_read_again(tls_proxy, api
         wait_until(lambda: "can't ask the proxy" in refresher.log, "the proxy to refuse the certificate")
         assert tls_proxy.request("/api").status == 503
         rotate(stranger, authority)
-        wait_until(lambda: "no TLS with the proxy" in refresher.log, "the refresher to refuse the proxy's certificate")
+        wait_until(
+            lambda: "TLS with the proxy failed" in refresher.log, "the refresher to refuse the proxy's certificate"
+        )
         assert tls_proxy.request("/api").status == 503
         rotate(authority, authority)
         tls_proxy.wait_for_status("/api", 200)
@@ -710,7 +714,7 @@ def test_who_has_bound_the_port_of_a_proxy_that_is_down_is_told_nothing(authorit
     certificate, key = authority.issue("refresher")
     with Capture(free_port(), impostor) as capture:
         with TlsRefresher(tmp_path, capture.port, [authority.certificate, certificate, key]) as refresher:
-            wait_until(lambda: "no TLS with the proxy" in refresher.log, "the impostor to be noticed")
+            wait_until(lambda: "TLS with the proxy failed" in refresher.log, "the impostor to be noticed")
         assert not capture.sent
     assert "invalid peer certificate" in refresher.log
 

@@ -1,7 +1,7 @@
-"""The filter among a cluster's own HTTP filters: it signs every attempt, and so a retry is signed anew.
+"""The filter among a cluster's own HTTP filters: it signs every attempt, so a retry is signed again.
 
-Each attempt begins with the headers that the one before left: only a policy that changes neither path nor authority of
-what it has already changed takes a retry.
+Each attempt begins with the headers of the one before: retries need a policy that changes neither path nor authority
+when applied again.
 """
 
 import copy
@@ -14,7 +14,7 @@ from integration.harness.policies import api_route, policy
 from integration.harness.upstream import Answer
 from integration.stack.proxy import StockConfiguration
 
-# Longer than the second that a signature's date is exact to.
+# Longer than a second, the resolution of a signature's date.
 PAUSE_BETWEEN_ATTEMPTS = "1.2s"
 
 
@@ -24,7 +24,7 @@ def with_retries(configuration: StockConfiguration) -> StockConfiguration:
         "retry_on": "5xx",
         "num_retries": 2,
         "retry_back_off": {"base_interval": PAUSE_BETWEEN_ATTEMPTS, "max_interval": PAUSE_BETWEEN_ATTEMPTS},
-        # Envoy waits a random part of the interval; this header's value is waited for whole.
+        # Envoy waits a random part of the interval, but the full value of this header.
         "rate_limited_retry_back_off": {
             "reset_headers": [{"name": "retry-after", "format": "SECONDS"}],
             "max_interval": "5s",
@@ -80,7 +80,7 @@ class SigningCluster(StockConfiguration):
 
 @pytest.fixture(scope="module")
 def proxy(start_shared_proxy, _api):
-    """Signs in the cluster; Envoy's own route has put the path in place before."""
+    """Returns a proxy that signs in the cluster; Envoy's own route has already rewritten the path."""
     configuration = with_retries(SigningCluster(_api))
     [virtual_host] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
     virtual_host["routes"].insert(0, copy.deepcopy(virtual_host["routes"][-1]))
@@ -92,7 +92,7 @@ def proxy(start_shared_proxy, _api):
 
 
 def attempts(api) -> list[tuple[str, str]]:
-    """Date and signature of each attempt that came; all of them verified."""
+    """Returns the date and signature of each attempt that arrived; all of them verified."""
     assert all(received.accepted for received in api.received), api.received
     requests = [received.request for received in api.received]
     return [(request.header("x-amz-date"), request.header("authorization")) for request in requests]
@@ -140,7 +140,7 @@ def test_a_policy_that_moves_paths_takes_no_retry(start_proxy, api):
 
     refused = proxy.request("/api/orders")
 
-    # The second attempt asks for /prod/orders, which no route takes: it is refused, not sent with an old signature.
+    # The second attempt asks for /prod/orders, which matches no route: it is refused, not sent with an old signature.
     assert (refused.status, refused.json["error"]["code"]) == (404, "NoRoute")
     assert len(attempts(api)) == 1
 

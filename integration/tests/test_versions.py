@@ -1,7 +1,7 @@
-"""Two versions of the filter under one vm_id: each reads what the other wrote, and says what it can't read.
+"""Two versions of the filter with one vm_id: each reads what the other wrote, and names what it can't read.
 
-The other version is the last one before the listing had a version. What it wrote was recorded from its .wasm, word for
-word; the times of its leases are put in anew.
+The other version is the last one before the listing had a version. Its values were recorded verbatim from its .wasm;
+only the times of its leases are replaced.
 """
 
 import json
@@ -71,7 +71,7 @@ class Filter:
         return self.intake(f"/v1/identities/{identity}/credentials{query}", "PUT", body)[0]
 
     def signed_with(self, path: str) -> str | int:
-        """The access key, or the status of a refusal."""
+        """Returns the access key, or the status of a refusal."""
         headers = {":method": "GET", ":path": path, ":authority": "proxy.internal", ":scheme": "http"}
         exchange = self.host.send([(name.encode(), value.encode()) for name, value in headers.items()])
         if exchange.reply:
@@ -95,14 +95,14 @@ def test_this_version_goes_on_with_what_the_earlier_one_wrote():
     assert role == {"id": ROLE_ID, **ROLE}
     assert filter.push(LEAKED, query="?unless-revoked") == 409
     assert filter.intake("/v1/status")[0] == 200
-    # Nothing is taken from its policy, which lasts on.
+    # Nothing is taken from its policy, which stays loaded.
     [theirs] = json.loads(shared["sigv4.wanted"])
     assert theirs in json.loads(filter.host.shared_data["sigv4.wanted"])
     assert not [line for line in filter.host.log if "can't" in line or "another version" in line]
 
 
 def test_the_earlier_version_can_read_what_this_one_writes():
-    """It reads lists of these members and passes over others; its own .wasm was seen to sign with this."""
+    """It reads lists of these members and ignores others; its own .wasm was seen to sign with this."""
     filter = Filter({})
     filter.push(LEAKED)
     filter.intake("/v1/identities/default/credentials", "DELETE")
@@ -133,7 +133,7 @@ def test_wants_of_a_later_version_are_left_alone_and_named(later):
     assert filter.push(DOCUMENT) == 500
     assert filter.host.shared_data["sigv4.wanted"] == later
     assert any("another version of the filter wrote the data" in line for line in filter.host.log)
-    # What it can read serves on.
+    # Readable values still serve.
     assert filter.signed_with("/api") == "AKIDEXAMPLE"
 
 

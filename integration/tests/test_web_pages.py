@@ -1,4 +1,4 @@
-"""The stock configurations on loopback: no web page of another site has requests signed, and programs are served."""
+"""The stock configurations on loopback: requests of other sites' web pages are refused, and programs are served."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CONFIGURATIONS = {"stock": "envoy/envoy.yaml", "compose": "envoy/compose/envoy.y
 
 
 def from_file(path: Path, upstream) -> StockConfiguration:
-    """The configuration as it is shipped, policy included; its targets lead to `upstream`."""
+    """Returns the configuration as shipped, including its policy; its targets lead to `upstream`."""
     configuration = StockConfiguration()
     configuration.document = json.loads(json.dumps(yaml.safe_load(path.read_text())))
     policy = configuration.policy
@@ -89,7 +89,7 @@ def test_only_the_service_name_of_compose_is_taken_beside_loopback(proxy, s3, re
         assert (proxy.request("/s3/bucket/key", headers=headers).status == 200) == is_compose
 
 
-# What a browser says of the page that sends a request.
+# A browser's headers about the page that sends a request.
 
 PAGES_OF_OTHER_SITES = [
     {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},

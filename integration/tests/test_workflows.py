@@ -1,4 +1,4 @@
-"""The workflows under .github, which run elsewhere: their actions are pinned, and what they make exists."""
+"""The workflows under .github, which run elsewhere: their actions are pinned, and the make targets exist."""
 
 import re
 

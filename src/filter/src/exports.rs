@@ -1,9 +1,10 @@
 //! The exports that the proxy calls. ABI: proxy-wasm 0.2.1.
 //!
-//! The SDK's exports answer a callback of a request with 0 or 1, and can't be defined beside our own. The proxy also knows
-//! 4, "stop, and read no more than fits the buffer", without which a body that waits for credentials ends with 413.
+//! The SDK's exports can return only 0 or 1 from a request's callback, and can't be combined with exports of our own.
+//! The proxy also accepts 4, "stop, and read no more than fits the buffer", without which a body that waits for
+//! credentials ends with 413.
 
-// Exports are named as the ABI says, and the allocator's hands memory out.
+// The ABI names the exports, and the allocator returns raw memory.
 #![allow(unsafe_code, unreachable_pub)]
 
 use std::cell::RefCell;
@@ -17,7 +18,7 @@ use sigv4_core::plugin::{Plugin, Stream};
 
 use crate::host::Proxy;
 
-/// Contexts by the numbers that the proxy gives them.
+/// Contexts by the numbers that the proxy assigned.
 type Contexts<T> = RefCell<HashMap<u32, T, BuildHasherDefault<ContextHasher>>>;
 
 thread_local! {
@@ -27,7 +28,7 @@ thread_local! {
     static HELD_TOTALS: Rc<HeldTotals> = Rc::default();
 }
 
-/// Spreads numbers that the proxy counts up, and that no client chooses.
+/// A hasher for numbers that the proxy counts up, and that no client chooses.
 #[derive(Default)]
 struct ContextHasher(u64);
 
@@ -43,7 +44,7 @@ impl Hasher for ContextHasher {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // 2^64 over the golden ratio.
+        // 2^64 divided by the golden ratio.
         self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
@@ -69,7 +70,7 @@ extern "C" fn _initialize() {
     crate::logger::start();
 }
 
-/// Hands out a block that the proxy fills; see `host::take_buffer`.
+/// Returns a block that the proxy fills; see `host::take_buffer`.
 #[unsafe(export_name = "malloc")]
 extern "C" fn allocate(size: usize) -> *mut u8 {
     Box::into_raw(Box::<[u8]>::new_uninit_slice(size)).cast()
@@ -88,7 +89,7 @@ extern "C" fn proxy_on_context_create(context: u32, root: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(context: u32) {
-    // They are dropped after the maps are free again.
+    // Dropped after the map is no longer borrowed.
     let stream = STREAMS.with_borrow_mut(|streams| streams.remove(&context));
     if stream.is_none() {
         drop(PLUGINS.with_borrow_mut(|plugins| plugins.remove(&context)));

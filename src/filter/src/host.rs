@@ -1,11 +1,11 @@
-//! The proxy's host calls that the filter uses, each one fallible and on bytes.
+//! The proxy's host calls that the filter uses, each fallible and on bytes.
 //!
-//! The wrappers of proxy-wasm's SDK panic on a status that they don't expect and on names that are not UTF-8, copy every
-//! header into a vector of its own and build a path for each property. A panic ends the virtual machine, and the
-//! copies are most of what signing would cost, so the calls are bound here. ABI: proxy-wasm 0.2.1.
+//! The wrappers of proxy-wasm's SDK panic on an unexpected status and on names that are not UTF-8, copy every header
+//! into a vector of its own and build a path for each property. A panic ends the virtual machine, and the copies would
+//! be most of the cost of signing, so the calls are bound here. ABI: proxy-wasm 0.2.1.
 
-// The one place that talks to the host. Every call passes pointers and lengths of live slices, which the host only
-// reads while the call lasts, and takes back buffers as `take_buffer` says.
+// The only module that calls the host. Every call passes pointers and lengths of live slices, which the host reads only
+// during the call, and takes returned buffers with `take_buffer`.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -19,7 +19,7 @@ const NOT_FOUND: u32 = 1;
 const EMPTY: u32 = 7;
 const CAS_MISMATCH: u32 = 8;
 
-/// Buffers of the proxy, by its numbers.
+/// The proxy's numbers of its buffers.
 const REQUEST_BODY: u32 = 0;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
@@ -95,7 +95,7 @@ fn check(call: &'static str, status: u32) -> Result<(), HostError> {
     if status == 0 { Ok(()) } else { Err(HostError { call, status }) }
 }
 
-/// Makes a call that hands a buffer over, and takes it.
+/// Makes a call that returns a buffer, and takes ownership of it.
 fn take_buffer(call: &'static str, make: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, HostError> {
     let mut data: *mut u8 = ptr::null_mut();
     let mut size = 0;
@@ -103,12 +103,12 @@ fn take_buffer(call: &'static str, make: impl FnOnce(*mut *mut u8, *mut usize) -
     if data.is_null() || size == 0 {
         return Ok(Vec::new());
     }
-    // SAFETY: the host fills a block that it asked of `exports::allocate` for this call, which makes a boxed slice of
-    // exactly `size` bytes; nobody else holds it, and the host forgets it with the call's end.
+    // SAFETY: the host fills a block that it got from `exports::allocate` for this call, a boxed slice of exactly
+    // `size` bytes. Nothing else refers to it, and the host drops its pointer when the call ends.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
-/// Returns what a call found; empty if that is nothing.
+/// Returns the value that a call found; empty if there is none.
 fn or_empty(found: Result<Vec<u8>, HostError>) -> Result<Vec<u8>, HostError> {
     match found {
         Err(HostError { status: NOT_FOUND, .. }) => Ok(Vec::new()),
@@ -123,13 +123,13 @@ fn buffer(buffer: u32, start: usize, max: usize) -> Result<Vec<u8>, HostError> {
     }))
 }
 
-/// Replaces `size` bytes of the request's body from `start` on. The proxy takes a `start` of 0, or one at the end.
+/// Replaces `size` bytes of the request's body from `start` on. The proxy accepts a `start` of 0, or one at the end.
 fn splice_body(start: usize, size: usize, bytes: &[u8]) -> Result<(), HostError> {
     // SAFETY: see the module's head.
     check("set_buffer_bytes", unsafe { proxy_set_buffer_bytes(REQUEST_BODY, start, size, bytes.as_ptr(), bytes.len()) })
 }
 
-/// Returns the number that the ABI gives to a header map.
+/// Returns the ABI's number of a header map.
 fn map_number(map: MapKind) -> u32 {
     match map {
         MapKind::Request => 0,
@@ -148,7 +148,7 @@ pub(crate) enum LogLevel {
     Critical = 5,
 }
 
-/// Writes a line of the proxy's log. There is nobody to report a failure to.
+/// Writes a line to the proxy's log. A failure can't be reported anywhere.
 pub(crate) fn log(level: LogLevel, message: &str) {
     // SAFETY: see the module's head.
     unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };

@@ -1,4 +1,5 @@
-//! The filter's log, which goes into the proxy's. The proxy's own level says what is kept, also while it runs.
+//! The filter's log, which goes into the proxy's. The proxy's own level, which can change at run time, decides what is
+//! kept.
 
 use std::cell::RefCell;
 
@@ -14,7 +15,7 @@ thread_local! {
 
 struct Logger;
 
-/// Sends the log of this virtual machine to the proxy, and what a panic says.
+/// Sends this virtual machine's log and panic messages to the proxy.
 pub(crate) fn start() {
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Debug);

@@ -1,4 +1,4 @@
-//! Where credentials come from: AWS's provider chain, and STS on top of it.
+//! The sources of credentials: AWS's provider chain, and STS on top of it.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -29,66 +29,66 @@ use crate::http_client;
 use crate::sts_calls::{NoAnswer, StsCalls};
 use crate::sync::lock;
 
-/// How long one look at the chain may take.
+/// The time limit of one resolution of the chain.
 const CHAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A look at the chain serves everybody who asked meanwhile or just after: many roles cost one look.
+/// The time for which a result of the chain is shared, so that many roles cost one resolution.
 const CHAIN_CACHE_TTL: Duration = Duration::from_secs(1);
 
-/// A look that failed does for so long for roles that can be assumed without it.
+/// The time for which a failure is shared by roles that can be assumed without a new result.
 const FAILED_CHAIN_CACHE_TTL: Duration = Duration::from_secs(10);
 
-/// Credentials of the chain that live for less than this are not used once it fails.
+/// Once the chain fails, its last credentials are not used if they expire within this time.
 const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 
-/// How long STS is left alone that has too many calls and does not say how long.
+/// The pause of calls to STS after it throttled one without `retry-after`.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
-/// As many characters of a problem are told.
+/// The largest number of characters of a problem in an error.
 const LONGEST_PROBLEM: usize = 2000;
 
-/// Where STS is called when nothing says where: its global endpoint, which signs for this region.
+/// The region of STS if none is set: that of its global endpoint.
 const FALLBACK_REGION: &str = "us-east-1";
 
-/// So long is a region not looked for again that could not be found.
+/// The time until the next lookup of a region after none was found.
 const FALLBACK_KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// Why there are no credentials, in words for an operator. Never holds a secret.
+/// The reason that there are no credentials, for an operator. Never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The provider chain gave none.
-    #[error("the AWS provider chain gave no credentials: {0}")]
+    /// The provider chain returned none.
+    #[error("the AWS provider chain returned no credentials: {0}")]
     Chain(String),
-    /// STS would not have the role assumed, or could not be reached.
+    /// STS did not let the role be assumed, or could not be reached.
     #[error("STS did not assume {role}: {problem}")]
     Sts {
         /// The role's ARN.
         role: String,
-        /// What STS said, or why it could not be asked.
+        /// STS's message, or the reason that it could not be called.
         problem: String,
-        /// It could not be asked, or is out of order.
+        /// True if it could not be called, or has failed.
         is_down: bool,
-        /// How long it wants to be left alone, if it said so or had too many calls.
+        /// The time until the next call, if it sent one or throttled the call.
         retry_after: Option<Duration>,
     },
     /// No answer in time.
     #[error("no answer from {source_name} within {} s", after.as_secs_f64())]
     Timeout {
-        /// What did not answer.
+        /// The source.
         source_name: &'static str,
-        /// How long it was waited for.
+        /// The time that was allowed.
         after: Duration,
     },
-    /// What was given is of no use.
-    #[error("{source_name} gave credentials that can't be used: {problem}")]
+    /// The source returned unusable credentials.
+    #[error("{source_name} returned unusable credentials: {problem}")]
     Unusable {
-        /// What gave them.
+        /// The source.
         source_name: &'static str,
-        /// What is wrong with them.
+        /// The defect.
         problem: String,
     },
-    /// It still gives what was revoked.
-    #[error("the source still gives the access key {access_key_id}, which was revoked: rotate it there")]
+    /// It still returns a revoked access key.
+    #[error("the source still returns the revoked access key {access_key_id}; rotate it")]
     Revoked {
         /// The access key's id.
         access_key_id: String,
@@ -96,10 +96,10 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// All that [`SourceError::reason`] may say.
+    /// All results of [`SourceError::reason`].
     pub const REASONS: [&str; 5] = ["chain", "sts", "timeout", "unusable", "revoked"];
 
-    /// Its kind in one word, for a metric's label.
+    /// Returns its kind in one word, for a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Chain(_) => "chain",
@@ -110,7 +110,7 @@ impl SourceError {
         }
     }
 
-    /// Whether no other identity would fare better.
+    /// Returns whether every other identity would also fail.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Chain(_) | Self::Timeout { source_name: CHAIN, .. } => true,
@@ -119,12 +119,12 @@ impl SourceError {
         }
     }
 
-    /// Whether STS gave no answer for this role.
+    /// Returns whether STS did not answer for this role.
     pub fn is_silence(&self) -> bool {
         matches!(self, Self::Timeout { source_name: STS, .. })
     }
 
-    /// How long not to ask again, at the least.
+    /// Returns the shortest time until the next call.
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::Sts { retry_after, .. } => retry_after.unwrap_or_default(),
@@ -136,21 +136,21 @@ impl SourceError {
 const CHAIN: &str = "the AWS provider chain";
 const STS: &str = "STS";
 
-/// AWS, as it is set up for this process. The shared config files and the environment's files are read anew at every
-/// look, so that changes take effect without a restart.
+/// AWS, as it is configured for this process. The shared config files and the files that the environment names are read
+/// for every resolution, so that changes take effect without a restart.
 #[derive(Debug)]
 pub struct AwsSource {
     http_client: SharedHttpClient,
-    /// Looked for once, as off EC2 the instance metadata takes seconds to say nothing; again after a while if there was none.
+    /// Looked up once, as instance metadata takes seconds to fail outside EC2; again after a while if there was none.
     region: Mutex<Option<(Region, Option<Instant>)>>,
     chain_result: Mutex<Option<ChainResult>>,
-    /// Looks that began before are not shared.
+    /// Results that began before this are not shared.
     chain_valid_since: std::sync::Mutex<Option<Instant>>,
     last_base: std::sync::Mutex<Option<BaseCredentials>>,
     sts_calls: StsCalls,
-    /// For the one identity that looks for the end of an outage.
+    /// For the one identity that probes for the end of an outage.
     probe: Arc<Semaphore>,
-    /// The last call found an outage.
+    /// True if the last call found an outage.
     is_out: AtomicBool,
     recoveries: Notify,
 }
@@ -162,7 +162,7 @@ struct ChainResult {
     found: Result<BaseCredentials, SourceError>,
 }
 
-/// What roles are assumed with.
+/// The credentials that roles are assumed with.
 #[derive(Debug, Clone)]
 struct BaseCredentials {
     config: SdkConfig,
@@ -170,7 +170,7 @@ struct BaseCredentials {
 }
 
 impl AwsSource {
-    /// Nothing is read or called yet.
+    /// Creates the source. Nothing is read or called yet.
     pub fn new() -> Self {
         Self {
             http_client: http_client::bounded(),
@@ -185,10 +185,10 @@ impl AwsSource {
         }
     }
 
-    /// Gets an identity's credentials anew; `was_silent` says that STS gave no answer for it when it was last asked.
+    /// Fetches an identity's credentials. `was_silent` means that STS did not answer its last call.
     ///
     /// # Errors
-    /// Any [`SourceError`]; credentials that have expired already are an error too.
+    /// Any [`SourceError`]; expired credentials are an error too.
     pub async fn credentials_of(&self, identity: &Identity, was_silent: bool) -> Result<Credentials, SourceError> {
         let outcome = self.obtain(identity, was_silent).await;
         match &outcome {
@@ -199,12 +199,12 @@ impl AwsSource {
         outcome
     }
 
-    /// Waits until an outage has ended, as another identity has found.
+    /// Waits until another identity finds that an outage has ended.
     pub async fn recovered(&self) {
         self.recoveries.notified().await;
     }
 
-    /// Lets one identity look for the end of an outage, until it drops this: many would not find it earlier.
+    /// Lets one identity probe for the end of an outage until it drops the permit: many would not find it earlier.
     pub fn try_probe(&self) -> Option<OwnedSemaphorePermit> {
         self.probe.clone().try_acquire_owned().ok()
     }
@@ -227,7 +227,8 @@ impl AwsSource {
         }
     }
 
-    /// What roles are assumed with. While the chain fails, its last credentials will do for as long as they hold.
+    /// Returns the credentials that roles are assumed with. While the chain fails, its last ones are used until they
+    /// expire.
     async fn base_for_role(&self) -> Result<BaseCredentials, SourceError> {
         let soon = SystemTime::now() + SHORTEST_LIFE;
         let last = lock(&self.last_base).clone().filter(|last| last.credentials.expiry().is_some_and(|at| at > soon));
@@ -237,7 +238,7 @@ impl AwsSource {
         }
     }
 
-    /// Has whoever asks from now on get an answer from a look that begins after this.
+    /// Forgets the chain's result, so that callers from now on get one that begins after this call.
     pub fn forget_chain_result(&self) {
         *lock(&self.chain_valid_since) = Some(Instant::now());
     }
@@ -251,14 +252,14 @@ impl AwsSource {
             return cached.found.clone();
         }
         let began = Instant::now();
-        // Only while it is under way does a look take its memory.
+        // Boxed, so that a resolution takes memory only while it runs.
         let found = match timeout(CHAIN_TIMEOUT, Box::pin(self.resolve_chain())).await {
             Ok(found) => found,
             Err(_) => Err(SourceError::Timeout { source_name: CHAIN, after: CHAIN_TIMEOUT }),
         };
         match &found {
             Ok(base) => *lock(&self.last_base) = Some(base.clone()),
-            // Nobody else tells of it: the roles go on.
+            // Not reported elsewhere, as the roles go on.
             Err(error) if lock(&self.last_base).is_some() => warn!(%error, "the source of all credentials fails"),
             Err(_) => {}
         }
@@ -266,7 +267,7 @@ impl AwsSource {
         found
     }
 
-    /// The region of STS. A fallback is not kept: what could not be read once may be there later.
+    /// Returns the region of STS. A fallback is kept for a limited time, as the region may become readable later.
     async fn region(&self, configured: impl Future<Output = Option<Region>>) -> Region {
         let mut known = self.region.lock().await;
         if let Some((region, until)) = &*known
@@ -300,12 +301,13 @@ impl AwsSource {
             .load()
             .await;
         let Some(provider) = config.credentials_provider() else {
-            return Err(SourceError::Chain("it is switched off".to_owned()));
+            return Err(SourceError::Chain("it is disabled".to_owned()));
         };
         let credentials =
             provider.provide_credentials().await.map_err(|error| SourceError::Chain(error_chain(&error)))?;
         let checked = from_chain(&credentials)?;
-        // What roles are assumed with is to be what is pushed, without the white space that a file may have around it.
+        // Roles are assumed with the same credentials that are pushed, without the white space that a file may have
+        // around them.
         let credentials = aws_credential_types::Credentials::new(
             checked.access_key_id(),
             checked.secret_access_key(),
@@ -326,7 +328,7 @@ async fn configured_region(http_client: SharedHttpClient) -> Option<Region> {
     chain.region().await
 }
 
-/// Assumes the roles of a chain one by one, and then the role itself.
+/// Assumes the roles of a chain one by one, then the role itself.
 async fn assume(role: &Role, base: BaseCredentials) -> Result<Credentials, SourceError> {
     let BaseCredentials { config, mut credentials } = base;
     for arn in &role.chain {
@@ -372,7 +374,7 @@ async fn call_sts(
     let client = aws_sdk_sts::Client::from_conf(config);
     let answer = call.send_with(&client).await;
     let answer = answer.map_err(|error| sts_error(role, &error))?;
-    answer.credentials.ok_or_else(|| unusable(&"the answer has none"))
+    answer.credentials.ok_or_else(|| unusable(&"the answer has no credentials"))
 }
 
 fn unusable(problem: &dyn ToString) -> SourceError {
@@ -410,7 +412,7 @@ where
     SourceError::Sts { role: role.to_owned(), problem, is_down, retry_after }
 }
 
-/// What to do about a problem, by words that stand in what the SDK and STS say of it.
+/// Fixes of problems, by words in the messages of the SDK and STS.
 const CURES: [(&str, &str); 7] = [
     ("invalid peer certificate", "add its authority to the system's certificates, or name it with SSL_CERT_FILE"),
     ("dns error", "check the name server, the region and AWS_ENDPOINT_URL_STS"),
@@ -425,7 +427,7 @@ fn cure(problem: &str) -> Option<&'static str> {
     CURES.iter().find(|(words, _)| problem.contains(words)).map(|(_, cure)| *cure)
 }
 
-/// An error and its causes. Only their own words: the SDK's debug forms show whole responses, and those hold secrets.
+/// Returns the messages of an error and its causes. The SDK's debug forms show whole responses, which hold secrets.
 fn error_chain(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -440,7 +442,8 @@ fn error_chain(error: &dyn Error) -> String {
     one_line(&words)
 }
 
-/// What others wrote, such as STS or a credential process, must not break a log's lines or a terminal, nor fill them.
+/// Returns text of others, such as STS or a credential process, as one bounded line that can't break a log or a
+/// terminal.
 fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut line = words.collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! `check-policy`: what Envoy would say of a policy, without Envoy.
+//! `check-policy`: checks a policy without Envoy.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -17,25 +17,25 @@ use sigv4_core::signing::PayloadHash;
 
 use crate::policy_file::{Form, PolicyFile};
 
-/// Say what Envoy would say of a policy, without Envoy.
+/// Check a policy without Envoy.
 ///
-/// Exits with 0 and a summary, or with 1 and the line that the filter would log: the place and the cure.
+/// Exits with 0 and a summary, or with 1 and the line that the filter would log, which names the place and the fix.
 #[derive(Debug, Args)]
 pub struct CheckPolicy {
     /// A policy in JSON or YAML, or a Backstage app-config.yaml; `-` for standard input.
     file: PathBuf,
 
-    /// Print the summary, or what is wrong, as JSON on standard output.
+    /// Print the summary, or the error, as JSON on standard output.
     #[arg(long)]
     json: bool,
 
-    /// Print the policy as the JSON that the filter reads, in place of a summary.
+    /// Print the policy as the JSON that the filter reads, instead of a summary.
     #[arg(long, conflicts_with = "json")]
     convert: bool,
 }
 
 impl CheckPolicy {
-    /// Checks the file and tells the outcome.
+    /// Checks the file and prints the outcome.
     pub fn run(&self) -> ExitCode {
         let checked = read(&self.file).and_then(|content| check(&content));
         let (told, code) = match &checked {
@@ -50,7 +50,7 @@ impl CheckPolicy {
                 return ExitCode::FAILURE;
             }
         };
-        // Whoever closes the pipe has read enough.
+        // A reader that closes the pipe has read enough.
         let _ = writeln!(io::stdout(), "{}", told.trim_end());
         code
     }
@@ -82,18 +82,18 @@ fn check(content: &[u8]) -> Result<(PolicyFile, Summary), String> {
     Ok((file, summary))
 }
 
-/// What a plugin configuration comes to.
+/// The summary of a plugin configuration.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Summary {
-    /// It is an intake's, not a policy.
+    /// An intake's configuration, not a policy.
     Intake {
         intake: bool,
     },
     Policy(PolicySummary),
 }
 
-/// What a policy comes to.
+/// The summary of a policy.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PolicySummary {
@@ -101,7 +101,7 @@ struct PolicySummary {
     routes: Vec<RouteSummary>,
     identities: Vec<Identity>,
     unmatched: &'static str,
-    /// What is allowed and may yet surprise.
+    /// Valid settings that may not do what the author expects.
     notes: Vec<String>,
 }
 
@@ -111,11 +111,11 @@ struct RouteSummary {
     route: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hosts: Vec<String>,
-    /// Left out where the request keeps its own.
+    /// Absent if the request keeps its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     upstream_tls: bool,
-    /// Left out where each request tells.
+    /// Absent if it is inferred for each request.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +136,7 @@ impl PolicySummary {
                 .push("the section proxysigv4 was checked; the file's other keys do not belong to a policy".to_owned());
         }
         if form != Form::Json {
-            notes.push("the filter reads JSON; --convert prints this policy as such".to_owned());
+            notes.push("the filter reads JSON; --convert prints this policy as JSON".to_owned());
         }
         notes.extend(routes.iter().filter_map(|route| doubled_slash(route)));
         Self {
@@ -185,7 +185,7 @@ impl RouteSummary {
         }
     }
 
-    /// The columns of the table.
+    /// Returns the columns of the table.
     fn cells(&self) -> Vec<String> {
         let by_request = "by request";
         let mut signed_for = match (&self.service, &self.region) {
@@ -215,7 +215,7 @@ impl RouteSummary {
     }
 }
 
-/// The route's mode; with `auto`, what that comes to for a body where the policy alone tells.
+/// Returns the route's mode; for `auto` also the mode of a body, if the policy alone decides it.
 fn payload(route: &Route) -> String {
     let name = match route.payload {
         PayloadMode::Signed => return "signed".to_owned(),
@@ -238,7 +238,7 @@ fn payload(route: &Route) -> String {
     }
 }
 
-/// What tells a role's session apart.
+/// Returns the properties that identify a role's session.
 fn session(role: &Role) -> String {
     let external_id = role.external_id.as_ref().map(|id| format!("external id {id}"));
     let duration = role.duration_seconds.map(|seconds| format!("{seconds} s"));
@@ -247,20 +247,21 @@ fn session(role: &Role) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// A target that ends in a slash under a prefix that does not is taken as written, as all paths are, and rarely meant.
+/// Returns a note if the target ends in a slash and the prefix does not. Such a target is used as written, and rarely
+/// intended.
 fn doubled_slash(route: &Route) -> Option<String> {
     let target = route.target.as_ref()?;
     let (prefix, path) = (&route.prefix, &target.path);
     (path.ends_with('/') && !prefix.ends_with('/')).then(|| {
         let name = &route.name;
-        format!("{name}: {prefix}/x is sent as {path}/x; leave out the slash at the target's end if that is not meant")
+        format!("{name}: {prefix}/x is sent as {path}/x; remove the slash at the target's end if that is not intended")
     })
 }
 
 impl Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Intake { .. } => f.write_str("valid, but no policy: the configuration of a credential intake"),
+            Self::Intake { .. } => f.write_str("valid, but not a policy: the configuration of a credential intake"),
             Self::Policy(policy) => policy.fmt(f),
         }
     }
@@ -289,7 +290,7 @@ impl Display for PolicySummary {
     }
 }
 
-/// A line for the head and for each row, each column as wide as its widest cell.
+/// Writes a line for the head and for each row, each column as wide as its widest cell.
 fn write_table(f: &mut fmt::Formatter<'_>, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> fmt::Result {
     let head = head.iter().map(|name| (*name).to_owned()).collect();
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();

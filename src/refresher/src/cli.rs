@@ -1,4 +1,4 @@
-//! The command line, and the configuration file for those who would rather write one.
+//! The command line and the configuration file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use crate::reconcile::Allowed;
 /// Keeps Envoy's signing filter supplied with AWS credentials.
 ///
 /// Asks each proxy which identities its policy wants, gets their credentials from AWS's provider chain and from STS,
-/// pushes them, and renews them well before they expire. What to sign and which roles to assume is written in the
-/// proxy's policy alone.
+/// pushes them, and renews them well before they expire. Only the proxy's policy says what to sign and which roles to
+/// assume.
 #[derive(Debug, Parser)]
 #[command(name = "credential-refresher", version, max_term_width = 100)]
 #[command(override_usage = USAGE, after_long_help = AFTER_HELP)]
@@ -30,41 +30,40 @@ struct CommandLine {
     #[command(flatten)]
     options: Options,
 
-    /// A JSON file with the options above: proxies, proxyCa, clientCert, clientKey, interval, allowRoles,
-    /// allowDefault, allowSessionNames, allowExternalIds, allowTags, listen, logFormat and logLevel.
-    /// What the command line gives wins.
+    /// A JSON file with the options above: proxies, proxyCa, clientCert, clientKey, interval, allowRoles, allowDefault,
+    /// allowSessionNames, allowExternalIds, allowTags, listen, logFormat and logLevel. The command line takes
+    /// precedence.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Push everything once, then exit: with 0, or with 1 and the names of what failed.
+    /// Push everything once, then exit: with 0, or with 1 and the names of the identities that failed.
     #[arg(long)]
     once: bool,
 
-    /// How long `--once` waits for proxies and sources that are not ready yet.
+    /// Time limit of `--once` for proxies and sources that are not ready yet.
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "once", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
 
-/// What is asked for in place of supplying proxies.
+/// A command to run instead of supplying proxies.
 #[derive(Debug, Subcommand)]
 enum Command {
     CheckPolicy(CheckPolicy),
 }
 
-/// What both the command line and the file may say.
+/// The options that both the command line and the file accept.
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Options {
-    /// A proxy's credential intake: `unix:PATH`, or `https://HOST:PORT`. May be given several times.
+    /// A proxy's credential intake: `unix:PATH`, or `https://HOST:PORT`. May be repeated.
     #[arg(long = "proxy", value_name = "ADDRESS", required_unless_present = "config")]
     proxies: Vec<ProxyAddress>,
 
-    /// The authority of the `https://` proxies' certificates, in PEM. These three files are read again for every
-    /// connection.
+    /// The CA of the `https://` proxies' certificates, in PEM. These three files are read again for every connection.
     #[arg(long, value_name = "FILE")]
     proxy_ca: Option<PathBuf>,
 
-    /// The certificate that is shown to the `https://` proxies, in PEM.
+    /// The client certificate for the `https://` proxies, in PEM.
     #[arg(long, value_name = "FILE")]
     client_cert: Option<PathBuf>,
 
@@ -72,29 +71,30 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     client_key: Option<PathBuf>,
 
-    /// How often each proxy is asked what it wants and holds, 100ms to 1h [default: 5s].
+    /// Interval for asking each proxy what it wants and holds, 100ms to 1h [default: 5s].
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     #[serde(deserialize_with = "interval_in_file")]
     interval: Option<Duration>,
 
-    /// Assume only roles whose ARN matches this pattern: `*` stands for any characters, `?` for one. Every role of a chain
-    /// has to match one. May be given several times. Without it, every role that a proxy's policy names is assumed.
+    /// Assume only roles whose ARN matches this pattern: `*` stands for any characters, `?` for one. Every role of a
+    /// chain must match one. May be repeated. Without it, every role that a proxy's policy names is assumed.
     #[arg(long = "allow-role", value_name = "PATTERN")]
     allow_roles: Vec<String>,
 
-    /// Supply the base identity, `default`, though another --allow-… is given: it may assume what its own permissions say.
+    /// Supply the base identity, `default`, even if another --allow-… is set. It can assume any role that its
+    /// permissions allow.
     #[arg(long)]
     allow_default: bool,
 
-    /// Assume roles only under a session name that matches this pattern. May be given several times.
+    /// Assume roles only under a session name that matches this pattern. May be repeated.
     #[arg(long = "allow-session-name", value_name = "PATTERN")]
     allow_session_names: Vec<String>,
 
-    /// Use only external ids that match this pattern. May be given several times.
+    /// Use only external ids that match this pattern. May be repeated.
     #[arg(long = "allow-external-id", value_name = "PATTERN")]
     allow_external_ids: Vec<String>,
 
-    /// Set only session tags that match this pattern as KEY=VALUE. May be given several times.
+    /// Set only session tags that match this pattern as KEY=VALUE. May be repeated.
     #[arg(long = "allow-tag", value_name = "PATTERN")]
     allow_tags: Vec<String>,
 
@@ -102,7 +102,7 @@ struct Options {
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "once")]
     listen: Option<SocketAddr>,
 
-    /// The form of the log lines on standard error [default: text].
+    /// The format of the log lines on standard error [default: text].
     #[arg(long, value_name = "FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 
@@ -139,39 +139,38 @@ enum LogLevel {
     Trace,
 }
 
-/// What the program is started for.
+/// The task that the program was started for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// To say whether a policy is valid.
+    /// Checks a policy.
     CheckPolicy(CheckPolicy),
-    /// To supply proxies.
+    /// Supplies proxies.
     Supply(Box<Settings>),
 }
 
-/// Whom to supply, and how.
+/// The proxies to supply, and how.
 #[derive(Debug)]
 pub struct Settings {
     /// At least one.
     pub proxies: Vec<ProxyAddress>,
-    /// For the proxies that are met over TLS.
+    /// For the proxies that are reached over TLS.
     pub tls: Option<TlsFiles>,
-    /// How often each proxy is looked at.
+    /// The time between two checks of a proxy.
     pub interval: Duration,
-    /// What proxies may ask for.
+    /// The identities that proxies may ask for.
     pub allowed: Allowed,
-    /// Where probes and Prometheus are answered.
+    /// The address for probes and Prometheus.
     pub listen: Option<SocketAddr>,
-    /// Push once, within so long.
+    /// The time limit of a single push.
     pub once: Option<Duration>,
-    /// The form of the log.
+    /// The log's format.
     pub log_format: LogFormat,
-    /// What is logged.
+    /// The least severe level that is logged.
     pub log_level: LevelFilter,
 }
 
 impl Invocation {
-    /// Reads the command line and the file that it names, and ends the process with a message where they can't be
-    /// followed.
+    /// Reads the command line and the file that it names, and ends the process with a message if they are invalid.
     pub fn read() -> Self {
         let mut line = CommandLine::parse();
         if let Some(Command::CheckPolicy(check)) = line.command.take() {
@@ -199,7 +198,7 @@ impl Settings {
         let tls = match (proxy_ca.or(file.proxy_ca), client_cert.or(file.client_cert), client_key.or(file.client_key)) {
             (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles { authority, certificate, key }),
             (None, None, None) => None,
-            _ => return Err("--proxy-ca, --client-cert and --client-key belong together: give all three".to_owned()),
+            _ => return Err("--proxy-ca, --client-cert and --client-key belong together; set all three".to_owned()),
         };
         let settings = Self {
             proxies: given(proxies).unwrap_or(file.proxies),
@@ -212,13 +211,13 @@ impl Settings {
             log_level: log_level.or(file.log_level).unwrap_or_default().into(),
         };
         if settings.proxies.is_empty() {
-            return Err("no proxy is given: give --proxy, or proxies in the configuration file".to_owned());
+            return Err("no proxy is set; use --proxy, or proxies in the configuration file".to_owned());
         }
         let by_certificate = |address: &&ProxyAddress| matches!(address, ProxyAddress::Tls { .. });
         match settings.proxies.iter().find(by_certificate) {
             Some(address) if settings.tls.is_none() => Err(format!(
-                "{address} needs certificates on both sides: give --proxy-ca, --client-cert and --client-key, or use its \
-                 unix socket"
+                "{address} needs certificates on both sides; set --proxy-ca, --client-cert and --client-key, or use its \
+                 Unix socket"
             )),
             _ => Ok(settings),
         }
@@ -316,7 +315,7 @@ mod tests {
             (r#"{"proxies": ["unix:/s"], "interval": "1ms"}"#, "interval: must be from 100ms to 1h"),
             (r#"{"proxies": ["unix:/s"], "allowRole": []}"#, "unknown field `allowRole`"),
             ("{} {}", "trailing characters"),
-            ("{}", "no proxy is given"),
+            ("{}", "no proxy is set"),
         ] {
             let file = file(text);
             let error = settings(&["--config", file.path().to_str().unwrap()]).unwrap_err();
@@ -327,7 +326,7 @@ mod tests {
     #[test]
     fn a_port_needs_certificates() {
         let port = ["--proxy", "https://127.0.0.1:1"];
-        assert!(settings(&port).unwrap_err().contains("give --proxy-ca, --client-cert and --client-key"));
+        assert!(settings(&port).unwrap_err().contains("set --proxy-ca, --client-cert and --client-key"));
         let files = ["--proxy-ca", "/a", "--client-cert", "/c", "--client-key", "/k"];
         assert!(settings(&[&port[..], &files[..4]].concat()).unwrap_err().contains("belong together"));
         let given = settings(&[&port[..], &files[..]].concat()).unwrap().tls.unwrap();

@@ -1,5 +1,5 @@
-//! Bounds a `credential_process`. The SDK would read all that it writes and wait for it for ever, so the profiles that it
-//! is given name this program in front of the command: it runs the command with limits, in a process group of its own.
+//! Bounds a `credential_process`. The SDK would read all of its output and wait forever, so this program inserts itself
+//! before the command in the SDK's profiles. It runs the command with limits, in a process group of its own.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -22,27 +22,27 @@ use tokio::time::timeout;
 
 use crate::sync::lock;
 
-/// The first argument of a process that only runs a command. Not for people.
+/// The first argument of a process that only runs a command. Not for users.
 const RUN: &str = "run-credential-process";
 const PROPERTY: &str = "credential_process";
 
-/// Many times what a document with credentials takes.
+/// Many times the size of a document with credentials.
 const LARGEST_OUTPUT: usize = 64 << 10;
 
-/// As much of the command's standard error as is shown when it fails.
+/// How much of the command's standard error is shown when it fails.
 const LARGEST_COMPLAINT: usize = 1 << 10;
 
-/// Less than what a look at the chain may take, so that this is what is told.
+/// Less than a resolution of the chain may take, so that this is the error that is reported.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a command has left running may hold its output open. So long after its end, no more is expected.
+/// The time to read on after a command has ended, as a process that it left running may hold its output open.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
 /// Returns the profiles of the shared files, in which each `credential_process` runs with limits.
 pub async fn bounded_profiles() -> EnvConfigFiles {
     let (default_files, program) = (EnvConfigFiles::default(), env::current_exe());
     let profiles = profile::load(&Fs::real(), &Env::real(), &default_files, None).await;
-    // The SDK reads the files again, and tells what is wrong with them.
+    // The SDK reads the files again, and reports what is wrong with them.
     let (Ok(profiles), Ok(program)) = (profiles, program) else {
         return default_files;
     };
@@ -53,7 +53,7 @@ pub async fn bounded_profiles() -> EnvConfigFiles {
         .build()
 }
 
-/// Writes, for each profile with a `credential_process`, what takes its place.
+/// Returns profiles that replace each `credential_process`.
 fn overlay(profiles: &ProfileSet, program: &Path) -> String {
     let mut text = String::new();
     for name in profiles.profiles() {
@@ -67,7 +67,7 @@ fn overlay(profiles: &ProfileSet, program: &Path) -> String {
     text
 }
 
-/// Quotes a word for the shell; its further lines, for the file, begin with a space.
+/// Quotes a word for the shell; further lines begin with a space, as the file requires.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''").replace('\n', "\n "))
 }
@@ -84,7 +84,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     Some(match outcome {
         Ok(outcome) => outcome.pass_on(),
         Err(error) => {
-            eprintln!("can't run it: {error}");
+            eprintln!("can't run the command: {error}");
             ExitCode::FAILURE
         }
     })
@@ -92,7 +92,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
 
 #[derive(Debug)]
 struct Outcome {
-    /// None where it had not ended in time.
+    /// `None` if it had not ended in time.
     status: Option<ExitStatus>,
     output: Vec<u8>,
     complaint: Vec<u8>,
@@ -104,9 +104,9 @@ impl Outcome {
         complaint.truncate(LARGEST_COMPLAINT);
         let _ = io::stderr().write_all(&complaint);
         match self.status {
-            None => eprintln!("it gave no answer within {} s and was ended", COMMAND_TIMEOUT.as_secs()),
+            None => eprintln!("the command did not finish within {} s and was killed", COMMAND_TIMEOUT.as_secs()),
             _ if self.output.len() > LARGEST_OUTPUT => {
-                eprintln!("it wrote more than {} KiB: it must write one JSON document", LARGEST_OUTPUT >> 10);
+                eprintln!("the command wrote more than {} KiB; it must write one JSON document", LARGEST_OUTPUT >> 10);
             }
             Some(status) if !status.success() => {
                 let code = status.code().and_then(|code| u8::try_from(code).ok());
@@ -116,14 +116,14 @@ impl Outcome {
                 Ok(document) => {
                     return io::stdout().write_all(&document).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
                 }
-                Err(error) => eprintln!("what it wrote can't be used: {error}"),
+                Err(error) => eprintln!("the command's output can't be used: {error}"),
             },
         }
         ExitCode::FAILURE
     }
 }
 
-/// Writes a document again: the SDK takes a numeric `Expiration` for none at all, and refuses one with the zone `+0000`.
+/// Rewrites a document: the SDK takes a numeric `Expiration` for a missing one, and rejects the zone `+0000`.
 fn as_the_sdk_reads_it(output: &[u8]) -> Result<Zeroizing<Vec<u8>>, CredentialDocumentError> {
     Credentials::from_document(output).map(|credentials| credentials.to_document())
 }
@@ -145,18 +145,18 @@ async fn run(command: &OsStr) -> io::Result<Outcome> {
         let _ = timeout(OUTPUT_GRACE, async { drop((reading_output.await, reading_complaint.await)) }).await;
     }
     if let Some(group) = group {
-        // Where nothing of it is left, there is no such group.
+        // If no process of it is left, there is no such group.
         let _ = kill_process_group(group, Signal::KILL);
     }
     Ok(Outcome { status: status.ok().transpose()?, output: output.take(), complaint: complaint.take() })
 }
 
-/// What has been read so far.
+/// The bytes read so far.
 #[derive(Default, Clone)]
 struct Collected(Arc<Mutex<Vec<u8>>>);
 
 impl Collected {
-    /// Collects up to `most` bytes. Beyond, it goes on reading to no avail, or lets the writer see a closed pipe.
+    /// Collects up to `most` bytes. Then it discards the rest if `drain` is set, or closes the pipe.
     fn collect<R>(&self, from: Option<R>, most: usize, drain: bool) -> JoinHandle<()>
     where
         R: AsyncRead + Unpin + Send + 'static,

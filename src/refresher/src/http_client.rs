@@ -1,6 +1,6 @@
-//! The one HTTP client of all sources. It bounds their answers: whoever answers in AWS's place must not fill the memory.
-//! What metadata endpoints say of an expiry, it reads before the SDK does, which knows one form of it alone and takes what
-//! an instance's endpoint gives for valid however long it has expired.
+//! The HTTP client of all sources. It bounds their answers, so that an impostor of AWS can't fill the memory. It also
+//! normalizes the expiry in metadata endpoints' answers: the SDK knows one form alone, and accepts an instance's
+//! credentials however long ago they expired.
 
 use std::io;
 use std::net::ToSocketAddrs;
@@ -31,8 +31,8 @@ use tokio::sync::Semaphore;
 /// Many times the largest answer with credentials.
 const LARGEST_ANSWER: usize = 64 << 10;
 
-/// An instance's endpoint that can't get new credentials goes on giving the old ones, and AWS may take them. The SDK has
-/// them live for ten minutes more each time; what expired longer ago than this is of no use to anybody.
+/// An instance's endpoint that can't get new credentials continues to return the old ones, and AWS may accept them. The
+/// SDK extends their life by ten minutes each time; credentials that expired longer ago than this are useless.
 const LONGEST_OVERDUE: Duration = Duration::from_secs(86_400);
 
 /// A lookup takes a thread and two descriptors until it ends, even if nobody waits for it any longer.
@@ -46,7 +46,7 @@ struct AnswerTooLarge;
 #[error("the credentials have expired already, at {0}")]
 struct Overdue(String);
 
-/// Makes the client, with the proxies that the environment names.
+/// Creates the client, with the proxies that the environment names.
 pub fn bounded() -> SharedHttpClient {
     let resolver = Resolver(Arc::new(Semaphore::new(MOST_NAME_LOOKUPS)));
     SharedHttpClient::new(BoundedClient(Builder::new().build_with_connector_fn(move |settings, components| {
@@ -58,7 +58,7 @@ pub fn bounded() -> SharedHttpClient {
     })))
 }
 
-/// Looks up few names at a time: the threads that files are read in must not all wait for a name server.
+/// A resolver with few lookups at a time: the threads that read files must not all wait for a name server.
 #[derive(Debug, Clone)]
 struct Resolver(Arc<Semaphore>);
 
@@ -77,7 +77,7 @@ impl ResolveDns for Resolver {
     }
 }
 
-/// Leaves out the inner client's validation, which reads the system's certificates for every SDK client that is made.
+/// A client without the inner client's validation, which reads the system's certificates for every SDK client.
 #[derive(Debug)]
 struct BoundedClient(SharedHttpClient);
 
@@ -110,13 +110,13 @@ async fn check_expiration(mut answer: HttpResponse) -> Result<HttpResponse, Conn
     let body = std::mem::replace(answer.body_mut(), SdkBody::taken()).collect().await;
     let body = body.map_err(|error| ConnectorError::other(error, None))?.to_bytes();
     let body = with_plain_expiration(body).map_err(|error| ConnectorError::other(error.into(), None))?;
-    // The SDK compares.
+    // The SDK compares it with the body.
     answer.headers_mut().insert("content-length", body.len().to_string());
     *answer.body_mut() = SdkBody::from(body);
     Ok(answer)
 }
 
-/// Writes the expiry of a document of credentials as the SDK can read it; leaves alone what is none.
+/// Rewrites the expiry of a credentials document in the SDK's form; returns any other body unchanged.
 fn with_plain_expiration(body: Bytes) -> Result<Bytes, Overdue> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

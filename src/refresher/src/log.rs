@@ -1,5 +1,5 @@
-//! The log. Only this program's own events are written, at every level: those of the SDK and the HTTP stack show requests
-//! and answers, and no test here could vouch for their silence about the secrets in them.
+//! The log. Only this program's own events are written, at every level: those of the SDK and the HTTP stack show
+//! requests and responses, and no test here could guarantee that they contain no secrets.
 
 use std::io;
 use std::time::SystemTime;
@@ -16,10 +16,10 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// As many lines wait for a reader; a line has less than 3 KiB.
+/// The largest number of lines that wait for a reader; a line has less than 3 KiB.
 const MOST_WAITING_LINES: usize = 1024;
 
-/// How a log line is written.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, Default, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -30,14 +30,15 @@ pub enum LogFormat {
     Json,
 }
 
-/// A log that has begun. What waits to be written when it is dropped is written first, if somebody reads it.
+/// A running log. Dropping it first writes the lines that still wait, if somebody reads them.
 #[derive(Debug)]
 pub struct Log {
     dropped_lines: ErrorCounter,
     _writer: WorkerGuard,
 }
 
-/// Starts logging to standard error. A thread of its own writes the lines: one that nobody reads must not stop the supply.
+/// Starts logging to standard error. A thread of its own writes the lines, so that a log that nobody reads does not
+/// stop the supply.
 pub fn start(format: LogFormat, level: LevelFilter) -> Log {
     let own_events = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     let log = tracing_subscriber::registry().with(own_events);
@@ -59,7 +60,7 @@ impl Log {
     }
 }
 
-/// How many lines were dropped since nobody read them.
+/// The number of lines that were dropped because nobody read them.
 #[derive(Debug)]
 pub struct DroppedLines(ErrorCounter);
 
@@ -72,7 +73,7 @@ impl Collector for DroppedLines {
     }
 }
 
-/// An instant as it is logged, such as `2026-01-02T03:04:05Z`.
+/// Returns an instant as it is logged, such as `2026-01-02T03:04:05Z`.
 pub fn instant(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }

@@ -7,9 +7,9 @@
 //! | [`aws_source`] | the provider chain, and STS on top of it; [`http_client`] and [`credential_process`] bound what they read |
 //! | [`sts_calls`] | who may call STS, and when |
 //! | [`renewal`] | one task for each required identity, which renews its credentials in time |
-//! | [`reconcile`] | one task for each proxy, which brings it to hold what its policy requires; [`unsupplied`] is what it could not |
+//! | [`reconcile`] | one task for each proxy, which supplies what its policy requires; [`unsupplied`] describes what is missing |
 //! | [`proxy`] | the proxy's intake, over a Unix socket or TLS |
-//! | [`metrics`] | what the probes and Prometheus are told, served by [`probe_server`] |
+//! | [`metrics`] | readiness and metrics for probes and Prometheus, served by [`probe_server`] |
 //! | [`log`] | the log |
 
 mod aws_source;
@@ -52,8 +52,8 @@ use crate::renewal::RenewalPool;
 /// Threads for name lookups, which are fewer, and for reading files.
 const MOST_THREADS: usize = 16;
 
-/// The longest that an orderly end may take after a signal: a log that nobody reads, or a file that is never read, must not
-/// hold it up.
+/// The longest that a shutdown may take after a signal. A log that nobody reads, or a read that never returns, must not
+/// delay it.
 const END_WITHIN: Duration = Duration::from_millis(700);
 
 fn main() -> ExitCode {
@@ -75,8 +75,8 @@ fn main() -> ExitCode {
 fn run(settings: Settings, log: &Log) -> io::Result<ExitCode> {
     let once = settings.once.is_some();
     let end = watch_signals(once)?;
-    // One thread is plenty for the work, which is waiting. The other goes on while the first is held up: the SDK reads its
-    // files without a deadline, and a file may be a pipe or on a dead disk.
+    // One thread is enough for the work, which is mostly waiting. The second continues while the first is blocked: the
+    // SDK reads its files without a deadline, and a file may be a pipe or on a dead disk.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().max_blocking_threads(MOST_THREADS).build()?;
     let outcome = runtime.block_on(async {
@@ -85,21 +85,21 @@ fn run(settings: Settings, log: &Log) -> io::Result<ExitCode> {
             outcome = run_reconcilers(settings, log, hangup) => Ok(outcome),
             Ok(signal) = end => {
                 info!(signal, "stopping");
-                // With --once, the push that is waited for did not complete.
+                // With --once, being interrupted means that the push did not complete.
                 Ok(ExitCode::from(u8::from(once)))
             }
         }
     });
-    // A name lookup under way must not hold up the end.
+    // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
     outcome
 }
 
-/// Watches for SIGTERM and SIGINT on a thread of its own, whatever holds the others up, and tells of the first one. Ends
-/// the process shortly after it, if it has not ended by itself.
+/// Watches for SIGTERM and SIGINT on a thread of its own, so that no blocked thread delays them, and reports the first.
+/// Ends the process shortly afterwards if it has not exited by then.
 fn watch_signals(once: bool) -> io::Result<oneshot::Receiver<&'static str>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Before anything else, so that no signal is met unprepared.
+    // First of all, so that no signal arrives before its handler.
     let (mut terminate, mut interrupt) = {
         let _entered = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
@@ -138,7 +138,7 @@ async fn run_reconcilers(settings: Settings, log: &Log, hangup: Signal) -> ExitC
                 tokio::spawn(server.serve());
             }
             Err(error) => {
-                error!(%address, %error, "can't listen: free the address, or give another with --listen");
+                error!(%address, %error, "can't listen; free the address, or set another with --listen");
                 return ExitCode::FAILURE;
             }
         }
@@ -165,15 +165,15 @@ async fn run_reconcilers(settings: Settings, log: &Log, hangup: Signal) -> ExitC
     } else {
         let supplying: JoinSet<_> = proxies.map(|proxy| proxy.keep_supplied(pool.clone(), settings.interval)).collect();
         supplying.join_all().await;
-        // Only a panic in every one of them leads here.
+        // Reached only if every one of them panicked.
         ExitCode::FAILURE
     }
 }
 
-/// Looks at everything again at each SIGHUP.
+/// Checks every source and proxy again at each SIGHUP.
 async fn renew_on_hangup(pool: Arc<RenewalPool>, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        info!(signal = "SIGHUP", "looking at every source and proxy again");
+        info!(signal = "SIGHUP", "checking every source and proxy again");
         pool.renew_all();
     }
 }

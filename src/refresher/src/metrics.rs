@@ -1,4 +1,4 @@
-//! How the refresher is doing: what `/readyz` and `/metrics` tell.
+//! The refresher's state for `/readyz` and `/metrics`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -36,10 +36,10 @@ struct ByProxy {
     proxy: String,
 }
 
-/// A point in time, in seconds since 1970, as Prometheus has it: ages and remaining lives are told from it by the query.
+/// A point in time, in seconds since 1970, as is usual in Prometheus: queries compute ages and remaining lives from it.
 type Instants<Label> = Family<Label, Gauge<f64, AtomicU64>>;
 
-/// What has been seen so far.
+/// The metrics, and each proxy's readiness.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -57,7 +57,7 @@ pub struct Metrics {
     readiness: Mutex<BTreeMap<String, Readiness>>,
 }
 
-/// Whether one proxy can sign, and what it lacks, in words.
+/// The readiness of one proxy, and what it lacks, as text.
 #[derive(Debug)]
 struct Readiness {
     ready: bool,
@@ -65,7 +65,7 @@ struct Readiness {
 }
 
 impl Metrics {
-    /// Nothing has been seen of these proxies yet.
+    /// Creates the metrics of proxies that have not been asked yet.
     pub fn new<'a>(proxies: impl IntoIterator<Item = &'a ProxyAddress>, dropped_lines: DroppedLines) -> Self {
         let not_asked = |proxy: &ProxyAddress| {
             let unready_reasons = vec![format!("{proxy}: not asked yet")];
@@ -94,27 +94,27 @@ impl Metrics {
     fn register(&mut self) {
         let seconds = || Unit::Other("timestamp_seconds".to_owned());
         let all = &mut self.registry;
-        let obtained = "When the source gave the credentials in use";
+        let obtained = "When the credentials in use were obtained";
         all.register_with_unit("credentials_obtained", obtained, seconds(), self.obtained.clone());
-        let expiry = "When the credentials in use expire; left out for long-lived ones";
+        let expiry = "When the credentials in use expire; absent for long-lived ones";
         all.register_with_unit("credentials_expiry", expiry, seconds(), self.expiry.clone());
-        all.register("renewals", "New credentials that the source gave", self.renewals.clone());
-        let failures = "Times that the source gave none: chain, sts, timeout, unusable, revoked";
+        all.register("renewals", "New credentials obtained from the source", self.renewals.clone());
+        let failures = "Failures to obtain credentials, by reason: chain, sts, timeout, unusable, revoked";
         all.register("source_failures", failures, self.failures.clone());
         all.register("proxy_reachable", "Whether the proxy answered when last asked", self.reachable.clone());
         let ready = "Whether the proxy can sign for at least one identity, or could until a source failed";
         all.register("proxy_ready", ready, self.ready.clone());
-        let reconciled = "When the proxy last said what it wants";
+        let reconciled = "When the proxy last listed what it wants";
         all.register_with_unit("proxy_last_answer", reconciled, seconds(), self.reconciled.clone());
-        let unsupplied = "Identities that the proxy wants and was not given";
+        let unsupplied = "Identities that the proxy wants and that are not supplied";
         all.register("proxy_unsupplied_identities", unsupplied, self.unsupplied.clone());
-        all.register("pushes", "Credentials that the proxy took", self.pushes.clone());
-        all.register("push_failures", "Credentials that the proxy did not take", self.push_failures.clone());
-        let last_push = "When the proxy last took credentials";
+        all.register("pushes", "Credentials that the proxy accepted", self.pushes.clone());
+        all.register("push_failures", "Credentials that the proxy did not accept", self.push_failures.clone());
+        let last_push = "When the proxy last accepted credentials";
         all.register_with_unit("last_push", last_push, seconds(), self.last_push.clone());
     }
 
-    /// A source gave new credentials.
+    /// Records new credentials from a source.
     pub fn renewed(&self, identity: &Identity, credentials: &Credentials) {
         let label = by_identity(identity);
         self.renewals.get_or_create(&label).inc();
@@ -129,12 +129,12 @@ impl Metrics {
         }
     }
 
-    /// A source gave none.
+    /// Records that a source failed.
     pub fn source_failed(&self, identity: &Identity, error: &SourceError) {
         self.failures.get_or_create(&by_failure(identity, error.reason())).inc();
     }
 
-    /// No proxy wants the identity any longer: its series end.
+    /// Removes the series of an identity that no proxy wants any longer.
     pub fn remove_identity(&self, identity: &Identity) {
         let label = by_identity(identity);
         self.obtained.remove(&label);
@@ -145,7 +145,7 @@ impl Metrics {
         }
     }
 
-    /// A proxy was asked, and supplied as far as possible.
+    /// Records the outcome of reconciling a proxy.
     pub fn reconciled(&self, proxy: &ProxyAddress, outcome: &Result<Supply, ProxyError>) {
         let label = by_proxy(proxy);
         self.reachable.get_or_create(&label).set(outcome.is_ok().into());
@@ -164,7 +164,7 @@ impl Metrics {
         lock(&self.readiness).insert(label.proxy, Readiness { ready, unready_reasons });
     }
 
-    /// A proxy took credentials, or did not.
+    /// Records a push and whether the proxy accepted it.
     pub fn pushed(&self, proxy: &ProxyAddress, taken: bool) {
         let label = by_proxy(proxy);
         if taken {
@@ -175,7 +175,7 @@ impl Metrics {
         }
     }
 
-    /// Whether every proxy is ready, and what they lack, one line each. A ready one may lack identities.
+    /// Returns whether every proxy is ready, and what they lack, one line each. A ready one may lack identities.
     pub fn readiness(&self) -> (bool, String) {
         let all = lock(&self.readiness);
         let lines = all.values().flat_map(|proxy| &proxy.unready_reasons).fold(String::new(), |mut lines, line| {
@@ -185,7 +185,7 @@ impl Metrics {
         (all.values().all(|proxy| proxy.ready), lines)
     }
 
-    /// The metrics in OpenMetrics text.
+    /// Returns the metrics as OpenMetrics text.
     pub fn metrics(&self) -> String {
         let mut metrics = String::new();
         // Writing into a string can't fail.

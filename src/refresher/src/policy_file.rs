@@ -1,8 +1,7 @@
-//! A policy as people keep it in a file: the JSON that the filter reads, the same in YAML, or in YAML one section of a
-//! Backstage `app-config.yaml` among others.
+//! A policy in a file: the JSON that the filter reads, the same in YAML, or a section of a Backstage `app-config.yaml`.
 //!
-//! YAML is only put into the JSON that it stands for. Nothing of the policy is judged here, and a key that is written
-//! twice stays so, for the policy itself to refuse: what the filter would say is said in its own words.
+//! YAML is only converted to the equivalent JSON. The policy is not validated here, and duplicate keys are kept for the
+//! policy to reject, so that errors are those that the filter would log.
 
 use std::fmt;
 
@@ -11,33 +10,33 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
 use serde_saphyr::{DefaultMessageFormatter, DuplicateKeyPolicy, MergeKeyPolicy, MessageFormatter};
 
-/// The text of a policy in the form in which the filter reads it.
+/// The text of a policy, converted to the JSON that the filter reads.
 #[derive(Debug)]
 pub struct PolicyFile {
     /// JSON.
     pub json: Vec<u8>,
-    /// How the file holds it.
+    /// The file's form.
     pub form: Form,
 }
 
-/// How a file holds a policy.
+/// The form of a policy in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// As the filter reads it.
     Json,
     /// The same in YAML.
     Yaml,
-    /// As the section `proxysigv4` of a YAML file that has others, which are none of the policy's.
+    /// The section `proxysigv4` of a YAML file with other sections, which do not belong to the policy.
     Section,
 }
 
-/// Why a file can't be read as a policy at all.
+/// An error that prevents reading a file as a policy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyFileError {
-    /// Neither JSON nor YAML is anything but text.
+    /// The file is not text, as JSON and YAML are.
     #[error("the file is not UTF-8 (byte {0}); save it as UTF-8")]
     Encoding(usize),
-    /// What the parser says, where.
+    /// The parser's message and its position.
     #[error("the policy is not valid YAML: {problem} (line {line}, column {column})")]
     Yaml {
         /// In one line.
@@ -53,12 +52,13 @@ pub enum PolicyFileError {
 const SECTION: &str = "proxysigv4";
 
 impl PolicyFile {
-    /// Reads a file's content. What begins with `{` or `[` is JSON, and left for the policy to read; all else is YAML.
+    /// Reads a file's content. Content that begins with `{` or `[` is JSON, which the policy parses itself; anything
+    /// else is YAML.
     ///
     /// # Errors
     /// [`PolicyFileError`], in one line.
     pub fn read(content: &[u8]) -> Result<Self, PolicyFileError> {
-        // Behind the mark that some editors put before UTF-8, which the filter does not take.
+        // Skips the byte order mark that some editors write, which the filter rejects.
         let text = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
         if matches!(text.trim_ascii_start().first(), None | Some(b'{' | b'[')) {
             return Ok(Self { json: content.to_vec(), form: Form::Json });
@@ -84,7 +84,7 @@ impl PolicyFile {
     }
 }
 
-/// A YAML document, its mappings in their order and with whatever is twice in them.
+/// A YAML document. Mappings keep their order and their duplicate keys.
 #[derive(Debug)]
 enum Node {
     Null,
@@ -96,8 +96,8 @@ enum Node {
 }
 
 impl Node {
-    /// Leaves of an `app-config.yaml` the one section that holds a policy. A file that has anything of a policy beside that
-    /// section is left as it is: the policy refuses it.
+    /// Reduces an `app-config.yaml` to the section that holds a policy. A file with a policy's keys next to that
+    /// section is left unchanged, and the policy rejects it.
     fn without_other_sections(self) -> (Self, Form) {
         const POLICY: [&str; 6] =
             ["routes", "unmatched", "allowUnauthenticatedRequests", "credentialsWaitMs", "accessLog", "routeMetadata"];
@@ -128,7 +128,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("what JSON can hold")
+        f.write_str("a value that JSON can hold")
     }
 
     fn visit_unit<E>(self) -> Result<Node, E> {
@@ -203,7 +203,7 @@ mod tests {
         (form, String::from_utf8(json).unwrap())
     }
 
-    /// What YAML becomes, in one line.
+    /// Returns the JSON of a YAML text, in one line.
     fn json(yaml: &str) -> String {
         let (_, json) = read(yaml);
         json.lines().map(str::trim_start).collect::<String>().replace("\": ", "\":")
@@ -278,7 +278,7 @@ allowUnauthenticatedRequests: false
         {
             assert_eq!(read(alone).0, Form::Yaml, "{alone}");
         }
-        // Twice is for the policy to refuse.
+        // Duplicates are for the policy to reject.
         assert_eq!(json("proxysigv4: {}\nx: 1\nproxysigv4: {}"), r#"{"proxysigv4":{},"proxysigv4":{}}"#);
     }
 

@@ -1,8 +1,8 @@
 //! `--listen`: `/healthz`, `/readyz` and `/metrics` for probes and for Prometheus.
 //!
-//! Anybody who reaches the port may open connections, so none of them holds a slot against another: a connection carries
-//! one request, lives for [`CONNECTION_LIFETIME`] at most, and is closed for a newer one when [`MOST_CONNECTIONS`] are
-//! open. A probe sends its request as soon as it is connected, and is answered before it could become the oldest.
+//! Anybody who reaches the port can open connections, so no connection may keep a slot from another: each carries one
+//! request, lives for at most [`CONNECTION_LIFETIME`], and is closed for a newer one when [`MOST_CONNECTIONS`] are
+//! open. A probe sends its request as soon as it is connected, and is answered before it becomes the oldest.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,21 +26,21 @@ use tracing::debug;
 use crate::metrics::Metrics;
 use crate::sync::lock;
 
-/// How long a caller may take to send the head of its request, however it trickles in.
+/// The time limit for the head of a request, however slowly it arrives.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection may last in all: enough for a slow reader of the metrics, and Prometheus gives up as early.
+/// The time limit of a connection: enough for a slow reader of the metrics; Prometheus also gives up by then.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Probes and a few Prometheus servers. Each costs a file descriptor and up to [`LARGEST_HEAD`].
 const MOST_CONNECTIONS: usize = 16;
 
-/// Connections that the kernel takes in before they are accepted: when it is full, a probe waits for a second.
+/// The kernel's queue of connections to accept: if it is full, a probe waits for a second.
 const BACKLOG: u32 = 1024;
 
 const LARGEST_HEAD: usize = 16 << 10;
 
-/// The metrics of many identities take a while to write, and much memory: callers within this time share them.
+/// The metrics of many identities take time and memory to write: callers within this time share them.
 const METRICS_SHARED_FOR: Duration = Duration::from_millis(200);
 
 /// Lines of `/readyz`; the kubelet shows fewer.
@@ -60,7 +60,7 @@ impl ProbeServer {
     /// Listens on `address`.
     ///
     /// # Errors
-    /// Where the address is taken or not this machine's.
+    /// If the address is in use or not this machine's.
     pub fn bind(address: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
         let pages = Arc::new(Pages { metrics, last_metrics: Mutex::default() });
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -70,15 +70,15 @@ impl ProbeServer {
         Ok(Self { listener: socket.listen(BACKLOG)?, pages })
     }
 
-    /// Where it listens; tells the port where port 0 was asked for.
+    /// Returns the address that it listens on, with the port that was chosen for port 0.
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers for ever.
+    /// Answers requests, forever.
     pub async fn serve(self) {
         let mut open = VecDeque::with_capacity(MOST_CONNECTIONS);
         loop {
@@ -90,7 +90,7 @@ impl ProbeServer {
             match accepted {
                 Ok((stream, _)) => {
                     open.push_back(tokio::spawn(serve_one(stream, self.pages.clone())).abort_handle());
-                    // Answers what has come with the connection before the next one can close it.
+                    // Answers a request that has already arrived before the next connection can close this one.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
@@ -128,7 +128,7 @@ async fn serve_one(stream: TcpStream, pages: Arc<Pages>) {
     }
 }
 
-/// What is served.
+/// The pages that are served.
 #[derive(Debug)]
 struct Pages {
     metrics: Arc<Metrics>,
@@ -166,7 +166,7 @@ impl Pages {
     }
 }
 
-/// Returns the first `most` lines, and how many there are beyond.
+/// Returns the first `most` lines, and the number of the others.
 fn first_lines(text: &str, most: usize) -> String {
     let mut first: String = text.split_inclusive('\n').take(most).collect();
     let more = text.lines().count().saturating_sub(most);

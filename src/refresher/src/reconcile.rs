@@ -1,4 +1,4 @@
-//! Brings each proxy to hold what its policy wants.
+//! Supplies each proxy with the credentials that its policy requires.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,27 +17,28 @@ use crate::proxy::{ProxyClient, ProxyError};
 use crate::renewal::{self, RenewalHandle, RenewalPool};
 use crate::unsupplied::{Denial, Supply, Unsupplied, UnsuppliedReason};
 
-/// How often a proxy is looked at that does not answer, or that wants nothing yet.
+/// The interval for checking a proxy that does not answer, or that wants nothing yet.
 const UNSETTLED_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Between two looks, however often the proxy says that something changed.
+/// The shortest time between two checks, however often the proxy reports a change.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// While many sources answer or fail, a proxy is asked for its listing for a fifth of the time at most, as a long one costs
-/// it as much as its requests do; but at least once in so long.
+/// While many sources answer or fail, listing a proxy takes at most a fifth of the time, as a long listing costs it as
+/// much as its requests do; but the pause between listings is bounded.
 const LISTINGS_APART: u32 = 5;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Credentials of somebody else that last no longer than this are replaced by our own, if those last longer.
+/// Somebody else's credentials that expire within this time are replaced by ours, if ours expire later.
 const EXPIRES_SOON: Duration = Duration::from_secs(300);
 
-/// So long may a proxy require nothing before that is worth a line: its policy may not be loaded yet.
+/// The time for which a proxy may require nothing before that is logged: its policy may not be loaded yet.
 const LOADING_TIME: Duration = Duration::from_secs(5);
 
-/// So many fingerprints that were corrected are remembered. Each is of a secret that somebody else pushed under our key.
+/// The largest number of corrected fingerprints to remember. Each is of a secret that somebody else pushed under our
+/// key.
 const CORRECTED_MAX: usize = 256;
 
-/// What a proxy may ask for.
+/// The identities that a proxy may ask for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Allowed {
     roles: Vec<WildMatch>,
@@ -48,8 +49,8 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// Identities of whose roles each one, of a chain too, matches a pattern; all of them if there is no pattern. Session
-    /// names, external ids and tags (`key=value`) likewise.
+    /// Allows identities whose roles, those of the chain included, all match a pattern; without patterns, any role.
+    /// Session names, external ids and tags (`key=value`) likewise.
     pub fn new(
         roles: &[String],
         default: bool,
@@ -87,29 +88,29 @@ impl Allowed {
     }
 }
 
-/// One proxy and what has been done for it.
+/// One proxy and the state of its supply.
 #[derive(Debug)]
 pub struct ProxyReconciler {
     client: ProxyClient,
     allowed: Allowed,
     metrics: Arc<Metrics>,
-    /// Of the last listing; `None` if the proxy did not answer, or its filter is older than generations.
+    /// The last listing's generation; `None` if the proxy did not answer, or its filter predates generations.
     generation: Option<u64>,
-    /// Since when the proxy has required nothing, and whether that has been logged.
+    /// The time since which the proxy has required nothing, and whether that has been logged.
     requires_nothing: Option<(Instant, bool)>,
-    /// Held on to while the proxy is down, so that it is supplied as soon as it is back.
+    /// Kept while the proxy is down, so that it is supplied as soon as it is back.
     wanted: Vec<Arc<RenewalHandle>>,
     refused: HashMap<Identity, Denial>,
-    /// What each identity's source gave when the proxy was last supplied.
+    /// The credentials of each identity's source when the proxy was last supplied.
     pushed: HashMap<Identity, HeldCredentials>,
-    /// The fingerprints under our own access keys that were not ours.
+    /// The fingerprints under our access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
     last_problem: Option<String>,
-    /// How long the last listing took.
+    /// The duration of the last listing.
     listing_took: Duration,
 }
 
-/// What became of one identity.
+/// The outcome for one identity.
 enum Outcome {
     /// The proxy holds credentials for it.
     Held,
@@ -119,7 +120,7 @@ enum Outcome {
 }
 
 impl ProxyReconciler {
-    /// A proxy that nothing is known of yet.
+    /// Creates the reconciler of a proxy that has not been asked yet.
     pub fn new(client: ProxyClient, allowed: Allowed, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
@@ -136,15 +137,15 @@ impl ProxyReconciler {
         }
     }
 
-    /// Supplies the proxy until the program ends: looks at it every `interval`, when there are new credentials, and
-    /// immediately when it says that something changed or when it has ended, so that it is supplied when it is back.
+    /// Supplies the proxy until the program ends. Checks it every `interval`, when there are new credentials, and
+    /// immediately when it reports a change or disconnects, so that it is supplied when it is back.
     pub async fn keep_supplied(mut self, pool: Arc<RenewalPool>, interval: Duration) {
         let mut renewals = pool.renewals();
         let soon = interval.min(UNSETTLED_INTERVAL);
         loop {
             renewals.mark_unchanged();
             let last_look = Instant::now();
-            // What goes wrong has been logged, and is tried again at the next look.
+            // Errors have been logged, and are retried at the next check.
             let supply = self.reconcile(&pool).await.ok();
             let settled = supply.as_ref().is_some_and(|supply| supply.requires);
             let pause = (LISTINGS_APART * self.listing_took).clamp(SHORTEST_INTERVAL, LONGEST_PAUSE);
@@ -161,10 +162,10 @@ impl ProxyReconciler {
         }
     }
 
-    /// Supplies the proxy once, with all that it wants, and waits until `deadline` for what is not ready yet.
+    /// Supplies the proxy once with everything that it wants, and waits until `deadline` for what is not ready yet.
     ///
     /// # Errors
-    /// What is missing at the deadline, one line each.
+    /// The identities that are missing at the deadline, one line each.
     pub async fn supply_once(
         mut self,
         pool: Arc<RenewalPool>,
@@ -205,7 +206,7 @@ impl ProxyReconciler {
     /// Asks the proxy what it wants and holds, and pushes what it lacks.
     ///
     /// # Errors
-    /// A [`ProxyError`] where the proxy could not even be asked.
+    /// A [`ProxyError`] if the proxy could not even be asked.
     async fn reconcile(&mut self, pool: &RenewalPool) -> Result<Supply, ProxyError> {
         self.generation = None;
         let asked = Instant::now();
@@ -267,7 +268,7 @@ impl ProxyReconciler {
         };
         let access_key_id = credentials.access_key_id();
         if status.revoked.iter().any(|revoked| revoked == access_key_id) {
-            // Another's may be there, and serve.
+            // Somebody else's credentials may be held, and serve.
             if status.held.as_ref().is_some_and(|held| is_unexpired(held, SystemTime::now())) {
                 return Ok(Outcome::Held);
             }
@@ -282,7 +283,7 @@ impl ProxyReconciler {
                 Err(error @ ProxyError::Refused { .. }) => {
                     return Ok(Outcome::Lacking(UnsuppliedReason::PushFailed(error)));
                 }
-                // Not about these credentials: the next push would fare no better, and may take as long to fail.
+                // Not specific to these credentials: the next push would also fail, and may take as long.
                 Err(error) => return Err(error),
             }
         }
@@ -290,9 +291,9 @@ impl ProxyReconciler {
         Ok(Outcome::Held)
     }
 
-    /// Whether the proxy is to be given `credentials`: if it holds none, if our source has changed since we last
-    /// supplied it, if what somebody else pushed is about to expire, and if it holds another secret under our own access
-    /// key. Another's access key is left alone otherwise, so two refreshers for one proxy don't take turns.
+    /// Returns whether to push `credentials`: if the proxy holds none, if our source has changed since we last supplied
+    /// it, if somebody else's are about to expire, or if it holds another secret under our access key. Another access
+    /// key is otherwise left alone, so that two refreshers for one proxy don't take turns.
     fn must_push(
         &mut self,
         status: &IdentityStatus,
@@ -313,8 +314,9 @@ impl ProxyReconciler {
         !held.matches(credentials) && (is_new || self.may_correct(&status.identity, held))
     }
 
-    /// Once for each fingerprint: one of two refreshers that give different secrets for one access key is wrong, and
-    /// there is no telling which. What was pushed by hand has none, and is always corrected.
+    /// Returns whether to replace what the proxy holds under our access key: once for each fingerprint, as either of
+    /// two refreshers with different secrets for one access key may be wrong. Credentials pushed by hand have no
+    /// fingerprint, and are always replaced.
     fn may_correct(&mut self, identity: &Identity, held: &HeldCredentials) -> bool {
         let access_key_id = &held.access_key_id;
         if let Some(fingerprint) = &held.fingerprint {
@@ -334,7 +336,7 @@ impl ProxyReconciler {
         true
     }
 
-    /// Returns whether the proxy took them; `false` if no policy wants the identity any longer.
+    /// Pushes credentials. Returns `false` if no policy wants the identity any longer.
     async fn push(
         &mut self,
         identity: &Identity,
@@ -361,20 +363,20 @@ impl ProxyReconciler {
             }
             Err(error) => {
                 self.metrics.pushed(proxy, false);
-                warn!(%proxy, identity = identity.id(), %error, "the proxy did not take the credentials");
+                warn!(%proxy, identity = identity.id(), %error, "can't push the credentials");
                 Err(error)
             }
         }
     }
 
-    /// A proxy that stays down is worth one line, not one each interval.
+    /// Logs whether the proxy answered: one line while it stays down, not one each interval.
     fn note_whether_reached(&mut self, problem: Option<&ProxyError>) {
         let proxy = self.client.address();
         let problem = problem.map(ToString::to_string);
         match (&problem, &self.last_problem) {
             (Some(now), Some(before)) if now == before => debug!(%proxy, error = now, "still can't ask the proxy"),
             (Some(now), _) => {
-                warn!(%proxy, error = now, "can't ask the proxy what it wants; trying again until it answers")
+                warn!(%proxy, error = now, "can't ask the proxy what it wants; retrying until it answers")
             }
             (None, Some(_)) => info!(%proxy, "the proxy answers again"),
             (None, None) => {}
@@ -390,7 +392,7 @@ impl ProxyReconciler {
         }
     }
 
-    /// Requests get 503 while everything else looks well.
+    /// Warns if the proxy requires nothing: its requests get 503 while everything else looks healthy.
     fn note_whether_required(&mut self, requires: bool) {
         if requires {
             self.requires_nothing = None;
@@ -411,7 +413,7 @@ impl ProxyReconciler {
                     identity = identity.id(),
                     role = identity.role().map(|role| role.arn.as_str()),
                     reason = %denial,
-                    "the proxy wants an identity that it is not given"
+                    "not supplying an identity that the proxy wants"
                 );
             }
         }
@@ -424,7 +426,7 @@ impl ProxyReconciler {
     }
 }
 
-/// What a listing says, before anything is pushed.
+/// Returns the state that a listing describes, before anything is pushed.
 fn summary(listing: &Identities) -> Supply {
     let now = SystemTime::now();
     let all = &listing.identities;
@@ -438,7 +440,7 @@ fn summary(listing: &Identities) -> Supply {
     }
 }
 
-/// Waits until then; forever if there is no such time.
+/// Waits until `at`; forever if it is `None`.
 async fn expiry(at: Option<SystemTime>) {
     match at {
         Some(at) => renewal::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
@@ -450,7 +452,7 @@ fn is_unexpired(held: &HeldCredentials, now: SystemTime) -> bool {
     held.expires_at().is_none_or(|at| at > now)
 }
 
-/// Whether what somebody else pushed is about to expire, and `ours` last longer.
+/// Returns whether somebody else's credentials are about to expire, and `ours` expire later.
 fn outlasts(ours: &Credentials, held: &HeldCredentials, now: SystemTime) -> bool {
     let lasts_longer = |at| ours.expiration().is_none_or(|ours| ours > at);
     held.expires_at().is_some_and(|at| at < now + EXPIRES_SOON && lasts_longer(at))

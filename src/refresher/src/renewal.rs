@@ -1,5 +1,5 @@
-//! Keeps the credentials of every wanted identity fresh, each in a task of its own: a role that can't be assumed delays
-//! no other, and ten proxies that want the same one cost one call.
+//! Renews the credentials of every wanted identity, each in a task of its own: a role that can't be assumed delays no
+//! other, and ten proxies that want the same role cost one call.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,32 +17,33 @@ use crate::log::instant;
 use crate::metrics::Metrics;
 use crate::sync::lock;
 
-/// Credentials without an expiry may be replaced at their source at any time: so often it is looked at again.
+/// The interval for asking the source of credentials without an expiry, which may be replaced at any time.
 const LONG_LIVED_RECHECK: Duration = Duration::from_secs(60);
 
 /// No source is asked more often than this about one identity.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 
-/// How long an identity is kept that nobody wants. A proxy that has just started may say so before its policy is loaded.
+/// The time to keep an identity that nobody wants. A proxy that has just started wants nothing until its policy is
+/// loaded.
 const UNWANTED_GRACE: Duration = Duration::from_secs(60);
 
-/// So long after the machine woke up, what fell due meanwhile is made up for.
+/// The longest delay, after the machine resumes, of a renewal that fell due while it was suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 
-/// How often the two clocks are compared, and by how much they must differ to say that the wall clock was set.
+/// The interval for comparing the two clocks, and the difference that means that the wall clock was set.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
 const CLOCK_JUMP: Duration = Duration::from_secs(5);
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
-/// The longest wait of an identity that has no credentials, if few have none: what its source lacked may be there.
+/// The longest wait of an identity without credentials, if few have none: its source may have recovered.
 const LONGEST_RETRY_IF_MISSING: Duration = Duration::from_secs(4);
 
-/// How often the identities without credentials ask, all of them together; each waits longer if they are many.
+/// The rate of retries of all identities without credentials together; each waits longer if there are many.
 const RETRIES_PER_SECOND: usize = 10;
 
-/// How often one identity looks whether an outage is over; the others try again as soon as it is.
+/// The interval at which one identity checks whether an outage is over; the others retry as soon as it is.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// All identities that some proxy wants.
@@ -52,9 +53,9 @@ pub struct RenewalPool {
     metrics: Arc<Metrics>,
     kept: Mutex<HashMap<Identity, Entry>>,
     renewals: watch::Sender<()>,
-    /// How many identities have no credentials, and a source that fails.
+    /// The number of identities without credentials whose source fails.
     missing: Arc<AtomicUsize>,
-    /// Of the fingerprints by which the proxies tell these credentials from others.
+    /// The salt of the fingerprints by which the proxies distinguish these credentials from others.
     salt: Arc<str>,
 }
 
@@ -64,7 +65,7 @@ struct Entry {
     last_wanted: Instant,
 }
 
-/// One identity whose credentials are kept fresh.
+/// An identity whose credentials are being renewed.
 #[derive(Debug)]
 pub struct RenewalHandle {
     identity: Identity,
@@ -78,7 +79,7 @@ pub struct RenewalHandle {
 struct State {
     credentials: Option<Arc<Credentials>>,
     failure: Option<String>,
-    /// The ids of the access keys that each proxy no longer takes, as its last listing has them.
+    /// The ids of the access keys that each proxy has revoked, from its last listing.
     revoked: HashMap<String, Vec<String>>,
 }
 
@@ -89,15 +90,15 @@ impl State {
 }
 
 impl RenewalPool {
-    /// Keeps nothing yet.
+    /// Creates an empty pool.
     pub fn new(source: AwsSource, metrics: Arc<Metrics>) -> Self {
         let salt = format!("{:016x}", fastrand::u64(..)).into();
         let (renewals, missing) = (watch::Sender::new(()), Arc::default());
         Self { source: Arc::new(source), metrics, kept: Mutex::default(), renewals, missing, salt }
     }
 
-    /// Keeps `identity` fresh from now on, or joins those who have it kept already. It is kept for as long as somebody
-    /// holds it, and [`UNWANTED_GRACE`] longer.
+    /// Returns the handle of `identity`, and starts renewing it if it is new. Renewal goes on while somebody holds the
+    /// handle, and [`UNWANTED_GRACE`] longer.
     pub fn acquire(&self, identity: &Identity) -> Arc<RenewalHandle> {
         let mut all = lock(&self.kept);
         let kept = all.entry(identity.clone()).or_insert_with_key(|identity| Entry {
@@ -130,15 +131,15 @@ impl RenewalPool {
         RenewalHandle { identity: identity.clone(), state, due, metrics: self.metrics.clone(), task }
     }
 
-    /// Asks every source again, and has every proxy looked at.
+    /// Asks every source again, and has every proxy reconciled.
     pub fn renew_all(&self) {
         self.source.forget_chain_result();
         lock(&self.kept).values().for_each(|kept| kept.identity.due.notify_one());
         self.renewals.send_replace(());
     }
 
-    /// Asks the failing sources again whenever the wall clock is set, and has every proxy looked at: what looked expired may
-    /// hold again.
+    /// Asks the failing sources again whenever the wall clock is set, and has every proxy reconciled: credentials that
+    /// seemed expired may be valid again.
     pub async fn watch_clock(&self) {
         let mut last = (SystemTime::now(), Instant::now());
         loop {
@@ -157,25 +158,25 @@ impl RenewalPool {
         }
     }
 
-    /// Changes whenever an identity has new credentials, or its source fails or recovers.
+    /// Returns a channel that changes whenever an identity has new credentials, or its source fails or recovers.
     pub fn renewals(&self) -> watch::Receiver<()> {
         self.renewals.subscribe()
     }
 }
 
 impl RenewalHandle {
-    /// Whose credentials these are.
+    /// Returns the identity that the credentials belong to.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The newest credentials; `None` before the first, and when they have expired.
+    /// Returns the newest credentials; `None` if there are none yet, or they have expired.
     pub fn credentials(&self) -> Option<Arc<Credentials>> {
         lock(&self.state).credentials.clone().filter(|credentials| credentials.hold_at(SystemTime::now()))
     }
 
-    /// Takes note of the access keys that a proxy no longer takes, and asks the source for another one if the one in use
-    /// is among them. The other proxies go on with it.
+    /// Records the access keys that a proxy has revoked, and asks the source for another if the one in use is among
+    /// them. The other proxies continue to use it.
     pub fn note_revoked(&self, proxy: String, access_key_ids: &[String]) {
         let mut state = lock(&self.state);
         let before = state.revoked.insert(proxy, access_key_ids.to_vec()).unwrap_or_default();
@@ -198,7 +199,7 @@ impl RenewalHandle {
         }
     }
 
-    /// Why the source's last answer was none, until it gives one.
+    /// Returns the error of the source's last call, until one succeeds.
     pub fn failure(&self) -> Option<String> {
         lock(&self.state).failure.clone()
     }
@@ -211,11 +212,11 @@ impl Drop for RenewalHandle {
     }
 }
 
-/// The task behind one [`RenewalHandle`].
+/// The task of one [`RenewalHandle`].
 struct Renewal {
     identity: Identity,
     state: Arc<Mutex<State>>,
-    /// Told when credentials are to be got before their time.
+    /// Notified when the source is to be asked early.
     due: Arc<Notify>,
     source: Arc<AwsSource>,
     metrics: Arc<Metrics>,
@@ -224,7 +225,7 @@ struct Renewal {
     salt: Arc<str>,
 }
 
-/// One identity that has no credentials, as long as it has none.
+/// Counts one identity without credentials until it is dropped.
 struct Missing(Arc<AtomicUsize>);
 
 impl Missing {
@@ -280,22 +281,22 @@ impl Renewal {
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.due.notified() => failures = 0,
-                // Only the first time: what fails then does so for a reason of its own.
+                // Only once: a failure after that has a reason of its own.
                 () = self.source.recovered(), if failures > 0 && !is_woken => is_woken = true,
             }
-            // Whatever a proxy lists as revoked, and however often.
+            // Bounds the rate, whatever a proxy lists as revoked and however often.
             tokio::time::sleep_until(asked + SHORTEST_WAIT).await;
         }
     }
 
-    /// Returns how long the credentials will do that are there; zero if there are none, or a proxy does not take them.
+    /// Returns the remaining life of the credentials held; zero if there are none, or a proxy has revoked them.
     fn time_left(&self, error: &SourceError) -> Duration {
         let state = lock(&self.state);
         let held = state.credentials.as_ref().filter(|_| !matches!(error, SourceError::Revoked { .. }));
         held.map_or(Duration::ZERO, |held| held.remaining(SystemTime::now()).unwrap_or(Duration::MAX))
     }
 
-    /// Keeps what the source gave; an error if a proxy no longer takes it, though others may.
+    /// Stores credentials from the source; an error if a proxy has revoked them, although others may accept them.
     fn take_in(&self, credentials: Credentials, next: Duration) -> Result<(), SourceError> {
         let credentials = credentials.with_fingerprint_salt(Some(self.salt.to_string()));
         let summary = HeldCredentials::from(&credentials);
@@ -305,7 +306,8 @@ impl Renewal {
             self.renewals.send_replace(());
         }
         if state.credentials.as_ref().is_some_and(|held| **held == credentials) {
-            debug!(identity = self.identity.id(), next_look_in = %rounded(next), "the source still gives the same ones");
+            let next_look_in = rounded(next);
+            debug!(identity = self.identity.id(), %next_look_in, "the source returned the same credentials");
         } else {
             info!(
                 identity = self.identity.id(),
@@ -327,7 +329,7 @@ impl Renewal {
         let mut state = lock(&self.state);
         let failure = Some(error.to_string());
         if matches!(error, SourceError::Revoked { .. }) && state.failure == failure {
-            // Until somebody rotates the key there is nothing new to say.
+            // Nothing new to report until somebody rotates the key.
             debug!(identity = self.identity.id(), %error, retry_in = %rounded(retry), "still can't get credentials");
             return;
         }
@@ -347,28 +349,29 @@ impl Renewal {
     }
 }
 
-/// When to ask again for credentials that live on for `remaining`: after 30 to 50 % of it, so that an hour's session
-/// outlasts half an hour without STS, and at random, so that identities that were got together are not renewed together.
-/// A source that still gives the old ones, as EC2's does until shortly before their end, is asked again by the same rule.
+/// Returns how long to wait before renewing credentials that are valid for `remaining`: 30 to 50 % of it, so that an
+/// hour's session outlasts half an hour without STS, and at random, so that identities fetched together are not renewed
+/// together. A source that still returns the old ones, as EC2's does until shortly before they expire, is asked again
+/// by the same rule.
 fn renewal_wait(remaining: Option<Duration>) -> Duration {
     remaining.map_or(LONG_LIVED_RECHECK, |remaining| remaining.mul_f64(0.3 + 0.2 * fastrand::f64()).max(SHORTEST_WAIT))
 }
 
-/// Returns how long to wait after so many failures in a row: twice as long each time, up to `longest`, less up to a half at
+/// Returns how long to wait after consecutive failures: twice as long each time, up to `longest`, less up to a half at
 /// random.
 fn retry_wait(failures: u32, longest: Duration) -> Duration {
     let full = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
     full.min(longest).mul_f64(1.0 - 0.5 * fastrand::f64())
 }
 
-/// Returns the longest wait of an identity that has no credentials, where so many have none.
+/// Returns the longest wait of an identity without credentials, if `missing` identities have none.
 fn longest_retry(missing: usize) -> Duration {
     let seconds = (missing / RETRIES_PER_SECOND).try_into().unwrap_or(u64::MAX);
     Duration::from_secs(seconds).clamp(LONGEST_RETRY_IF_MISSING, LONGEST_RETRY)
 }
 
-/// Sleeps until either clock says that `wait` is over. The wall clock is the one that expiries are told in, and the
-/// monotonic one stands still while the machine sleeps; but a wall clock can be set back.
+/// Sleeps until `wait` has passed on either clock. Expiries are wall-clock times, and the monotonic clock stops while
+/// the machine is suspended; but the wall clock can be set back.
 pub async fn sleep(wait: Duration) {
     let (wall, monotonic) = (SystemTime::now() + wait, Instant::now() + wait);
     loop {

@@ -1,4 +1,4 @@
-//! The turns of roles at STS: however many there are, few calls are in flight, and none holds up those after it.
+//! The queue of calls to STS: however many roles there are, few calls are in flight, and none delays those after it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -9,34 +9,35 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::sync::lock;
 
-/// Calls in flight that have begun a moment ago.
+/// The largest number of recent calls in flight.
 const MOST_NEW_CALLS: usize = 8;
 
-/// Calls in flight beside those, which are slow.
+/// The largest number of slow calls in flight, besides the recent ones.
 const MOST_SLOW_CALLS: usize = 8;
 
-/// STS answers in a fraction of this. A slow call makes room for a new one.
+/// The time after which a call is slow and makes room for a new one. STS usually answers in a fraction of it.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 
-/// While more roles than this wait for their turn, a call is slow earlier: most of those before them may get no answer.
+/// While more roles than this wait for their turn, a call counts as slow earlier: most of those before them may get no
+/// answer.
 const MANY_WAITING: usize = 16;
 const SLOW_AFTER_WITH_MANY: Duration = Duration::from_millis(500);
 
-/// Of so many turns, one at least is for the roles that got no answer before, if any of them waits.
+/// One turn in this many goes to a role whose last call got no answer, if one waits.
 const TURNS_FOR_SILENT: usize = 8;
 
-/// How long one role may take, with the SDK's own retries.
+/// The time limit of one role, including the SDK's own retries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// STS does not make us wait longer than this.
+/// The longest pause that STS can impose.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// No answer within so long.
+/// No answer within this time.
 #[derive(Debug)]
 pub struct NoAnswer(pub Duration);
 
-/// Who may call STS, and when. Turns are taken in the order in which they were asked for, but mostly first by roles that
-/// were not left without an answer before.
+/// Turns for calling STS, in the order of the requests for them. Roles whose last call got no answer mostly come after
+/// the others.
 #[derive(Debug)]
 pub struct StsCalls {
     turns: Arc<Turns>,
@@ -49,11 +50,11 @@ impl StsCalls {
         Self { turns: Arc::default(), slow: Semaphore::new(MOST_SLOW_CALLS), paused_until: Mutex::new(Instant::now()) }
     }
 
-    /// Calls when it is its turn; `was_silent` says that the last call for this role got no answer. `prepare` may take its
-    /// own time, as it is the same for all.
+    /// Calls when it is its turn; `was_silent` means that the last call for this role got no answer. `prepare` is not
+    /// timed, as it is the same for all.
     ///
     /// # Errors
-    /// [`NoAnswer`] where the call takes too long, or is slow while as many slow ones are waited for as may be.
+    /// [`NoAnswer`] if the call takes too long, or is slow while [`MOST_SLOW_CALLS`] are in flight.
     pub async fn in_turn<T, P, E>(
         &self,
         was_silent: bool,
@@ -68,7 +69,7 @@ impl StsCalls {
         };
         let deadline = Instant::now() + CALL_TIMEOUT;
         let slow_after = if self.turns.waiting() > MANY_WAITING { SLOW_AFTER_WITH_MANY } else { SLOW_AFTER };
-        // Only a call in flight takes the memory of one.
+        // Boxed, so that only calls in flight take memory.
         let mut call = Box::pin(call(prepared));
         if let Ok(answer) = timeout(slow_after, &mut call).await {
             return Ok(answer);
@@ -80,7 +81,7 @@ impl StsCalls {
         timeout_at(deadline, call).await.map_err(|_| NoAnswer(CALL_TIMEOUT))
     }
 
-    /// Begins no call for a while, since STS asked for that.
+    /// Starts no call for a while, as STS asked.
     pub fn pause(&self, pause: Duration) {
         let mut paused_until = lock(&self.paused_until);
         *paused_until = (*paused_until).max(Instant::now() + pause.min(LONGEST_PAUSE));
@@ -109,7 +110,7 @@ struct Queues {
     silent: VecDeque<oneshot::Sender<Turn>>,
 }
 
-/// Passes on to the next in the queue when it is dropped.
+/// A turn, which goes to the next in the queue when it is dropped.
 #[derive(Debug)]
 struct Turn(Option<Arc<Turns>>);
 
@@ -147,7 +148,7 @@ impl Turns {
     fn pass_on(self: Arc<Self>) {
         loop {
             let Some(next) = lock(&self.0).next() else { return };
-            // Who has stopped waiting gives it back.
+            // A caller that has stopped waiting returns it.
             match next.send(Turn(Some(self.clone()))) {
                 Ok(()) => return,
                 Err(mut turn) => turn.0 = None,
@@ -157,7 +158,7 @@ impl Turns {
 }
 
 impl Queues {
-    /// Takes who is next out of the queues; if nobody waits, the turn is free.
+    /// Removes the next caller from the queues; if nobody waits, the turn becomes free.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         self.given = self.given.wrapping_add(1);
         let (first, second) = match self.given % TURNS_FOR_SILENT {
@@ -189,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes a call that takes so long, and tells how many were in flight.
+    /// Makes a call of this duration, and records how many were in flight.
     async fn call(calls: &StsCalls, takes: Duration, in_flight: &AtomicUsize, most: &AtomicUsize) -> bool {
         call_again(calls, false, takes, in_flight, most).await
     }
@@ -268,7 +269,7 @@ mod tests {
         };
         tasks
             .run_until(async {
-                // Behind all of them.
+                // After all of them.
                 sleep(Duration::from_millis(1)).await;
                 let first = answered(Duration::from_millis(100)).await;
                 assert!(first < Duration::from_secs(75), "{first:?}");
@@ -283,7 +284,7 @@ mod tests {
         assert!(most.load(Ordering::Relaxed) <= MOST_NEW_CALLS + MOST_SLOW_CALLS);
     }
 
-    /// Those that got no answer are not put off for ever by others.
+    /// Others never starve the roles that got no answer.
     #[tokio::test(start_paused = true)]
     async fn roles_that_got_no_answer_before_have_an_eighth_of_the_turns() {
         let calls = Rc::new(StsCalls::new());

@@ -1,38 +1,39 @@
-//! What a look at a proxy found, and what could not be supplied there.
+//! The result of reconciling a proxy, and the identities that it lacks.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use crate::proxy::ProxyError;
 
-/// What a look at a proxy found and did.
+/// The result of reconciling a proxy.
 #[derive(Debug)]
 pub struct Supply {
-    /// What the proxy is not given.
+    /// The identities that are not supplied.
     pub unsupplied: Vec<Unsupplied>,
-    /// Whether any policy is loaded there.
+    /// True if any policy is loaded there.
     pub requires: bool,
-    /// Whether it holds unexpired credentials for at least one identity.
+    /// True if it holds unexpired credentials for at least one identity.
     pub holds: bool,
-    /// Whether it was given any that have expired since; what was revoked does not count, as that is meant.
+    /// True if it holds any at all, expired ones included. Revoked ones do not count: revocation is intended.
     pub was_supplied: bool,
-    /// When the first of what it holds expires.
+    /// The earliest expiry of the credentials that it holds.
     pub expires: Option<SystemTime>,
 }
 
 impl Supply {
-    /// Whether the proxy can sign, or could until a source failed: then no other instance would fare better.
+    /// Returns whether the proxy can sign, or could until a source failed, in which case another instance would do no
+    /// better.
     pub fn is_ready(&self) -> bool {
         self.requires && (self.holds || (self.was_supplied && self.unsupplied.iter().any(Unsupplied::source_failed)))
     }
 }
 
-/// Why an identity that a proxy wants is not supplied.
+/// An identity that a proxy wants and that is not supplied.
 #[derive(Debug)]
 pub struct Unsupplied {
     /// The identity's id.
     pub identity: String,
-    /// Why it is not.
+    /// The reason.
     pub why: UnsuppliedReason,
 }
 
@@ -42,45 +43,45 @@ impl Unsupplied {
     }
 }
 
-/// Why there is nothing in the proxy yet.
+/// The reason that a proxy lacks an identity's credentials.
 #[derive(Debug)]
 pub enum UnsuppliedReason {
-    /// It is not supplied at all.
+    /// The identity may not be supplied.
     Denied(Denial),
     /// The source has not answered yet, or its last answer was this failure.
     NoCredentials(Option<String>),
-    /// The source only has what was revoked in this proxy.
+    /// The source only has an access key that was revoked in this proxy.
     Revoked(String),
-    /// The proxy did not take them.
+    /// The push failed.
     PushFailed(ProxyError),
 }
 
-/// Why an identity is not supplied, whatever its source would say.
+/// The reason that an identity may not be supplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
     /// `--allow-role` does not cover one of its roles.
     RoleNotAllowed,
-    /// An `--allow-…` is given, and `--allow-default` is not.
+    /// Another `--allow-…` is set, and `--allow-default` is not.
     DefaultNotAllowed,
-    /// A pattern does not cover what it wants of the session: that, and the option.
+    /// No pattern covers a part of its session: the part, and the option.
     SessionNotAllowed(&'static str, &'static str),
-    /// The signer's filter is newer: it wants something of the session that this version knows nothing of.
+    /// The signer's filter is newer: it requires a session property that this version does not know.
     NotUnderstood,
-    /// The intake's filter is older than the signer's, and lists less than that one wants.
+    /// The intake's filter is older than the signer's, and does not list all that the signer requires.
     OlderIntake,
 }
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RoleNotAllowed => f.write_str("no --allow-role covers every role of it"),
-            Self::DefaultNotAllowed => f.write_str("what may be supplied is bounded, so the base identity needs --allow-default"),
+            Self::RoleNotAllowed => f.write_str("no --allow-role covers all of its roles"),
+            Self::DefaultNotAllowed => f.write_str("with other --allow-… options, the base identity needs --allow-default"),
             Self::SessionNotAllowed(what, option) => write!(f, "no {option} covers its {what}"),
             Self::NotUnderstood => {
-                f.write_str("the proxy wants more of it than this version knows of: upgrade credential-refresher")
+                f.write_str("the proxy requires a session property that this version does not know; upgrade credential-refresher")
             }
             Self::OlderIntake => f.write_str(
-                "the intake's filter is older than the signer's and does not know all that it wants: use one .wasm for both",
+                "the intake's filter is older than the signer's and does not list all that the signer requires; use one .wasm for both",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! `credential-refresher check-policy`, run as a person runs it: on files, and on the policies that the documents show.
+//! `credential-refresher check-policy`, run as a user runs it: on files, and on the policies in the documents.
 
 use std::fs;
 use std::io::Write;
@@ -55,7 +55,7 @@ default                  the refresher's own credentials
 orders-reader-5428dfa5   arn:aws:iam::123456789012:role/orders-reader   tempAssumeRoleSession, external id x-1
 
 Requests that no route matches pass untouched.
-Note: the filter reads JSON; --convert prints this policy as such
+Note: the filter reads JSON; --convert prints this policy as JSON
 "
     );
 }
@@ -147,14 +147,14 @@ fn a_syntax_error_is_told_with_its_line_and_column() {
 fn what_is_no_policy_is_said_to_be_none() {
     assert_eq!(
         check(&["-"], r#"{"intake": {}}"#).1,
-        "valid, but no policy: the configuration of a credential intake\n"
+        "valid, but not a policy: the configuration of a credential intake\n"
     );
     let (code, _, errors) = check(&["/nonexistent"], "");
     assert!(code == Some(1) && errors.starts_with("/nonexistent: can't be read: "), "{errors}");
     assert_eq!(check(&[], "").0, Some(2), "a file must be named");
 }
 
-/// The code blocks of a language in a Markdown document.
+/// Returns the code blocks of a language in a Markdown document.
 fn blocks(document: &str, language: &str) -> Vec<String> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document)).unwrap();
     let opening = format!("```{language}\n");

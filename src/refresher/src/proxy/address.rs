@@ -1,4 +1,4 @@
-//! Where a proxy's intake listens.
+//! The address of a proxy's intake.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,22 +14,22 @@ pub enum ProxyAddress {
     Unix(PathBuf),
     /// A port with TLS.
     Tls {
-        /// A name or an address, which the proxy's certificate must have.
+        /// A name or an address, which the proxy's certificate must contain.
         host: String,
         /// The port.
         port: u16,
     },
 }
 
-/// Why a `--proxy` is not understood.
+/// An error in a `--proxy`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyAddressError {
     /// Neither of the two forms.
     #[error("must be unix:PATH or https://HOST:PORT")]
     Form,
-    /// Whoever binds the port while the proxy is down would be given the credentials.
+    /// Any process that binds the port while the proxy is down would get the credentials.
     #[error(
-        "plain HTTP can't tell the proxy from another program on its port: use https:// with --proxy-ca, --client-cert and \
+        "plain HTTP can't authenticate the proxy; use https:// with --proxy-ca, --client-cert and \
          --client-key, or the proxy's Unix socket"
     )]
     Plain,

@@ -1,4 +1,4 @@
-//! A proxy's credential intake, as its client: what it wants and holds, and the push.
+//! The client of a proxy's credential intake: it lists what the proxy wants and holds, and pushes credentials.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use super::error::{EXCHANGE_TIMEOUT, ProxyError};
 use super::socket;
 use super::tls::TlsFiles;
 
-/// More than a page of a listing. A filter from before there were pages gives all at once: that of 1,000 roles with 50
-/// tags each, all as long as AWS allows, is smaller.
+/// More than a page of a listing. A filter without pages sends everything in one answer, which is smaller even for
+/// 1,000 roles with 50 tags each, all as long as AWS allows.
 const LARGEST_ANSWER: usize = 64 << 20;
 
-/// More pages than the memory of a filter could fill.
+/// More pages than a filter's memory can fill.
 const MOST_PAGES: usize = 128;
 
 /// The client of one proxy's intake.
 ///
 /// Each exchange has a connection of its own: while one Envoy takes over from another, an older connection would still
-/// lead to the one that goes. The last connection is left open, as its end tells at once that the proxy has ended.
+/// lead to the old one. The last connection is left open, as it closes immediately when the proxy ends.
 #[derive(Debug)]
 pub struct ProxyClient {
     address: ProxyAddress,
@@ -39,7 +39,7 @@ pub struct ProxyClient {
     last_connection: Option<Connection>,
 }
 
-/// A connection that is open until it is dropped, or the proxy closes it.
+/// A connection that stays open until it is dropped or the proxy closes it.
 #[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
@@ -52,7 +52,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // Why it ends is told to whoever waits for an answer on it.
+        // Its error is reported to the caller that waits for an answer.
         let driver = tokio::spawn(async { drop(connection.await) });
         Ok(Self { sender, driver })
     }
@@ -65,18 +65,18 @@ impl Drop for Connection {
 }
 
 impl ProxyClient {
-    /// A client for the intake at `address`; with the certificates of `tls` if that is a port.
+    /// Creates a client for the intake at `address`; with the certificates of `tls` if that is a port.
     pub fn new(address: ProxyAddress, tls: Option<TlsFiles>) -> Self {
         Self { address, tls, last_connection: None }
     }
 
-    /// Where the proxy's intake is.
+    /// Returns the address of the proxy's intake.
     pub fn address(&self) -> &ProxyAddress {
         &self.address
     }
 
-    /// Returns what the proxy's policies want, and what it holds. The generation is the first page's: what changes while
-    /// the pages are read has another.
+    /// Returns what the proxy's policies want, and what it holds. The generation is the first page's, so that a change
+    /// while the pages are read is noticed.
     ///
     /// # Errors
     /// Any [`ProxyError`].
@@ -110,15 +110,15 @@ impl ProxyClient {
     /// Pushes credentials for an identity.
     ///
     /// # Errors
-    /// Any [`ProxyError`]; [`ProxyError::Refused`] with 404 where no policy wants the identity any longer.
+    /// Any [`ProxyError`]; [`ProxyError::Refused`] with 404 if no policy wants the identity any longer.
     pub async fn push(&mut self, identity: &Identity, credentials: &Credentials) -> Result<(), ProxyError> {
         let path = format!("/v1/identities/{}/credentials?unless-revoked", identity.id());
         let document = Bytes::from_owner(credentials.to_document());
         self.exchange(Method::PUT, &path, document).await.map(drop)
     }
 
-    /// Waits until the proxy's listing differs from that of `generation`, or the proxy does not answer. Each question has
-    /// a connection of its own and an answer within half a second, so that an Envoy that takes over is noticed too.
+    /// Waits until the proxy's listing differs from that of `generation`, or the proxy does not answer. Each poll has a
+    /// connection of its own and an answer within half a second, so that an Envoy that takes over is noticed too.
     ///
     /// Without a generation, waits until the proxy [closes the last connection](Self::disconnected).
     pub async fn changed(&mut self, generation: Option<u64>) {
@@ -174,13 +174,13 @@ impl ProxyClient {
             ProxyAddress::Unix(path) => {
                 socket::check(path)?;
                 let stream = UnixStream::connect(path).await.map_err(ProxyError::Connect)?;
-                // The socket may have been replaced since it was looked at: what counts is who answers.
+                // The socket may have been replaced since the check: what counts is who answers.
                 socket::check_owner(path, stream.peer_cred().map_err(ProxyError::Connect)?.uid())?;
                 Connection::over(stream).await
             }
             ProxyAddress::Tls { host, port } => {
                 let Some(files) = &self.tls else {
-                    return Err(ProxyError::Tls("no certificates are given".to_owned()));
+                    return Err(ProxyError::Tls("no certificates are set".to_owned()));
                 };
                 let config = files.read()?;
                 let name = ServerName::try_from(host.clone()).map_err(|error| ProxyError::Tls(error.to_string()))?;
@@ -200,21 +200,21 @@ impl ProxyClient {
 }
 
 fn broken(error: hyper::Error) -> ProxyError {
-    // What TLS says of our certificate comes with the answer, as the cause of an error that does not show it.
+    // A TLS alert about our certificate arrives with the answer, as the cause of an error that does not show it.
     match std::error::Error::source(&error) {
         Some(cause) => ProxyError::Exchange(format!("{error}: {cause}").into()),
         None => ProxyError::Exchange(error.into()),
     }
 }
 
-/// What every version of a listing has; 0 before there were versions.
+/// The member that every version of a listing has; 0 if it is missing.
 #[derive(Deserialize)]
 struct Version {
     #[serde(default)]
     version: u32,
 }
 
-/// The message of a local reply, in a form that can't upset a log.
+/// Returns the message of a local reply, in a form that can't corrupt a log.
 fn reason(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Reply {

@@ -7,16 +7,16 @@ use std::time::Duration;
 use hyper::StatusCode;
 use sigv4_core::credentials::PROTOCOL;
 
-/// How long one exchange with a proxy may take. It is on the same machine: a healthy one answers in milliseconds.
+/// The time limit of one exchange with a proxy. It is on the same machine: a healthy one answers in milliseconds.
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a proxy could not be asked or supplied.
+/// The reason that a proxy could not be asked or supplied.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// Nothing there.
+    /// There is no socket.
     #[error("{0} is not there: is the proxy up, and does its intake listen there?")]
     NoSocket(PathBuf),
-    /// Something else bears that name.
+    /// The path is not a socket.
     #[error("{0} is not a socket")]
     NotASocket(PathBuf),
     /// Another user could be listening for credentials.
@@ -35,7 +35,7 @@ pub enum ProxyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Any user of the machine could put a socket of their own in its place.
+    /// Any user of the machine could replace the socket.
     #[error("{path} can be written to by every user (mode {mode:04o}): keep the socket in a directory of its own")]
     DirectoryMode {
         /// The socket's directory.
@@ -46,16 +46,16 @@ pub enum ProxyError {
     /// The connection was refused, or broke.
     #[error("can't connect: {0}")]
     Connect(io::Error),
-    /// A certificate or key could not be read, or is none.
+    /// A certificate or key could not be read, or is invalid.
     #[error("{path} can't be used: {problem}")]
     TlsFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         problem: String,
     },
-    /// The proxy's certificate is not for its name, or not from the authority; or it does not take ours.
-    #[error("no TLS with the proxy: {0}")]
+    /// The proxy's certificate is not for its name or not from the CA, or the proxy rejected ours.
+    #[error("TLS with the proxy failed: {0}")]
     Tls(String),
     /// No answer in time.
     #[error("no answer within {} s", EXCHANGE_TIMEOUT.as_secs())]
@@ -63,21 +63,23 @@ pub enum ProxyError {
     /// The exchange broke, or was not HTTP.
     #[error("the exchange broke off: {0}")]
     Exchange(Box<dyn std::error::Error + Send + Sync>),
-    /// The proxy said no.
+    /// The proxy refused the call.
     #[error("answered {status}: {reason}")]
     Refused {
         /// The answer's status.
         status: StatusCode,
-        /// The reason that it gave.
+        /// The reason in its answer.
         reason: String,
     },
-    /// An answer that no intake gives.
-    #[error("the answer is no list of identities ({0}): is this the proxy's intake?")]
+    /// The answer is not an intake's.
+    #[error("the answer is not a list of identities ({0}): is this the proxy's intake?")]
     Listing(serde_json::Error),
-    /// No filter has the memory for so many pages, and each is of later identities than the one before.
+    /// No filter has the memory for this many pages, and each begins after the one before.
     #[error("the pages of its listing don't end: is this the proxy's intake?")]
     Pages,
-    /// The filter is newer, and its listing means something that this version can't know.
-    #[error("its listing is of version {0}, and this version knows up to {PROTOCOL}: upgrade credential-refresher")]
+    /// The filter is newer, and this version can't interpret its listing.
+    #[error(
+        "its listing has version {0}, and this program reads versions up to {PROTOCOL}; upgrade credential-refresher"
+    )]
     Version(u32),
 }

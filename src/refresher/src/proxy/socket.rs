@@ -1,4 +1,4 @@
-//! Whether a Unix socket may be given credentials.
+//! Checks of a Unix socket before it gets credentials.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::ProxyError;
 
-/// Refuses a socket that another user of the machine could have made, or could replace.
+/// Rejects a socket that another user of the machine could have created, or could replace.
 pub(super) fn check(path: &Path) -> Result<(), ProxyError> {
     let socket = match std::fs::metadata(path) {
         Ok(socket) => socket,
@@ -23,14 +23,14 @@ pub(super) fn check(path: &Path) -> Result<(), ProxyError> {
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mode = std::fs::metadata(directory).map_err(ProxyError::Connect)?.mode() & 0o7777;
-    // In a directory with the sticky bit, such as /tmp, only its owner can take the socket away.
+    // In a directory with the sticky bit, such as /tmp, only its owner can remove the socket.
     if mode & 0o002 != 0 && mode & 0o1000 == 0 {
         return Err(ProxyError::DirectoryMode { path: directory.into(), mode });
     }
     Ok(())
 }
 
-/// Refuses a socket of another user.
+/// Rejects a socket of another user.
 pub(super) fn check_owner(path: &Path, owner: u32) -> Result<(), ProxyError> {
     let root = 0;
     if owner == root || owner == rustix::process::geteuid().as_raw() {

@@ -1,4 +1,4 @@
-//! The certificates by which a proxy and this program know each other.
+//! The certificates with which a proxy and this program authenticate each other.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::error::ProxyError;
 
-/// The PEM files. They are read again for every connection, so that
-/// rotated ones take effect without a restart.
+/// The PEM files. They are read again for every connection, so that rotated ones take effect without a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The authority that the proxy's certificate comes from.
+    /// The CA of the proxy's certificate.
     pub authority: PathBuf,
-    /// The certificate that the proxy is shown, followed by those between it and its authority.
+    /// The client certificate, followed by those between it and its CA.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,

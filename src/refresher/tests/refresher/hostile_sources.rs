@@ -1,4 +1,4 @@
-//! Sources that never stop, hang, or leave things behind: the memory stays small, and the log says what to look at.
+//! Sources that never stop, hang, or leave processes behind: the memory stays small, and the log names the cause.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,10 +17,10 @@ use crate::sources::without_keys;
 use crate::sts::{Answer, Sts};
 use crate::support::{HOUR, READER, role, socket};
 
-/// What the debug build of an idle refresher takes, and a little more.
+/// The memory of an idle debug build, and a little more.
 const LITTLE_MEMORY: usize = 40;
 
-/// An HTTP server whose every answer goes on for ever; the bytes that it got rid of.
+/// Starts an HTTP server whose answers never end; returns the number of bytes that it sent.
 fn endless(head: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (endpoint, sent) = (format!("http://{}", listener.local_addr().unwrap()), Arc::<AtomicUsize>::default());
@@ -44,7 +44,7 @@ fn endless(head: &'static str) -> (String, Arc<AtomicUsize>) {
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\n\r\n";
 const REFUSAL: &str = "HTTP/1.1 403 Forbidden\r\ncontent-type: text/xml\r\n\r\n";
 
-/// Waits until the refresher has failed a few times, and says how.
+/// Waits until the refresher has failed a few times with this message.
 async fn failed(refresher: &Process, words: &str) {
     refresher.until(words, || refresher.log().matches(words).count() >= 2).await;
     let resident = refresher.most_resident_mib();
@@ -96,7 +96,7 @@ fn web_identity(endpoint: &str) -> Refresher {
     refresher.env("AWS_ROLE_ARN", READER).env("AWS_WEB_IDENTITY_TOKEN_FILE", token)
 }
 
-/// The chain ends in this script.
+/// Returns a refresher whose chain ends in this script.
 fn script(text: &str) -> Refresher {
     let refresher = without_keys().env("PATH", "/usr/bin:/bin").home_file("a source", &format!("#!/bin/sh\n{text}\n"));
     let script = refresher.home.path().join("a source");
@@ -121,7 +121,7 @@ async fn a_process_that_writes_without_an_end_is_cut_off() {
     let directory = TempDir::new().unwrap();
     let _proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
     let refresher = script("yes").socket(&socket(&directory)).start();
-    failed(&refresher, "it wrote more than 64 KiB").await;
+    failed(&refresher, "the command wrote more than 64 KiB").await;
     let refresher = script("timeout 1 yes >&2; exit 3").socket(&socket(&directory)).start();
     failed(&refresher, "exit status: 3").await;
 }
@@ -132,7 +132,11 @@ async fn a_process_that_hangs_is_ended_with_all_that_it_started() {
     let _proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
     let refresher = script("sleep 4217 & sleep 4217").socket(&socket(&directory)).start();
     refresher.until("the hanging process", || running("4217") >= 2).await;
-    refresher.until("why there are none", || refresher.log().contains("no answer within 15 s and was ended")).await;
+    refresher
+        .until("why there are none", || {
+            refresher.log().contains("the command did not finish within 15 s and was killed")
+        })
+        .await;
     drop(refresher);
     assert_eq!(running("4217"), 0);
 }
@@ -162,7 +166,7 @@ async fn roles_are_assumed_with_what_a_source_gave_before_it_failed() {
     assert!(!refresher.log().contains("can't get credentials"), "{}", refresher.log());
 }
 
-/// How many processes have this argument.
+/// Returns the number of processes with this argument.
 fn running(argument: &str) -> usize {
     let has = |directory: &Path| {
         let command = std::fs::read(directory.join("cmdline")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A proxy's intake without the proxy: the intake's own logic behind real HTTP, on a Unix socket.
+//! A proxy's intake without the proxy: the intake's own logic over real HTTP, on a Unix socket.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -66,29 +66,29 @@ impl Running {
         self.intake.pushes.lock().unwrap().clone()
     }
 
-    /// As if another policy was loaded, and the leases of all before it had run out.
+    /// Acts as if another policy was loaded, and all earlier leases had expired.
     pub fn want(&self, wanted: &[Identity]) {
         *self.intake.wanted.lock().unwrap() = wanted.to_vec();
         CredentialStore(&self.intake.memory).want("policy", wanted, SystemTime::now(), true).unwrap();
     }
 
-    /// As if somebody had called `DELETE`.
+    /// Acts as if somebody had called `DELETE`.
     pub fn revoke(&self, identity: &Identity) {
         CredentialStore(&self.intake.memory).revoke(identity.id()).unwrap();
     }
 
-    /// As if somebody had pushed what was revoked, by hand.
+    /// Acts as if somebody had pushed a revoked key by hand.
     pub fn reinstate(&self, identity: &Identity, credentials: Credentials) {
         CredentialStore(&self.intake.memory).reinstate(identity.id(), credentials.access_key_id()).unwrap();
         self.put(identity, credentials);
     }
 
-    /// Answers each call so late from now on.
+    /// Delays every answer from now on.
     pub fn delay(&self, delay: Duration) {
         *self.intake.delay.lock().unwrap() = delay;
     }
 
-    /// As if another refresher had pushed.
+    /// Acts as if another refresher had pushed.
     pub fn put(&self, identity: &Identity, credentials: Credentials) {
         CredentialStore(&self.intake.memory).put(identity.id(), &credentials).unwrap();
     }
@@ -103,7 +103,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, intake: Arc<Intake>
 }
 
 impl Intake {
-    /// As the filter answers a call that waits.
+    /// Answers a call that waits as the filter does.
     async fn change(&self, generation: u64) -> Reply {
         let (store, begin) = (CredentialStore(&self.memory), Instant::now());
         while store.generation() == generation {

@@ -11,7 +11,7 @@ use crate::process::{Refresher, get};
 use crate::sts::{Answer, Sts};
 use crate::support::{READER, role, socket};
 
-/// The port is free, or another test that asked for one just now has it; that one would fail then, and say so.
+/// Returns a free port. Another test that asks at the same time may take it, and then fails visibly.
 fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -24,7 +24,7 @@ async fn lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on(
     let (mut reader, writer) = std::io::pipe().unwrap();
     let address = free_address();
     let args = ["--listen", &address, "--log-level", "trace"];
-    // Ten looks a second at a proxy that is not there, each of which is told at this level.
+    // Ten checks a second of a proxy that is not there, each of which is logged at this level.
     let mut refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).args(&args);
     for number in 0..60 {
         refresher = refresher.socket(&directory.path().join(format!("nowhere-{number}.sock")));
@@ -47,7 +47,7 @@ async fn lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on(
     println!("{} lines dropped; a restarted proxy was supplied within {took:?}", dropped());
     assert!(took < Duration::from_secs(2), "{took:?}");
 
-    // Once somebody reads again, there are lines to read.
+    // As soon as somebody reads again, there are lines to read.
     let mut chunk = [0; 4096];
     assert!(reader.read(&mut chunk).unwrap() > 0);
     refresher.signal(rustix::process::Signal::TERM);

@@ -118,7 +118,7 @@ async fn sts_is_asked_for_all_that_the_policy_says_of_the_session() {
     assert_eq!(asked("RoleArn"), [Some(hubs[0]), Some(hubs[1]), Some(READER)]);
     assert_eq!(asked("SignedBy"), [Some("AKIDLONGLIVED"), Some("ASIASESSION1"), Some("ASIASESSION2")]);
     assert_eq!(asked("RoleSessionName"), [Some("orders"); 3]);
-    // What stands in the policy beside the role is for the role alone.
+    // The policy's other session settings apply to the role alone.
     assert_eq!(asked("ExternalId"), [None, None, Some("x-1")]);
     assert_eq!(asked("DurationSeconds"), [None, None, Some("900")]);
     assert_eq!(asked("Tags.member.1.Key"), [None, None, Some("cost center")]);
@@ -214,7 +214,7 @@ async fn a_proxy_that_wants_nothing_for_a_moment_costs_no_new_call_of_sts() {
     assert_eq!(sts.calls().len(), 1);
 }
 
-/// Looks at what the proxy holds until `until`, and gives the shortest remaining life that was seen.
+/// Watches what the proxy holds until `until`, and returns the shortest remaining life seen.
 async fn shortest_life(proxy: &Running, identity: &Identity, until: Instant) -> Duration {
     let mut shortest = HOUR;
     while Instant::now() < until {
@@ -330,7 +330,7 @@ async fn identities_that_failed_together_are_not_tried_again_together() {
     assert!(retries < 16 && times[40] - first > Duration::from_millis(450), "{retries}");
 }
 
-/// The most of these calls that any span of this length saw.
+/// Returns the largest number of these calls in any span of this length.
 fn most_within(span: Duration, calls: &[Instant]) -> usize {
     let within = |first: &Instant| calls.iter().filter(|at| (*first..*first + span).contains(*at)).count();
     calls.iter().map(within).max().unwrap()
@@ -363,10 +363,10 @@ async fn a_source_that_only_has_the_revoked_key_is_waited_for_and_told_once() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(proxy.held(&default).is_none());
     assert_eq!(proxy.pushes().len(), 1, "the revoked key was pushed:\n{}", refresher.log());
-    let told = "the source still gives the access key AKIDOLD, which was revoked: rotate it there";
+    let told = "the source still returns the revoked access key AKIDOLD; rotate it";
     assert_eq!(refresher.log().matches(told).count(), 1, "{}", refresher.log());
 
-    // A new refresher knows of it from the proxy.
+    // A new refresher learns of it from the proxy.
     drop(refresher);
     let refresher = Refresher::new().without_keys();
     let refresher = refresher.home_file(".aws/credentials", &key("AKIDOLD")).socket(&socket(&directory)).start();
@@ -577,7 +577,7 @@ async fn no_secret_is_logged_at_any_level_whatever_goes_wrong() {
     assert!(proxy.held(&role(broken)).is_none());
 }
 
-/// What the SDK has of STS's answer in its buffers is not under this program's control; all else is.
+/// The SDK's buffers with STS's answer are outside this program's control; everything else is erased.
 #[tokio::test]
 async fn secrets_that_were_replaced_are_gone_from_memory() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
@@ -599,7 +599,7 @@ async fn secrets_that_were_replaced_are_gone_from_memory() {
     println!("of 8 secrets in memory: {found:?}; the newest is {newest}");
     assert!(found.contains(&newest), "what is held was not even found");
     let newest: u32 = newest.parse().unwrap();
-    // One more may be on its way.
+    // One more may be in flight.
     let replaced = |number: &String| number.parse().is_ok_and(|number: u32| number + 1 < newest);
     assert!(!found.iter().any(replaced), "{found:?}");
 }

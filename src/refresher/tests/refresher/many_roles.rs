@@ -1,4 +1,4 @@
-//! Many roles at once, and an STS that is slow, busy or not there: each role gets its turn.
+//! Many roles at the same time, and an STS that is slow, busy or down: each role gets its turn.
 
 use std::time::{Duration, Instant};
 

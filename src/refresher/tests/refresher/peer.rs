@@ -21,17 +21,17 @@ pub fn answer(status: StatusCode, body: impl Into<String>) -> Response<String> {
     answer
 }
 
-/// Holds an answer back for so long.
+/// A delay of an answer.
 #[derive(Clone)]
 pub struct Delay(pub Duration);
 
-/// Serves HTTP on a port of its own until the test ends. Where `answer` gives `None`, the caller waits for ever; where
-/// the answer bears a [`Delay`], so long.
+/// Serves HTTP on a port of its own until the test ends. If `answer` returns `None`, the caller waits forever; if the
+/// answer has a [`Delay`], that long.
 pub async fn start(answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static) -> u16 {
     start_on(0, answer).await
 }
 
-/// As [`start`], on a port that was chosen before.
+/// Serves as [`start`] does, on a port that was chosen before.
 pub async fn start_on(
     port: u16,
     answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static,
@@ -47,7 +47,7 @@ pub async fn start_on(
     port
 }
 
-/// The same on a Unix socket that is closed to others.
+/// Serves on a Unix socket that is closed to other users.
 pub fn start_on_socket(
     path: &Path,
     answer: impl Fn(Request<Bytes>) -> Option<Response<String>> + Send + Sync + 'static,

@@ -21,7 +21,7 @@ pub struct Refresher {
     interval: &'static str,
 }
 
-/// A running one; killed when dropped.
+/// A running refresher; killed when dropped.
 pub struct Process {
     pub home: TempDir,
     child: Child,
@@ -46,7 +46,7 @@ impl Refresher {
         self
     }
 
-    /// Without the long-lived key in its environment, and with nothing in place of it.
+    /// Removes the long-lived key from its environment.
     pub fn without_keys(self) -> Self {
         self.without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY")
     }
@@ -64,7 +64,7 @@ impl Refresher {
         self
     }
 
-    /// As in a shell after `ulimit -n`.
+    /// Limits its file descriptors, as `ulimit -n` does.
     pub fn with_descriptors(mut self, most: u32) -> Self {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]).arg(self.command.get_program());
@@ -97,7 +97,7 @@ impl Refresher {
         self.start_with_log(log)
     }
 
-    /// Starts it with its output in another place than the file that [`Process::log`] reads.
+    /// Starts it with its output elsewhere than in the file that [`Process::log`] reads.
     pub fn start_with_log(mut self, log: impl Into<Stdio> + AsFd) -> Process {
         let output = log.as_fd().try_clone_to_owned().unwrap();
         self.command.args(["--interval", self.interval]);
@@ -107,12 +107,12 @@ impl Refresher {
 }
 
 impl Process {
-    /// All that it has written so far, to standard output and standard error.
+    /// Returns all that it has written so far to standard output and standard error.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("log")).unwrap()
     }
 
-    /// Where `--listen 127.0.0.1:0` came to listen.
+    /// Returns the address that `--listen 127.0.0.1:0` was given.
     pub async fn status_address(&self) -> String {
         self.until("the status address", || self.log().contains("listening for probes")).await;
         let log = self.log();
@@ -124,19 +124,19 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// How many file descriptors it has open.
+    /// Returns the number of its open file descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
-    /// The most memory that it ever had resident, in MiB.
+    /// Returns the peak of its resident memory, in MiB.
     pub fn most_resident_mib(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
     }
 
-    /// All memory that it may write to, piece by piece.
+    /// Returns its writable memory, piece by piece.
     pub fn memory(&self) -> Vec<Vec<u8>> {
         let process = format!("/proc/{}", self.child.id());
         let memory = std::fs::File::open(format!("{process}/mem")).unwrap();
@@ -153,7 +153,7 @@ impl Process {
         maps.lines().filter_map(read).collect()
     }
 
-    /// Waits for its end, and how long that took.
+    /// Waits for its end, and returns how long that took.
     pub async fn end(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         loop {
@@ -165,7 +165,7 @@ impl Process {
         }
     }
 
-    /// Waits until `happened`, and how long that took.
+    /// Waits until `happened`, and returns how long that took.
     pub async fn until(&self, what: &str, happened: impl Fn() -> bool) -> Duration {
         let start = Instant::now();
         while !happened() {
@@ -183,12 +183,12 @@ impl Drop for Process {
     }
 }
 
-/// A plain GET: the status line and the body.
+/// Makes a plain GET; returns the status line and the body.
 pub fn get(address: &str, path: &str) -> (String, String) {
     try_get(address, path, Duration::from_secs(30)).unwrap()
 }
 
-/// A plain GET by a caller that gives up.
+/// Makes a plain GET as a caller that gives up.
 pub fn try_get(address: &str, path: &str, patience: Duration) -> std::io::Result<(String, String)> {
     let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), patience)?;
     stream.set_read_timeout(Some(patience))?;

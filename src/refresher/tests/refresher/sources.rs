@@ -19,8 +19,8 @@ use crate::support::{HOUR, READER, WRITER, socket};
 const PROFILE_SECRET: &str = "PROFILE/secret+of/the+base";
 const WEB_TOKEN: &str = "eyJ.web.identity";
 
-/// What the chain gives: pushed once into a proxy that wants the default identity. None of the secrets that the peers
-/// here take and give may show in the log.
+/// Returns the chain's credentials, pushed once into a proxy that wants the default identity. None of the secrets that
+/// the peers exchange may appear in the log.
 async fn pushed(refresher: Refresher) -> Credentials {
     let directory = TempDir::new().unwrap();
     let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
@@ -44,7 +44,7 @@ fn in_an_hour() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now() + HOUR).to_string()
 }
 
-/// The session that a metadata endpoint hands out.
+/// Returns the session of a metadata endpoint.
 fn session_document() -> Response<String> {
     let document = json!({
         "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z", "AccessKeyId": "ASIAMETADATA",
@@ -148,7 +148,7 @@ async fn the_keys_of_the_environment_with_their_session_token() {
     assert_eq!((credentials.access_key_id(), credentials.session_token()), ("AKIDLONGLIVED", Some(SESSION_TOKEN)));
 }
 
-/// As an editor, `echo` and a template that has nothing to put in leave them.
+/// Key files as an editor, `echo` and a template with an empty value write them.
 #[tokio::test]
 async fn keys_with_white_space_around_them_and_an_empty_token() {
     let sts = Sts::start().await;
@@ -174,7 +174,7 @@ async fn keys_with_white_space_around_them_and_an_empty_token() {
     assert_eq!(sts.calls()[0]["SignedBy"], "AKIDFILE");
 }
 
-/// A refresher on an instance whose metadata service gives this document.
+/// Returns a refresher on an instance whose metadata service returns this document.
 async fn on_ec2(document: impl Fn() -> Response<String> + Send + Sync + 'static) -> Refresher {
     let port = peer::start(move |request| {
         if request.method() == Method::PUT && request.uri().path() == "/latest/api/token" {
@@ -201,13 +201,13 @@ async fn the_instance_metadata_of_ec2() {
     assert_is_session(&pushed(on_ec2(session_document).await).await, "ASIAMETADATA");
 }
 
-/// A refresher in a container whose endpoint gives this document.
+/// Returns a refresher in a container whose endpoint returns this document.
 async fn in_a_container(document: String) -> Refresher {
     let port = peer::start(move |_| Some(peer::answer(StatusCode::OK, document.clone())));
     without_keys().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://127.0.0.1:{}/", port.await))
 }
 
-/// What is pushed of an odd document, or what is said of it.
+/// Returns the credentials pushed from an odd document, or its error.
 async fn outcome(refresher: Refresher) -> Result<Credentials, String> {
     let directory = TempDir::new().unwrap();
     let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
@@ -219,7 +219,7 @@ async fn outcome(refresher: Refresher) -> Result<Credentials, String> {
     held.ok_or(log)
 }
 
-/// The oddities of documents that the SDK reads, each at both endpoints that give them.
+/// Odd documents that the SDK reads, each at both endpoints that return them.
 #[tokio::test]
 async fn odd_documents_of_containers_and_instances_mean_what_they_say_or_are_refused() {
     let valid = || {
@@ -273,7 +273,7 @@ async fn odd_documents_of_containers_and_instances_mean_what_they_say_or_are_ref
 /// The file is named after the SHA-1 of the session's name.
 const SSO_CACHE: &str = ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
 
-/// Logged in at a portal that gives credentials for the token `sso-token`, and that for `sso-refresh-token`.
+/// Returns a refresher that is logged in at a portal that returns credentials for the token `sso-token`, and that token for `sso-refresh-token`.
 async fn logged_in(token: serde_json::Value) -> Refresher {
     let expiration = (SystemTime::now() + HOUR).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let credentials = json!({
@@ -414,7 +414,7 @@ async fn a_process_that_rotates_and_a_changed_config_file() {
     refresher.until("the first push", || held().is_some()).await;
     refresher.until("the third rotation", || held() >= Some("AKID3".to_owned())).await;
 
-    // No restart either where the source itself is another one from now on.
+    // No restart is needed either if the source itself is replaced.
     std::fs::write(&config, "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = s\n").unwrap();
     refresher.until("the key of the changed file", || held().as_deref() == Some("AKIDFILE")).await;
 }

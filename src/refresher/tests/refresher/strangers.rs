@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::{Process, Refresher, try_get};
 
-/// As many as a process may hold by default, roughly.
+/// Roughly the default limit of a process.
 const MANY: usize = 500;
 
 /// A probe of the kubelet gives up after a second.
@@ -126,7 +126,7 @@ async fn a_connection_carries_one_request() {
     stream.write_all("GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n".repeat(2).as_bytes()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut answers = Vec::new();
-    // Closed with a request unread, the connection may be reset behind the answer.
+    // Closed with a request unread, the connection may be reset after the answer.
     let _ = stream.read_to_end(&mut answers);
     assert_eq!(String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count(), 1);
 }

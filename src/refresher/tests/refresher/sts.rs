@@ -1,4 +1,4 @@
-//! STS, as far as assuming roles goes: every role can be made to answer in its own way.
+//! STS's AssumeRole, with a configurable answer for every role.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -10,27 +10,27 @@ use hyper::{Request, Response, StatusCode};
 
 use crate::peer;
 
-/// The secret of every session that is handed out.
+/// The secret of every session.
 pub const SESSION_SECRET: &str = "SESSION/secret+that/no/log/may/show";
-/// What the secret of a rotating session begins with; its number follows, in four digits.
+/// The prefix of a rotating session's secret, followed by its number in four digits.
 pub const ROTATING_SECRET: &str = "ROTATING/secret/of/the+session/";
-/// The token of every session that is handed out.
+/// The token of every session.
 pub const SESSION_TOKEN: &str = "SESSIONTOKENthatnologmayshow==";
 
-/// How a role's calls are answered.
+/// The answer to a role's calls.
 #[derive(Clone, Copy)]
 pub enum Answer {
-    /// A session for so long.
+    /// A session of this duration.
     Session(Duration),
-    /// A session for so long, with a secret of its own.
+    /// A session of this duration, with a secret of its own.
     Rotating(Duration),
     /// AccessDenied.
     Denied,
     /// Status 503.
     Unavailable,
-    /// Too many calls; wait for so many seconds.
+    /// Throttled; retry after this many seconds.
     Throttled(&'static str),
-    /// Status 200 and a body that is cut off in the middle, behind the secret.
+    /// Status 200 and a body that is cut off after the secret.
     Garbage,
     /// No answer at all.
     Silence,
@@ -38,7 +38,7 @@ pub enum Answer {
     Slow(Duration, Duration),
 }
 
-/// What was asked for: the parameters of one call, and under `SignedBy` the access key id of the caller.
+/// The parameters of one call, and under `SignedBy` the access key id of the caller.
 pub type Call = HashMap<String, String>;
 
 /// A running STS.
@@ -67,7 +67,7 @@ impl Sts {
         Arc::new(Self { port: port.await, state })
     }
 
-    /// From now on, calls for this role are answered so; before, they are denied.
+    /// Sets the answer to calls for this role, which are denied by default.
     pub fn set(&self, role_arn: &str, answer: Answer) {
         self.state.answers.lock().unwrap().insert(role_arn.to_owned(), answer);
     }
@@ -76,12 +76,12 @@ impl Sts {
         self.state.calls.lock().unwrap().iter().map(|(_, call)| call.clone()).collect()
     }
 
-    /// How often this role was asked for.
+    /// Returns the number of calls for this role.
     pub fn calls_for(&self, role_arn: &str) -> usize {
         self.calls().iter().filter(|call| call["RoleArn"] == role_arn).count()
     }
 
-    /// When the calls came in.
+    /// Returns the times of the calls.
     pub fn call_times(&self) -> Vec<Instant> {
         self.state.calls.lock().unwrap().iter().map(|(at, _)| *at).collect()
     }

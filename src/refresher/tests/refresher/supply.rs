@@ -1,4 +1,4 @@
-//! The protocol between refresher and intake where more than one of either, or of their versions, meet.
+//! The protocol between refresher and intake, with several of either or different versions.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn default() -> Identity {
     Identity::default_chain()
 }
 
-/// As somebody pushes with curl: without a salt.
+/// Pushes as somebody does with curl: without a salt.
 fn by_hand(key: &str, secret: &str) -> Credentials {
     Credentials::new(key, secret.to_owned(), None, None).unwrap()
 }
@@ -49,7 +49,7 @@ async fn a_revocation_is_the_proxys_own_and_can_be_taken_back() {
     first.revoke(&default());
     refresher.until("that it is told", || refresher.log().contains("which was revoked: rotate it there")).await;
 
-    // The other proxy goes on, even when it has to be supplied anew.
+    // The other proxy goes on, even if it must be supplied again.
     drop(second);
     let second = wants_default(&paths[1]);
     refresher.until("the other proxy's push", || holds(&second, KEY, SECRET)).await;
@@ -163,7 +163,7 @@ async fn one_bad_role_of_two_makes_nobody_unready_and_a_source_that_fails_later_
     refresher.until("what is lacking", || ready().1.contains("orders-reader")).await;
     assert!(ready().0.contains("200"), "{:?}", ready());
 
-    // A proxy that starts now can't sign at all, and is not to be sent requests.
+    // A proxy that starts now can't sign at all, and must not receive requests.
     drop(proxy);
     let _proxy = Running::on_socket(&socket(&directory), &[role(READER), role(WRITER)]);
     refresher.until("that the new one is not ready", || ready().0.contains("503")).await;
@@ -171,7 +171,7 @@ async fn one_bad_role_of_two_makes_nobody_unready_and_a_source_that_fails_later_
     assert!(ready().0.contains("503") && ready().1.contains("AccessDenied"), "{:?}", ready());
 }
 
-/// The source does not fail: it gives what this proxy alone no longer takes.
+/// The source does not fail: it returns a key that this proxy alone has revoked.
 #[tokio::test]
 async fn a_proxy_whose_only_key_was_revoked_is_not_ready() {
     let directory = TempDir::new().unwrap();
@@ -237,7 +237,7 @@ async fn a_failure_and_an_expiry_are_told_immediately_however_long_the_interval(
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
-/// An identity without credentials is asked for every few seconds, however long its source has failed.
+/// An identity without credentials is retried every few seconds, however long its source has failed.
 #[tokio::test]
 async fn what_is_missing_is_there_a_few_seconds_after_its_source_recovers() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
@@ -264,7 +264,7 @@ async fn what_is_missing_is_there_a_few_seconds_after_its_source_recovers() {
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
-/// A listing of more than a page, whose second one is told by the first.
+/// A listing of more than a page, whose second one is named by the first.
 fn listing_of_pages(path: &Path, last: &'static str) {
     peer::start_on_socket(path, move |request| {
         let page = |identity: String, next: &str| {
@@ -372,7 +372,7 @@ async fn an_intake_from_before_there_were_versions_is_supplied() {
     let mut refresher = Refresher::new().socket(&path).args(&["--once"]).start();
     assert!(refresher.end().await.0.success(), "{}", refresher.log());
 
-    // It has no fingerprints, and lacks nothing for that.
+    // It has no fingerprints, and needs none.
     let held = r#"{"identities": [{"id": "default", "held": {"accessKeyId": "AKIDLONGLIVED"}}]}"#;
     let (_directory, path) = intake_of_another_version(held).await;
     let refresher = Refresher::new().socket(&path).args(&["--log-level", "debug"]).start();
@@ -387,7 +387,7 @@ async fn a_listing_of_a_later_version_is_not_guessed_at() {
     let (_directory, path) = intake_of_another_version(later).await;
     let mut refresher = Refresher::new().socket(&path).args(&["--once", "--timeout", "300ms"]).start();
     assert_eq!(refresher.end().await.0.code(), Some(1));
-    let told = "its listing is of version 2, and this version knows up to 1: upgrade credential-refresher";
+    let told = "its listing has version 2, and this program reads versions up to 1; upgrade credential-refresher";
     assert!(refresher.log().contains(told), "{}", refresher.log());
 }
 
@@ -416,7 +416,7 @@ async fn sighup_has_everything_looked_at_again() {
     assert!(took < Duration::from_secs(2) && refresher.log().contains("SIGHUP"));
 }
 
-/// Such as a credentials file on a dead network disk, here a pipe that nobody writes to.
+/// A file like one on a dead network disk: a pipe that nobody writes to.
 #[tokio::test]
 async fn sigterm_ends_it_within_a_second_whatever_it_waits_for() {
     let directory = TempDir::new().unwrap();
@@ -438,7 +438,7 @@ async fn sigterm_ends_it_within_a_second_whatever_it_waits_for() {
     assert!(proxy.pushes().is_empty());
 }
 
-/// Each of the proxies has its own thread to hold up, and there are more of them than threads.
+/// Each of the proxies could block a thread, and there are more of them than threads.
 #[tokio::test]
 async fn sigterm_ends_it_within_a_second_whatever_files_it_waits_for() {
     let directory = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! What the tests ask for and where: roles, and the socket of a proxy.
+//! Roles and a proxy's socket for the tests.
 
 use std::path::PathBuf;
 use std::time::Duration;
