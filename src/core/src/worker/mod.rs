@@ -184,7 +184,7 @@ impl<H: Host> Worker<H> {
     /// Answers the stream's request with a refusal. The stream must stop after that.
     pub(crate) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
         self.record(route, "", Outcome::Refused(refusal));
-        local_reply::send(&self.host, refusal, route.map(|route| route.name.as_str()));
+        local_reply::send(&self.host, refusal, route);
     }
 
     /// Keeps a word on the stream's request in the proxy's filter state, where its access log and its own local replies find
