@@ -13,6 +13,7 @@ pub(crate) use document::ErrorDocument;
 
 use crate::connection;
 use crate::header_map::HeaderMap;
+use crate::held::MEASURED_MAX;
 use crate::host::{Host, HostError, MapKind};
 use crate::path::PathError;
 use crate::policy::{CopySourceError, Route, ScopeError};
@@ -38,6 +39,8 @@ pub enum Refusal {
     Overloaded,
     /// The body is malformed.
     InvalidBody(AwsChunkedError),
+    /// The service wants to know how long the body is.
+    LengthRequired(LengthRequired),
     /// The request can't be signed as it was sent.
     UnsupportedRequest(UnsupportedRequest),
     /// The request could not be signed, through no fault of the client's.
@@ -99,9 +102,6 @@ pub enum UnsupportedRequest {
     /// The body is in signed chunks, and the route signs with SigV4A.
     #[error(transparent)]
     SignedChunks(SigningError),
-    /// An `aws-chunked` body does not say how long its data is.
-    #[error("an aws-chunked body needs x-amz-decoded-content-length: the number of bytes in its chunks")]
-    NoDecodedLength,
     /// The body is `aws-chunked`, and the route signs in the query.
     #[error(
         "an aws-chunked body can't be signed in the query; send it without chunks, or set the route's signing.location to \
@@ -120,6 +120,27 @@ pub enum UnsupportedRequest {
     /// Neither policy nor request implies a scope.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+}
+
+/// Why a request lacks a length. The text says what to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LengthRequired {
+    /// An `aws-chunked` body does not say how long its data is.
+    #[error("an aws-chunked body needs x-amz-decoded-content-length: the number of bytes in its chunks")]
+    DecodedLength,
+    /// The body is larger than what is held to learn its length.
+    #[error(
+        "the service takes no body of unknown length, and this one has more than the {} MiB that the proxy holds to learn it; \
+         send content-length (with curl, -T FILE rather than -T -), or upload in parts",
+        MEASURED_MAX >> 20
+    )]
+    BodyTooLarge,
+}
+
+impl From<LengthRequired> for Refusal {
+    fn from(missing: LengthRequired) -> Self {
+        Self::LengthRequired(missing)
+    }
 }
 
 impl From<UnsupportedRequest> for Refusal {
@@ -152,6 +173,7 @@ impl Refusal {
             }
             Self::Unauthenticated => 401,
             Self::NoRoute => 404,
+            Self::LengthRequired(_) => 411,
             Self::NoCredentials { .. } | Self::Overloaded => 503,
             Self::SigningFailed(_) => 500,
         }
@@ -166,6 +188,7 @@ impl Refusal {
             Self::NoCredentials { .. } => "NoCredentials",
             Self::Overloaded => "Overloaded",
             Self::InvalidBody(_) => "InvalidBody",
+            Self::LengthRequired(_) => "LengthRequired",
             Self::UnsupportedRequest(_) => "UnsupportedRequest",
             Self::SigningFailed(_) => "SigningFailed",
         }
@@ -204,6 +227,7 @@ impl fmt::Display for Refusal {
                  maxHeldRequests or maxHeldBytes",
             ),
             Self::InvalidBody(error) => write!(f, "the body is refused: {error}"),
+            Self::LengthRequired(missing) => write!(f, "the body's length is missing: {missing}"),
             Self::UnsupportedRequest(cause) => write!(f, "the request can't be signed as it was sent: {cause}"),
             Self::SigningFailed(cause) => write!(f, "the request could not be signed: {cause}"),
         }
