@@ -26,6 +26,7 @@ class Received:
     trailers: list[tuple[str, str]]
     verdict: Verdict | None
     refusal: str | None
+    status: int = 200
 
     @property
     def accepted(self) -> bool:
@@ -58,7 +59,8 @@ class Answer:
 
 @dataclass
 class Upstream:
-    """Listens on a free port of 127.0.0.1, over TLS if `tls` is set. Answers 200 if `verifier` accepts, else 403."""
+    """Listens on a free port of 127.0.0.1, over TLS if `tls` is set. Answers 200 if `verifier` accepts, 411 if the service
+    requires the length of a body that has none, else 403."""
 
     verifier: Verifier
     tls: ssl.SSLContext | None = None
@@ -149,7 +151,7 @@ class Upstream:
         try:
             return Received(request, trailers, self.verifier.verify(request), None)
         except Refused as refusal:
-            return Received(request, trailers, None, str(refusal))
+            return Received(request, trailers, None, str(refusal), refusal.status)
 
     async def _respond(self, connection, writer, received: Received):
         if received.accepted and self.answer is not None:
@@ -161,7 +163,7 @@ class Upstream:
                 ("date", format_datetime(self.verifier.now(), usegmt=True)),
                 ("x-amzn-requestid", str(uuid.uuid4())),
             ]
-            answer = Answer(200 if received.accepted else 403, headers, [report])
+            answer = Answer(received.status, headers, [report])
         length = [("content-length", str(sum(map(len, answer.parts))))] if _is_whole(answer) else []
         response = h11.Response(status_code=answer.status, headers=[*answer.headers, *length])
         await _send(connection, writer, response)

@@ -39,8 +39,20 @@ _UNRESERVED = "-_.~"
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
+# What takes no body without its length, by signing name.
+_LENGTH_REQUIRED = {"s3", "s3express", "s3-outposts", "s3-object-lambda", "es", "aoss"}
+
+
 class Refused(Exception):
     """AWS would refuse the request; the message is the reason."""
+
+    status = 403
+
+
+class LengthMissing(Refused):
+    """The service wants to know how long the body is."""
+
+    status = 411
 
 
 @dataclass(frozen=True)
@@ -169,7 +181,7 @@ class Verifier:
         return datetime.now(UTC) + self.clock_offset
 
     def verify(self, request: WireRequest, now: datetime | None = None) -> Verdict:
-        """Verifies a request; raises `Refused` with the reason if AWS would answer 403."""
+        """Verifies a request; raises `Refused` with the reason if AWS would answer 403 or 411."""
         if not request.target.startswith("/") or "#" in request.target:
             raise Refused(f"{request.target!r} is not an origin-form target")
         claimed = Signature.of(request)
@@ -178,6 +190,8 @@ class Verifier:
             and {"AWSAccessKeyId", "Signature", "Expires"} <= _query_parameters(request.query).keys()
         ):
             raise Refused("signed with Signature Version 2 in the query, too")
+        if self.service in _LENGTH_REQUIRED:
+            _check_length(request)
         self._check_scope(claimed)
         _check_time(claimed, now or self.now())
         credentials = self.keys.get(claimed.access_key_id)
@@ -334,6 +348,16 @@ def _check_time(claimed: Signature, now: datetime) -> None:
         raise Refused(f"expired at {latest:%H:%M:%S}")
     if now > latest or signed_at - now > CLOCK_SKEW:
         raise Refused(f"signed at {signed_at:%H:%M:%S}, which is more than 15 minutes off")
+
+
+def _check_length(request: WireRequest) -> None:
+    # S3 takes a chunked body only as aws-chunked: S3 User Guide, "Signature Calculations for the Authorization Header:
+    # Transferring Payload in Multiple Chunks".
+    in_chunks = request.header("x-amz-content-sha256") in aws_chunked.FORMS
+    if in_chunks and request.header("x-amz-decoded-content-length") is None:
+        raise LengthMissing("no X-Amz-Decoded-Content-Length")
+    if not in_chunks and request.header("transfer-encoding") is not None:
+        raise LengthMissing("no Content-Length")
 
 
 def _check_signed_headers(request: WireRequest, signed_headers: list[str]) -> None:

@@ -37,8 +37,10 @@ def curl(
     unix_socket: str | None = None,
     timeout: float = 30,
     options: Sequence[str] = (),
+    upload: bytes | None = None,
 ) -> Response:
-    """Sends one request with curl, with the path as written."""
+    """Sends one request with curl, with the path as written. An `upload` comes from a pipe, so that curl does not know its
+    length (`-T -`)."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     command = ["curl", "--silent", "--show-error", "--globoff", "--path-as-is", "--noproxy", "*",
                "--max-time", str(timeout), "--dump-header", "/dev/stderr"]  # fmt: skip
@@ -50,6 +52,9 @@ def curl(
         command += ["--data-binary", "@-"]
         if "content-type" not in {name.lower() for name, _ in pairs}:
             command += ["--header", "Content-Type:"]
+    if upload is not None:
+        command += ["--upload-file", "-"]
+        body = upload
     if unix_socket is not None:
         command += ["--unix-socket", unix_socket]
     done = subprocess.run([*command, *options, url], input=body or b"", capture_output=True, check=False)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from integration.harness import aws_chunked, raw
+from integration.harness.errors import local_error
 from integration.harness.keys import TEMPORARY_KEY, THROWAWAY_SESSION
 from integration.harness.policies import policy, s3_route
 from integration.harness.sdk import sdk_client
@@ -204,9 +205,9 @@ def test_malformed_framing_ends_the_request_and_stores_nothing(proxy, ministack,
 
     response = put(proxy, path, aws_chunked.Upload(upload.headers, spoil(upload.body)))
 
-    assert (response.status, response.json["error"]["code"]) == (400, "InvalidBody")
-    assert message in response.json["error"]["message"]
-    assert response.json["error"]["route"] == "/role"
+    assert (response.status, local_error(response)["code"]) == (400, "InvalidBody")
+    assert message in local_error(response)["message"]
+    assert local_error(response)["route"] == "/role"
     assert stored(ministack, bucket, "malformed") is None
 
 
@@ -261,26 +262,28 @@ def ends_without(tcp: socket.socket, data: bytes) -> bool:
 
 @FORMS
 @pytest.mark.parametrize(
-    ("length", "code"),
+    ("length", "status", "code"),
     [
-        ("199999", "InvalidBody"),
-        ("200001", "InvalidBody"),
-        ("0", "InvalidBody"),
-        ("99999999999999999999", "UnsupportedRequest"),
-        ("-1", "UnsupportedRequest"),
-        ("many", "UnsupportedRequest"),
-        ("", "UnsupportedRequest"),
+        ("199999", 400, "InvalidBody"),
+        ("200001", 400, "InvalidBody"),
+        ("0", 400, "InvalidBody"),
+        ("99999999999999999999", 411, "LengthRequired"),
+        ("-1", 411, "LengthRequired"),
+        ("many", 411, "LengthRequired"),
+        ("", 411, "LengthRequired"),
     ],
 )
-def test_a_wrong_decoded_length_ends_the_request_and_stores_nothing(proxy, ministack, bucket, form, length, code):
+def test_a_wrong_decoded_length_ends_the_request_and_stores_nothing(
+    proxy, ministack, bucket, form, length, status, code
+):
     path = f"/role/{bucket}/wrong-length"
     upload = make(proxy, path, form, b"x" * 200_000)
     upload.headers["X-Amz-Decoded-Content-Length"] = length
 
     response = put(proxy, path, upload)
 
-    assert (response.status, response.json["error"]["code"]) == (400, code)
-    assert "x-amz-decoded-content-length" in response.json["error"]["message"]
+    assert (response.status, local_error(response)["code"]) == (status, code)
+    assert "x-amz-decoded-content-length" in local_error(response)["message"]
     assert stored(ministack, bucket, "wrong-length") is None
 
 
@@ -292,8 +295,8 @@ def test_a_chunked_upload_without_its_decoded_length_is_refused(proxy, ministack
 
     response = put(proxy, path, upload)
 
-    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
-    assert "x-amz-decoded-content-length" in response.json["error"]["message"]
+    assert (response.status, local_error(response)["code"]) == (411, "LengthRequired")
+    assert "x-amz-decoded-content-length" in local_error(response)["message"]
     assert stored(ministack, bucket, "no-length") is None
 
 
@@ -303,8 +306,8 @@ def test_a_signed_chunk_that_is_too_large_to_hold_ends_the_request(proxy, minist
 
     response = put(proxy, path, upload)
 
-    assert (response.status, response.json["error"]["code"]) == (400, "InvalidBody")
-    assert "1 MiB" in response.json["error"]["message"]
+    assert (response.status, local_error(response)["code"]) == (400, "InvalidBody")
+    assert "1 MiB" in local_error(response)["message"]
     assert stored(ministack, bucket, "too-large") is None
 
 
@@ -314,7 +317,7 @@ def test_a_streaming_form_that_can_not_be_signed_anew_is_refused(proxy, s3):
 
     response = put(proxy, "/auto/bucket/key", upload)
 
-    assert (response.status, response.json["error"]["code"]) == (400, "UnsupportedRequest")
+    assert (response.status, local_error(response)["code"]) == (400, "UnsupportedRequest")
     assert not s3.received
 
 

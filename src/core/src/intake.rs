@@ -25,7 +25,7 @@ use crate::credentials::{
     CredentialStore, Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, SetError,
     SharedData, WantedIds,
 };
-use crate::local_reply::error_body;
+use crate::local_reply::ErrorDocument;
 
 /// The largest document that is accepted, in bytes. Session tokens are a few KiB at most.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -183,8 +183,9 @@ impl Reply {
         Self { status, body, allow: None, changed: false }
     }
 
-    fn error(status: u16, code: &str, message: &str) -> Self {
-        Self { status, body: error_body(code, message, None), allow: None, changed: false }
+    fn error(status: u16, code: &'static str, message: &str) -> Self {
+        let document = ErrorDocument { code, message, route: None, is_clients_fault: status < 500 };
+        Self { status, body: document.json(), allow: None, changed: false }
     }
 
     fn revoked() -> Self {

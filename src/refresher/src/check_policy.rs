@@ -231,6 +231,7 @@ fn payload(route: &Route) -> String {
         over_tls: route.upstream_tls,
         client_hash: None,
         is_event_stream: false,
+        has_length: true,
     };
     match PayloadPlan::decide(route.payload, body) {
         Ok(PayloadPlan::Known(PayloadHash::Unsigned)) => format!("{name}: unsigned"),

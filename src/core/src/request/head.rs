@@ -1,15 +1,13 @@
 //! What the filter reads of a request's headers, in one pass.
 
 use crate::header_map::HeaderMap;
+use crate::held::FULL_BUFFER;
 use crate::local_reply::{Refusal, UnsupportedRequest};
 use crate::path::SafePath;
 use crate::policy;
 use crate::signing::{is_signature_header, names_streaming_form};
 
 use super::payload::is_event_stream;
-
-/// What the proxy may buffer of a body if the filter is not shown how much: the stock listener's bound.
-const FULL_BUFFER: usize = 16 * 1024 * 1024;
 
 /// The header that the signer itself writes.
 const UPSTREAM_SCHEME: &[u8] = policy::UPSTREAM_SCHEME_HEADER.as_bytes();

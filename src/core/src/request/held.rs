@@ -5,15 +5,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::header_map::HeaderMap;
-use crate::held::{HeldLimits, HeldQueue, HeldShare, HeldTotals, Overloaded};
+use crate::held::{HeldLimits, HeldQueue, HeldShare, HeldTotals, MEASURED_MAX, Overloaded};
 use crate::host::{Host, MapKind};
-use crate::local_reply::{Outcome, Refusal, SigningFailure};
+use crate::local_reply::{LengthRequired, Outcome, Refusal, SigningFailure};
 use crate::policy::Route;
 use crate::signing::{PayloadHash, PayloadHasher};
 use crate::worker::{FAST_TICK, TICK, Worker};
 
 use super::head::RequestHead;
-use super::payload::PayloadPlan;
+use super::payload::{PayloadPlan, requires_length};
 use super::plan::Plan;
 use super::resigned_body::ResignedBody;
 use super::sign::{Signed, sign};
@@ -37,8 +37,8 @@ pub(super) struct Held {
     since: Duration,
     /// Until when it may wait for credentials; `None` if they are there already.
     credentials_by: Option<Duration>,
-    /// The length of a body that was hashed, once it is complete.
-    hashed_length: Option<usize>,
+    /// The length of a body that had to be seen, once it is complete.
+    body_length: Option<usize>,
     /// Trailers follow the body.
     pub(super) has_trailers: bool,
     progress: Progress,
@@ -49,6 +49,7 @@ pub(super) struct Held {
 enum HeldPayload {
     Known(PayloadHash),
     Hashing { hasher: PayloadHasher, seen: usize },
+    Measuring { payload: PayloadHash, seen: usize },
 }
 
 /// How far a held request has come.
@@ -76,6 +77,7 @@ impl Held {
         let (header_size, mut unseen_size) = (headers.byte_size(), 0);
         let payload = match payload {
             PayloadPlan::HashBody => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
+            PayloadPlan::MeasureBody(payload) => HeldPayload::Measuring { payload, seen: 0 },
             PayloadPlan::Known(payload) => {
                 unseen_size = if ends { 0 } else { head.unseen_size() };
                 HeldPayload::Known(payload)
@@ -91,16 +93,16 @@ impl Held {
             header_size,
             since,
             credentials_by: (!has_credentials).then(|| since + worker.policy.credentials_wait),
-            hashed_length: None,
+            body_length: None,
             has_trailers: false,
             progress: Progress::Waiting,
             resigned_body: None,
         })
     }
 
-    /// Returns whether it is signed with the hash of its body, which has to be seen for that.
-    pub(super) fn is_hashed(&self) -> bool {
-        matches!(self.payload, HeldPayload::Hashing { .. })
+    /// Returns whether it is signed with the hash of its body, or sent with its length, so that it has to be seen.
+    pub(super) fn needs_body(&self) -> bool {
+        matches!(self.payload, HeldPayload::Hashing { .. } | HeldPayload::Measuring { .. })
     }
 
     /// Returns what signs the chunks of its body, once it is signed.
@@ -118,7 +120,7 @@ impl Held {
     ) -> Progress {
         worker.read_clock();
         if self.progress == Progress::Waiting {
-            if let Err(refusal) = self.hash_body(&worker.host, size) {
+            if let Err(refusal) = self.read_body(&worker.host, size) {
                 self.refuse(worker, &refusal);
             }
             if ends {
@@ -128,25 +130,35 @@ impl Held {
         self.proceed(worker, requests)
     }
 
-    /// Hashes the part of the body that has arrived since.
-    fn hash_body(&mut self, host: &impl Host, available: usize) -> Result<(), Refusal> {
+    /// Hashes or counts the part of the body that has arrived since.
+    fn read_body(&mut self, host: &impl Host, available: usize) -> Result<(), Refusal> {
         if let Some(share) = &mut self.share {
             share.set_bytes(self.header_size.saturating_add(available)).map_err(|Overloaded| Refusal::Overloaded)?;
         }
-        if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
-            let part = host.body(*seen, available.saturating_sub(*seen))?;
-            hasher.update(&part);
-            *seen += part.len();
+        match &mut self.payload {
+            HeldPayload::Hashing { hasher, seen } => {
+                let part = host.body(*seen, available.saturating_sub(*seen))?;
+                hasher.update(&part);
+                *seen += part.len();
+            }
+            HeldPayload::Measuring { .. } if available > MEASURED_MAX => {
+                return Err(LengthRequired::BodyTooLarge.into());
+            }
+            // With trailers, the last call has nothing of the body.
+            HeldPayload::Measuring { seen, .. } => *seen = available.max(*seen),
+            HeldPayload::Known(_) => {}
         }
         Ok(())
     }
 
-    /// Takes the hash of a complete body.
+    /// Takes hash and length of a complete body.
     fn finish_body(&mut self) {
-        if let HeldPayload::Hashing { hasher, seen } = &mut self.payload {
-            self.hashed_length = Some(*seen);
-            self.payload = HeldPayload::Known(std::mem::take(hasher).finish());
-        }
+        let (payload, length) = match &mut self.payload {
+            HeldPayload::Hashing { hasher, seen } => (std::mem::take(hasher).finish(), *seen),
+            HeldPayload::Measuring { payload, seen } => (*payload, *seen),
+            HeldPayload::Known(_) => return,
+        };
+        (self.payload, self.body_length) = (HeldPayload::Known(payload), Some(length));
     }
 
     /// Signs the request, if everything that a signature needs is there.
@@ -190,18 +202,18 @@ impl Held {
         match sign(worker, (&headers, &head), &plan, payload, &credentials, now)? {
             Signed::Forwarded(body) => {
                 self.resigned_body = body.map(|body| ResignedBody::new(body, requests.share_of_parts()));
-                self.set_content_length(&worker.host, &head)?;
+                self.set_content_length(&worker.host, &head, plan.scope.service)?;
                 Ok(Progress::Signed)
             }
             Signed::Redirected => Ok(Progress::Answered),
         }
     }
 
-    /// Says how long the body is, if the client did not: several services, S3 among them, take none of unknown length.
-    /// Not with trailers, which HTTP/1.1 allows only after a chunked body.
-    fn set_content_length(&self, host: &impl Host, head: &RequestHead<'_>) -> Result<(), Refusal> {
-        match self.hashed_length {
-            Some(length) if head.content_length.is_none() && !self.has_trailers => {
+    /// Says how long the body is, if the client did not. Not with trailers, which HTTP/1.1 allows only after a chunked body,
+    /// unless the service takes none of unknown length.
+    fn set_content_length(&self, host: &impl Host, head: &RequestHead<'_>, service: &str) -> Result<(), Refusal> {
+        match self.body_length {
+            Some(length) if head.content_length.is_none() && (!self.has_trailers || requires_length(service)) => {
                 Ok(host.add_header(MapKind::Request, "content-length", length.to_string().as_bytes())?)
             }
             _ => Ok(()),
@@ -247,7 +259,7 @@ impl Held {
     }
 
     fn is_body_unseen(&self) -> bool {
-        matches!(self.payload, HeldPayload::Hashing { seen: 0, .. })
+        matches!(self.payload, HeldPayload::Hashing { seen: 0, .. } | HeldPayload::Measuring { seen: 0, .. })
     }
 
     /// Returns whether its body could be here, if the proxy showed it.

@@ -84,7 +84,7 @@ impl<H: Host> Request<H> {
         match &self.state {
             State::Passing | State::ResigningChunks(_) => Flow::Continue,
             // Nothing of the body need be known, and it streams once there are credentials.
-            State::Held(held) if !held.borrow().is_hashed() => Flow::StopUnread,
+            State::Held(held) if !held.borrow().needs_body() => Flow::StopUnread,
             State::Held(_) | State::Answered => Flow::Stop,
         }
     }

@@ -18,6 +18,8 @@ pub struct BodyInfo<'a> {
     pub client_hash: Option<&'a [u8]>,
     /// Its content type is that of an [event stream](is_event_stream).
     pub is_event_stream: bool,
+    /// It says how long it is.
+    pub has_length: bool,
 }
 
 /// Returns whether a content type is that of an event stream, whose events a client signs one by one. AWS's SDK for Rust
@@ -37,6 +39,16 @@ pub enum PayloadPlan {
     Known(PayloadHash),
     /// The body is hashed as it arrives and held back until it is whole.
     HashBody,
+    /// The hash is known, but the body is held back until it is whole, as the service wants to know its length.
+    MeasureBody(PayloadHash),
+}
+
+/// Returns whether a service of this signing name takes no body without `content-length`.
+///
+/// Sources: S3 API Reference, "Error responses" (`MissingContentLength`); OpenSearch Service Developer Guide, "Signing HTTP
+/// requests"; S3 Glacier Developer Guide, "Upload Archive"; for Omics, `requiresLength` in AWS's model of it.
+pub fn requires_length(service: &str) -> bool {
+    signing::is_s3(service) || matches!(service, "aoss" | "es" | "glacier" | "omics")
 }
 
 impl PayloadPlan {
@@ -60,17 +72,25 @@ impl PayloadPlan {
         if mode == PayloadMode::Client
             && let Some(hash) = body.client_hash.and_then(PayloadHash::from_client_header)
         {
-            return Ok(Self::Known(hash));
+            return Ok(Self::known(hash, body));
         }
         // VPC Lattice User Guide, "SigV4 authenticated requests": it takes UNSIGNED-PAYLOAD and nothing else.
         let takes_unsigned_alone = body.service == "vpc-lattice-svcs" && mode != PayloadMode::Signed;
         Ok(match mode {
-            _ if takes_unsigned_alone => Self::Known(PayloadHash::Unsigned),
+            _ if takes_unsigned_alone => Self::known(PayloadHash::Unsigned, body),
             _ if body.is_empty || body.is_upgrade => Self::Known(PayloadHash::Empty),
-            PayloadMode::Unsigned => Self::Known(PayloadHash::Unsigned),
-            PayloadMode::Auto | PayloadMode::Client if is_s3 && body.over_tls => Self::Known(PayloadHash::Unsigned),
+            PayloadMode::Unsigned => Self::known(PayloadHash::Unsigned, body),
+            PayloadMode::Auto | PayloadMode::Client if is_s3 && body.over_tls => {
+                Self::known(PayloadHash::Unsigned, body)
+            }
             PayloadMode::Auto | PayloadMode::Client | PayloadMode::Signed => Self::HashBody,
         })
+    }
+
+    /// Plans a body whose hash is known at the headers.
+    fn known(hash: PayloadHash, body: BodyInfo<'_>) -> Self {
+        let needs_length = !(body.has_length || body.is_empty || body.is_upgrade) && requires_length(body.service);
+        if needs_length { Self::MeasureBody(hash) } else { Self::Known(hash) }
     }
 }
 
@@ -87,6 +107,7 @@ mod tests {
         over_tls: true,
         client_hash: None,
         is_event_stream: false,
+        has_length: true,
     };
 
     const S3: BodyInfo<'_> = BodyInfo { service: "s3", ..WITH_BODY };
@@ -133,8 +154,33 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_unknown_length_is_held_for_services_that_want_it() {
+        let unsigned = PayloadHash::Unsigned;
+        for (service, mode, plan) in [
+            ("s3", Auto, PayloadPlan::MeasureBody(unsigned)),
+            ("s3", Client, PayloadPlan::MeasureBody(unsigned)),
+            ("s3", Signed, PayloadPlan::HashBody),
+            ("es", Unsigned, PayloadPlan::MeasureBody(unsigned)),
+            ("aoss", Unsigned, PayloadPlan::MeasureBody(unsigned)),
+            ("execute-api", Unsigned, PayloadPlan::Known(unsigned)),
+        ] {
+            let body = BodyInfo { service, has_length: false, ..WITH_BODY };
+            assert_eq!(PayloadPlan::decide(mode, body), Ok(plan), "{service} {mode:?}");
+        }
+        let body = BodyInfo { has_length: false, ..S3 };
+        let digest = [b'a'; 64];
+        let hashed = BodyInfo { client_hash: Some(&digest), ..body };
+        let expected = PayloadPlan::MeasureBody(PayloadHash::Sha256(digest));
+        assert_eq!(PayloadPlan::decide(Client, hashed), Ok(expected));
+        for no_body in [BodyInfo { is_empty: true, ..body }, BodyInfo { is_upgrade: true, ..body }] {
+            let plan = PayloadPlan::decide(Unsigned, no_body);
+            assert_eq!(plan, Ok(PayloadPlan::Known(PayloadHash::Empty)));
+        }
+    }
+
+    #[test]
     fn a_chunked_upload_to_s3_streams_in_every_mode() {
-        let chunked = BodyInfo { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), ..S3 };
+        let chunked = BodyInfo { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), has_length: false, ..S3 };
         for mode in [Auto, Signed, Unsigned, Client] {
             assert_eq!(
                 PayloadPlan::decide(mode, chunked),

@@ -63,6 +63,8 @@ impl<'a> Plan<'a> {
                 over_tls: self.route.upstream_tls,
                 client_hash: head.content_sha256,
                 is_event_stream: head.is_event_stream,
+                // A redirected client sends its body elsewhere.
+                has_length: ends || head.content_length.is_some() || self.route.redirect,
             },
         )
     }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::header_map::HeaderMap;
 use crate::host::Host;
-use crate::local_reply::{self, Outcome, Refusal, UnsupportedRequest};
+use crate::local_reply::{self, LengthRequired, Outcome, Refusal, UnsupportedRequest};
 use crate::policy::{Route, Scheme, SignatureLocation};
 use crate::signing::{ChunkResigner, PayloadHash, SigningCredentials};
 use crate::worker::Worker;
@@ -43,7 +43,7 @@ pub(super) fn sign<H: Host>(
     let mut chunked_body = None;
     let signature = match route.location {
         SignatureLocation::Header if let PayloadHash::AwsChunked(form) = payload => {
-            let length = head.decoded_content_length.ok_or(UnsupportedRequest::NoDecodedLength)?;
+            let length = head.decoded_content_length.ok_or(LengthRequired::DecodedLength)?;
             let (signed, body) = signer.sign_aws_chunked(form, length, &request, sent, &context)?;
             chunked_body = Some(Box::new(body));
             Signature::Headers(signed)

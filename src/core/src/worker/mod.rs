@@ -184,7 +184,7 @@ impl<H: Host> Worker<H> {
     /// Answers the stream's request with a refusal. The stream must stop after that.
     pub(crate) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
         self.record(route, "", Outcome::Refused(refusal));
-        local_reply::send(&self.host, refusal, route.map(|route| route.name.as_str()));
+        local_reply::send(&self.host, refusal, route);
     }
 
     /// Stores a property of the stream's request in the proxy's filter state, for its access log and its own local replies.

@@ -48,6 +48,15 @@ fn hashed(proxy: &mut Proxy) -> Sent {
     sent
 }
 
+fn measured(proxy: &mut Proxy) -> Sent {
+    proxy.push_credentials();
+    proxy.tick();
+    let mut sent = proxy.send("PUT", "/orders/42", &LEFTOVERS, false);
+    sent.body(proxy, b"hel", false);
+    sent.body(proxy, b"lo", true);
+    sent
+}
+
 fn late_credentials(proxy: &mut Proxy) -> Sent {
     let sent = proxy.send("GET", "/orders/42", &LEFTOVERS, true);
     proxy.push_credentials();
@@ -149,6 +158,7 @@ fn no_failing_call_lets_a_request_pass_unsigned() {
         ("hashed", API, hashed),
         ("late credentials", API, late_credentials),
         ("late body", API, late_body),
+        ("measured", S3, measured),
         ("chunked", S3, chunked),
         ("late chunked", S3, late_chunked),
         ("presigned", PRESIGNED, leftovers),

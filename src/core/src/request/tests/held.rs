@@ -175,3 +175,77 @@ fn a_worker_holds_as_many_bytes_as_it_may() {
 
     refused(sent.fate(&proxy), 503, "Overloaded");
 }
+
+const TO_S3: &str = r#"{"credentialsWaitMs": 2000, "routes": {"/": "https://s3.eu-west-1.amazonaws.com/bucket"}}"#;
+
+#[test]
+fn s3_is_told_the_length_of_a_body_that_had_none() {
+    for trailers in [false, true] {
+        let mut proxy = Proxy::with_credentials(TO_S3);
+        let mut sent = proxy.send("PUT", "/key", &[("transfer-encoding", "chunked")], false);
+        sent.body(&proxy, b"hel", false);
+        assert_eq!(sent.fate(&proxy), Fate::Held);
+        sent.body(&proxy, b"lo", !trailers);
+        if trailers {
+            sent.trailers(&proxy);
+        }
+        assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: b"hello".to_vec() });
+        let stream = sent.stream(&proxy);
+        assert_eq!(stream.header("content-length"), Some("5"));
+        assert_eq!(stream.header("x-amz-content-sha256"), Some("UNSIGNED-PAYLOAD"));
+        assert!(stream.header("authorization").is_some());
+    }
+}
+
+#[test]
+fn a_body_that_says_its_length_streams_to_s3() {
+    let mut proxy = Proxy::with_credentials(TO_S3);
+    let mut sent = proxy.send("PUT", "/key", &[("content-length", "5")], false);
+    assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+}
+
+#[test]
+fn an_aws_chunked_body_that_says_its_decoded_length_streams_to_s3() {
+    let mut proxy = Proxy::with_credentials(TO_S3);
+    let headers =
+        [("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"), ("x-amz-decoded-content-length", "5")];
+    let mut sent = proxy.send("PUT", "/key", &headers, false);
+    assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+}
+
+#[test]
+fn a_body_is_held_for_its_length_as_for_its_credentials() {
+    let mut proxy = Proxy::start(TO_S3);
+    let mut sent = proxy.send("PUT", "/key", &[], false);
+    sent.body(&proxy, b"hello", true);
+    assert_eq!(sent.fate(&proxy), Fate::Held);
+    proxy.push_credentials();
+    proxy.pass(Duration::from_millis(20));
+    assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: b"hello".to_vec() });
+    assert_eq!(sent.stream(&proxy).header("content-length"), Some("5"));
+}
+
+#[test]
+fn a_body_too_large_to_be_held_for_its_length_is_refused_with_advice() {
+    const MIB: usize = 1024 * 1024;
+    let mut proxy = Proxy::with_credentials(TO_S3);
+    let mut sent = proxy.send("PUT", "/key", &[], false);
+    sent.body(&proxy, &[0; 15 * MIB], false);
+    assert_eq!(sent.fate(&proxy), Fate::Held);
+    sent.body(&proxy, b"0", true);
+    let message = refused(sent.fate(&proxy), 411, "LengthRequired");
+    assert!(message.contains("15 MiB") && message.contains("content-length"), "{message}");
+    assert_eq!(proxy.host.metric("sigv4.requests;route=/;outcome=LengthRequired"), 1);
+}
+
+#[test]
+fn a_redirected_client_is_not_asked_for_its_body() {
+    let policy = TO_S3.replace(
+        "\"https://s3.eu-west-1.amazonaws.com/bucket\"",
+        r#"{"target": "https://s3.eu-west-1.amazonaws.com/bucket", "signing": {"location": "query", "redirect": true}}"#,
+    );
+    let mut proxy = Proxy::with_credentials(&policy);
+    let mut sent = proxy.send("PUT", "/key", &[], false);
+    let Fate::Replied(reply) = sent.fate(&proxy) else { panic!() };
+    assert_eq!(reply.status, 307);
+}

@@ -87,7 +87,7 @@ fn an_upload_says_how_long_its_data_is() {
     let mut proxy = Proxy::with_credentials(TO_S3);
     let headers = [("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")];
     let mut sent = proxy.send("PUT", "/key", &headers, false);
-    let reply = refused(sent.fate(&proxy), 400, "UnsupportedRequest");
+    let reply = refused(sent.fate(&proxy), 411, "LengthRequired");
     assert!(reply.contains("x-amz-decoded-content-length"), "{reply}");
 }
 

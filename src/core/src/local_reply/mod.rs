@@ -1,15 +1,22 @@
-//! The answers that the filter gives instead of an upstream's: one JSON shape, one code for each reason.
+//! The answers that the filter gives instead of an upstream's: one code for each reason, in the form that the client reads.
 //!
 //! `PayloadTooLarge` (413) is not among them: Envoy itself answers when a body outgrows its buffer, and the stock
 //! configuration gives that answer the same shape.
 
+mod dialect;
+mod document;
+
 use std::fmt;
 
-use serde::Serialize;
+pub use dialect::Dialect;
+pub(crate) use document::ErrorDocument;
 
-use crate::host::{Host, HostError};
+use crate::connection;
+use crate::header_map::HeaderMap;
+use crate::held::MEASURED_MAX;
+use crate::host::{Host, HostError, MapKind};
 use crate::path::PathError;
-use crate::policy::{CopySourceError, ScopeError};
+use crate::policy::{CopySourceError, Route, ScopeError};
 use crate::signing::{AwsChunkedError, SigningError, UnsupportedStreamingForm};
 
 /// Why a request is not sent on.
@@ -32,6 +39,8 @@ pub enum Refusal {
     Overloaded,
     /// The body is malformed.
     InvalidBody(AwsChunkedError),
+    /// The service wants to know how long the body is.
+    LengthRequired(LengthRequired),
     /// The request can't be signed as it was sent.
     UnsupportedRequest(UnsupportedRequest),
     /// The request could not be signed, through no fault of the client's.
@@ -93,9 +102,6 @@ pub enum UnsupportedRequest {
     /// The body is in signed chunks, and the route signs with SigV4A.
     #[error(transparent)]
     SignedChunks(SigningError),
-    /// An `aws-chunked` body does not say how long its data is.
-    #[error("an aws-chunked body needs x-amz-decoded-content-length: the number of bytes in its chunks")]
-    NoDecodedLength,
     /// The body is `aws-chunked`, and the route signs in the query.
     #[error(
         "an aws-chunked body can't be signed in the query; send it without chunks, or set the route's signing.location to \
@@ -114,6 +120,27 @@ pub enum UnsupportedRequest {
     /// Neither policy nor request implies a scope.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+}
+
+/// Why a request lacks a length. The text says what to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LengthRequired {
+    /// An `aws-chunked` body does not say how long its data is.
+    #[error("an aws-chunked body needs x-amz-decoded-content-length: the number of bytes in its chunks")]
+    DecodedLength,
+    /// The body is larger than what is held to learn its length.
+    #[error(
+        "the service takes no body of unknown length, and this one has more than the {} MiB that the proxy holds to learn it; \
+         send content-length (with curl, -T FILE rather than -T -), or upload in parts",
+        MEASURED_MAX >> 20
+    )]
+    BodyTooLarge,
+}
+
+impl From<LengthRequired> for Refusal {
+    fn from(missing: LengthRequired) -> Self {
+        Self::LengthRequired(missing)
+    }
 }
 
 impl From<UnsupportedRequest> for Refusal {
@@ -146,6 +173,7 @@ impl Refusal {
             }
             Self::Unauthenticated => 401,
             Self::NoRoute => 404,
+            Self::LengthRequired(_) => 411,
             Self::NoCredentials { .. } | Self::Overloaded => 503,
             Self::SigningFailed(_) => 500,
         }
@@ -160,6 +188,7 @@ impl Refusal {
             Self::NoCredentials { .. } => "NoCredentials",
             Self::Overloaded => "Overloaded",
             Self::InvalidBody(_) => "InvalidBody",
+            Self::LengthRequired(_) => "LengthRequired",
             Self::UnsupportedRequest(_) => "UnsupportedRequest",
             Self::SigningFailed(_) => "SigningFailed",
         }
@@ -173,11 +202,6 @@ impl Refusal {
             Self::Overloaded => Some("1"),
             _ => None,
         }
-    }
-
-    /// The reply's JSON body; `route` is the matched route's prefix.
-    pub fn body(&self, route: Option<&str>) -> Vec<u8> {
-        error_body(self.code(), &self.to_string(), route)
     }
 }
 
@@ -203,6 +227,7 @@ impl fmt::Display for Refusal {
                  maxHeldRequests or maxHeldBytes",
             ),
             Self::InvalidBody(error) => write!(f, "the body is refused: {error}"),
+            Self::LengthRequired(missing) => write!(f, "the body's length is missing: {missing}"),
             Self::UnsupportedRequest(cause) => write!(f, "the request can't be signed as it was sent: {cause}"),
             Self::SigningFailed(cause) => write!(f, "the request could not be signed: {cause}"),
         }
@@ -232,15 +257,36 @@ impl Outcome<'_> {
 }
 
 /// Answers the stream's request with a refusal. The stream must stop after that.
-pub(crate) fn send(host: &impl Host, refusal: &Refusal, route: Option<&str>) {
+pub(crate) fn send(host: &impl Host, refusal: &Refusal, route: Option<&Route>) {
     log::debug!("refused with {}: {refusal}", refusal.code());
-    let body = refusal.body(route);
-    let mut headers = vec![("content-type", "application/json")];
+    let dialect = match host.headers(MapKind::Request) {
+        Ok(headers) => dialect(host, &headers, route),
+        Err(error) => {
+            log::error!("{error}");
+            Dialect::Plain
+        }
+    };
+    let document = ErrorDocument {
+        code: refusal.code(),
+        message: &refusal.to_string(),
+        route: route.map(|route| route.name.as_str()),
+        is_clients_fault: refusal.status() < 500,
+    };
+    let mut headers = document.headers(dialect);
     headers.extend(refusal.retry_after().map(|seconds| ("retry-after", seconds)));
-    if let Err(error) = host.send_local_reply(refusal.status(), refusal.code(), &headers, &body) {
+    if let Err(error) = host.send_local_reply(refusal.status(), refusal.code(), &headers, &document.body(dialect)) {
         // The stream stays stopped and ends with the client's or the route's timeout; it is never sent on.
         log::error!("{error}");
     }
+}
+
+/// Returns the dialect of the stream's request. Its headers are read again, so that requests that are signed pay nothing. A
+/// client that is not authenticated does not learn what its route signs for.
+fn dialect(host: &impl Host, headers: &HeaderMap, route: Option<&Route>) -> Dialect {
+    let known = route.filter(|route| route.allow_unauthenticated || connection::is_authenticated(host));
+    let service =
+        known.and_then(|route| route.service.as_deref().or(route.scope.as_ref().map(|scope| &*scope.service)));
+    Dialect::of(headers, service)
 }
 
 /// Sends the client to a URL, with the same method and body (307). The stream must stop after that.
@@ -252,33 +298,14 @@ pub(crate) fn redirect(host: &impl Host, url: &str) {
     }
 }
 
-/// The body of every error that the filter answers with.
-pub(crate) fn error_body(code: &str, message: &str, route: Option<&str>) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Document<'a> {
-        error: Error<'a>,
-    }
-    #[derive(Serialize)]
-    struct Error<'a> {
-        code: &'a str,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        route: Option<&'a str>,
-    }
-    serde_json::to_vec(&Document { error: Error { code, message, route } }).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_has_one_shape() {
+    fn a_retry_is_advised_where_it_may_help() {
         let refusal = Refusal::NoCredentials { identity: "default".to_owned() };
-        let body: serde_json::Value = serde_json::from_slice(&refusal.body(Some("/orders"))).unwrap();
-        assert_eq!(body["error"]["code"], "NoCredentials");
-        assert_eq!(body["error"]["route"], "/orders");
-        assert!(body["error"]["message"].as_str().unwrap().contains("identity default"));
+        assert!(refusal.to_string().contains("identity default"));
         assert_eq!((refusal.status(), refusal.retry_after()), (503, Some("5")));
         assert_eq!((Refusal::Overloaded.status(), Refusal::Overloaded.retry_after()), (503, Some("1")));
         assert_eq!(Refusal::NoRoute.retry_after(), None);
@@ -297,11 +324,5 @@ mod tests {
         }
         let refusal = Refusal::from(SigningError::Clock);
         assert_eq!((refusal.status(), refusal.code()), (500, "SigningFailed"));
-    }
-
-    #[test]
-    fn a_reply_without_a_route_names_none() {
-        let body: serde_json::Value = serde_json::from_slice(&Refusal::NoRoute.body(None)).unwrap();
-        assert_eq!(body["error"].get("route"), None);
     }
 }
