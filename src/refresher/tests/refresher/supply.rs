@@ -47,14 +47,16 @@ async fn a_revocation_is_the_proxys_own_and_can_be_taken_back() {
     let address = refresher.status_address().await;
     refresher.until("both pushes", || holds(&first, KEY, SECRET) && holds(&second, KEY, SECRET)).await;
     first.revoke(&default());
-    refresher.until("that it is told", || refresher.log().contains("which was revoked: rotate it there")).await;
+    refresher
+        .until("that it is told", || refresher.log().contains("the source still returns the revoked access key"))
+        .await;
 
     // The other proxy goes on, even if it must be supplied again.
     drop(second);
     let second = wants_default(&paths[1]);
     refresher.until("the other proxy's push", || holds(&second, KEY, SECRET)).await;
     assert!(first.held(&default()).is_none());
-    assert!(get(&address, "/readyz").1.contains("which was revoked"));
+    assert!(get(&address, "/readyz").1.contains("the source still returns the revoked access key"));
 
     first.reinstate(&default(), by_hand(KEY, SECRET));
     refresher.until("that all is well", || get(&address, "/readyz").1 == "ok\n").await;
@@ -181,7 +183,11 @@ async fn a_proxy_whose_only_key_was_revoked_is_not_ready() {
     let address = refresher.status_address().await;
     refresher.until("that it is ready", || get(&address, "/readyz").0.contains("200")).await;
     proxy.revoke(&default());
-    refresher.until("why it is not", || get(&address, "/readyz").1.contains("which was revoked")).await;
+    refresher
+        .until("why it is not", || {
+            get(&address, "/readyz").1.contains("the source still returns the revoked access key")
+        })
+        .await;
     for _ in 0..15 {
         let (status, lacking) = get(&address, "/readyz");
         assert!(status.contains("503"), "{status}: {lacking}");
