@@ -15,18 +15,21 @@ pub(crate) fn is_authenticated(host: &impl Host) -> bool {
     has_client_certificate(host)
         || host
             .property("metadata\0filter_metadata\0envoy.filters.http.jwt_authn")
+            .unwrap_or_default()
             .is_some_and(|metadata| has_verified_token(&metadata))
 }
 
 /// Returns whether the connection has a client certificate. Envoy verifies each one that it requests, unless its validation
 /// context has `trust_chain_verification: ACCEPT_UNTRUSTED`, which no property reveals.
 pub(crate) fn has_client_certificate(host: &impl Host) -> bool {
-    host.property("connection\0mtls").is_some_and(|mtls| mtls == [1])
+    host.property("connection\0mtls").unwrap_or_default().is_some_and(|mtls| mtls == [1])
 }
 
 /// Returns whether the client came over a Unix socket. Its address is the socket's path; an IP address can't begin like one.
 pub(crate) fn is_over_unix_socket(host: &impl Host) -> bool {
-    host.property("source\0address").is_some_and(|address| matches!(address.first(), Some(b'/' | b'@')))
+    host.property("source\0address")
+        .unwrap_or_default()
+        .is_some_and(|address| matches!(address.first(), Some(b'/' | b'@')))
 }
 
 /// Returns whether the metadata has a member that only a verified token sets. `metadata` is the property in the proxy's

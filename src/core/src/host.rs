@@ -112,8 +112,11 @@ pub trait Host: SharedData + Clone {
     /// If the proxy refuses the call.
     fn append_to_body(&self, bytes: &[u8]) -> Result<(), HostError>;
 
-    /// Returns a property; the parts of its path are separated by NUL. `None` if there is no such property.
-    fn property(&self, path: &str) -> Option<Vec<u8>>;
+    /// Returns a property; the parts of its path are divided by NUL. `None` if there is no such property.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call: what it does not tell must not be taken for absent.
+    fn property(&self, path: &str) -> Result<Option<Vec<u8>>, HostError>;
 
     /// Sets a property in the stream's filter state, under `wasm.` and its path.
     ///

@@ -240,10 +240,14 @@ impl Host for Proxy {
         splice_body(usize::MAX, 0, bytes)
     }
 
-    fn property(&self, path: &str) -> Option<Vec<u8>> {
+    fn property(&self, path: &str) -> Result<Option<Vec<u8>>, HostError> {
         // SAFETY: see the module's head.
-        take_buffer("get_property", |data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
-            .ok()
+        match take_buffer("get_property", |data, size| unsafe {
+            proxy_get_property(path.as_ptr(), path.len(), data, size)
+        }) {
+            Err(HostError { status: NOT_FOUND, .. }) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     fn set_property(&self, path: &str, value: &[u8]) -> Result<(), HostError> {

@@ -44,6 +44,9 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 /// The pause of calls to STS after it throttled one without `retry-after`.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
+/// The longest pause that an answer of STS can ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// The largest number of characters of a problem in an error.
 const LONGEST_PROBLEM: usize = 2000;
 
@@ -142,7 +145,7 @@ const STS: &str = "STS";
 pub struct AwsSource {
     http_client: SharedHttpClient,
     /// Looked up once, as instance metadata takes seconds to fail outside EC2; again after a while if there was none.
-    region: Mutex<Option<(Region, Option<Instant>)>>,
+    region: Mutex<Option<KnownRegion>>,
     chain_result: Mutex<Option<ChainResult>>,
     /// Results that began before this are not shared.
     chain_valid_since: std::sync::Mutex<Option<Instant>>,
@@ -153,6 +156,13 @@ pub struct AwsSource {
     /// True if the last call found an outage.
     is_out: AtomicBool,
     recoveries: Notify,
+}
+
+#[derive(Debug)]
+struct KnownRegion {
+    region: Region,
+    read: Instant,
+    until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -238,7 +248,7 @@ impl AwsSource {
         }
     }
 
-    /// Forgets the chain's result, so that callers from now on get one that begins after this call.
+    /// Forgets the chain's result and the region, so that callers from now on get what is read after this call.
     pub fn forget_chain_result(&self) {
         *lock(&self.chain_valid_since) = Some(Instant::now());
     }
@@ -270,16 +280,18 @@ impl AwsSource {
     /// Returns the region of STS. A fallback is kept for a limited time, as the region may become readable later.
     async fn region(&self, configured: impl Future<Output = Option<Region>>) -> Region {
         let mut known = self.region.lock().await;
-        if let Some((region, until)) = &*known
+        if let Some(KnownRegion { region, read, until }) = &*known
             && until.is_none_or(|until| Instant::now() < until)
+            && lock(&self.chain_valid_since).is_none_or(|since| *read >= since)
         {
             return region.clone();
         }
+        let read = Instant::now();
         let (found, until) = match configured.await {
             Some(region) => (region, None),
             None => (Region::from_static(FALLBACK_REGION), Some(Instant::now() + FALLBACK_KEPT_FOR)),
         };
-        if known.as_ref().is_none_or(|(before, _)| *before != found) {
+        if known.as_ref().is_none_or(|before| before.region != found) {
             match until {
                 None => info!(region = %found, "STS is called in this region"),
                 Some(_) => info!(
@@ -288,7 +300,7 @@ impl AwsSource {
                 ),
             }
         }
-        *known = Some((found.clone(), until));
+        *known = Some(KnownRegion { region: found.clone(), read, until });
         found
     }
 
@@ -368,12 +380,12 @@ async fn call_sts(
     credentials: aws_credential_types::Credentials,
 ) -> Result<aws_sdk_sts::types::Credentials, SourceError> {
     let config = aws_sdk_sts::config::Builder::from(config)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
         .identity_cache(IdentityCache::no_cache())
         .build();
     let client = aws_sdk_sts::Client::from_conf(config);
     let answer = call.send_with(&client).await;
-    let answer = answer.map_err(|error| sts_error(role, &error))?;
+    let answer = answer.map_err(|error| sts_error(role, &error, &credentials))?;
     answer.credentials.ok_or_else(|| unusable(&"the answer has no credentials"))
 }
 
@@ -391,23 +403,29 @@ fn from_chain(credentials: &aws_credential_types::Credentials) -> Result<Credent
     .map_err(|error| SourceError::Unusable { source_name: CHAIN, problem: error.to_string() })
 }
 
-fn sts_error<E>(role: &str, error: &SdkError<E>) -> SourceError
+/// Returns the error of a call of STS. What STS says may repeat the request that it got, with the session token in it.
+fn sts_error<E>(role: &str, error: &SdkError<E>, caller: &aws_credential_types::Credentials) -> SourceError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let problem = match (error.code(), error.message()) {
-        (Some(code), Some(message)) => one_line(&format!("{code}: {message}")),
+        (Some(code), Some(message)) => one_line(&without_secrets(format!("{code}: {message}"), caller)),
         (Some(code), None) => one_line(code),
-        _ => error_chain(error),
+        _ => without_secrets(error_chain(error), caller),
     };
     let problem = match cure(&problem) {
         Some(cure) => format!("{problem}: {cure}"),
         None => problem,
     };
-    let asked_for = error.raw_response().and_then(|answer| answer.headers().get("retry-after")?.parse().ok());
-    let is_throttled = error.code().is_some_and(|code| THROTTLING_ERRORS.contains(&code));
+    let answer = error.raw_response();
+    let is_throttled = error.code().is_some_and(|code| THROTTLING_ERRORS.contains(&code))
+        || answer.is_some_and(|answer| answer.status().as_u16() == 429);
+    let has_failed = answer.is_some_and(|answer| answer.status().is_server_error());
+    // A pause holds up every role: an answer to one of them alone, such as AccessDenied, can't ask for it.
+    let asked_for = answer.filter(|_| is_throttled || has_failed);
+    let asked_for = asked_for.and_then(|answer| answer.headers().get("retry-after")?.parse().ok());
     let retry_after = asked_for.map(Duration::from_secs).or(is_throttled.then_some(THROTTLED_PAUSE));
-    let has_failed = error.raw_response().is_some_and(|answer| answer.status().is_server_error());
+    let retry_after = retry_after.map(|pause| pause.min(LONGEST_PAUSE));
     let is_down = has_failed || matches!(error, SdkError::DispatchFailure(_));
     SourceError::Sts { role: role.to_owned(), problem, is_down, retry_after }
 }
@@ -422,6 +440,16 @@ const CURES: [(&str, &str); 7] = [
     ("RequestExpired", "set this machine's clock"),
     ("Throttling", "ask for longer sessions, or for fewer roles, or have STS's quota raised"),
 ];
+
+/// Returns a text without the secrets of credentials.
+fn without_secrets(text: String, credentials: &aws_credential_types::Credentials) -> String {
+    let secrets = [Some(credentials.secret_access_key()), credentials.session_token()];
+    secrets
+        .into_iter()
+        .flatten()
+        .filter(|secret| !secret.is_empty())
+        .fold(text, |text, secret| text.replace(secret, "…"))
+}
 
 fn cure(problem: &str) -> Option<&'static str> {
     CURES.iter().find(|(words, _)| problem.contains(words)).map(|(_, cure)| *cure)

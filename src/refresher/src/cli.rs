@@ -79,6 +79,7 @@ struct Options {
     /// Assume only roles whose ARN matches this pattern: `*` stands for any characters, `?` for one. Every role of a
     /// chain must match one. May be repeated. Without it, every role that a proxy's policy names is assumed.
     #[arg(long = "allow-role", value_name = "PATTERN")]
+    #[serde(deserialize_with = "patterns_in_file")]
     allow_roles: Vec<String>,
 
     /// Supply the base identity, `default`, even if another --allow-… is set. It can assume any role that its
@@ -88,14 +89,17 @@ struct Options {
 
     /// Assume roles only under a session name that matches this pattern. May be repeated.
     #[arg(long = "allow-session-name", value_name = "PATTERN")]
+    #[serde(deserialize_with = "patterns_in_file")]
     allow_session_names: Vec<String>,
 
     /// Use only external ids that match this pattern. May be repeated.
     #[arg(long = "allow-external-id", value_name = "PATTERN")]
+    #[serde(deserialize_with = "patterns_in_file")]
     allow_external_ids: Vec<String>,
 
     /// Set only session tags that match this pattern as KEY=VALUE. May be repeated.
     #[arg(long = "allow-tag", value_name = "PATTERN")]
+    #[serde(deserialize_with = "patterns_in_file")]
     allow_tags: Vec<String>,
 
     /// Serve `/healthz`, `/readyz` and `/metrics` (Prometheus) on this address.
@@ -237,6 +241,15 @@ fn read_file(path: &Path) -> Result<Options, String> {
     Ok(options)
 }
 
+/// Reads patterns that bound what is supplied. An empty list would bound nothing, and is a slip.
+fn patterns_in_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let patterns = Vec::<String>::deserialize(deserializer)?;
+    if patterns.is_empty() {
+        return Err(serde::de::Error::custom("has no pattern, so that everything would match; leave it out for that"));
+    }
+    Ok(patterns)
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
@@ -282,6 +295,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn an_empty_list_of_patterns_does_not_allow_everything() {
+        for key in ["allowRoles", "allowSessionNames", "allowExternalIds", "allowTags"] {
+            let file = file(&format!(r#"{{"proxies": ["unix:/file.sock"], "{key}": []}}"#));
+            let error = settings(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+            assert!(error.contains(key) && error.contains("has no pattern"), "{error}");
+        }
     }
 
     #[test]

@@ -38,6 +38,9 @@ const LOADING_TIME: Duration = Duration::from_secs(5);
 /// key.
 const CORRECTED_MAX: usize = 256;
 
+/// Credentials without a fingerprint are replaced no more often than this, for one identity.
+const UNMARKED_INTERVAL: Duration = Duration::from_secs(5);
+
 /// The identities that a proxy may ask for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Allowed {
@@ -105,6 +108,8 @@ pub struct ProxyReconciler {
     pushed: HashMap<Identity, HeldCredentials>,
     /// The fingerprints under our access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
+    /// When credentials without a fingerprint were last replaced.
+    corrected_at: HashMap<Identity, Instant>,
     last_problem: Option<String>,
     /// The duration of the last listing.
     listing_took: Duration,
@@ -132,6 +137,7 @@ impl ProxyReconciler {
             refused: HashMap::new(),
             pushed: HashMap::new(),
             corrected: HashSet::new(),
+            corrected_at: HashMap::new(),
             last_problem: None,
             listing_took: Duration::ZERO,
         }
@@ -234,8 +240,13 @@ impl ProxyReconciler {
             }
         }
         supply.unsupplied = self.note_refused(refused);
-        self.wanted = allowed.iter().map(|status| pool.acquire(&status.identity)).collect();
         let proxy = self.client.address().to_string();
+        let required: HashSet<_> = allowed.iter().map(|status| &status.identity).collect();
+        for kept in self.wanted.iter().filter(|kept| !required.contains(kept.identity())) {
+            // What this proxy no longer requires it no longer lists as revoked.
+            kept.note_revoked(proxy.clone(), &[]);
+        }
+        self.wanted = allowed.iter().map(|status| pool.acquire(&status.identity)).collect();
         for (kept, status) in self.wanted.iter().zip(&allowed) {
             kept.note_revoked(proxy.clone(), &status.revoked);
         }
@@ -243,6 +254,7 @@ impl ProxyReconciler {
         let wanted: HashSet<_> = allowed.iter().map(|status| &status.identity).collect();
         self.pushed.retain(|identity, _| wanted.contains(identity));
         self.corrected.retain(|(identity, _)| wanted.contains(identity));
+        self.corrected_at.retain(|identity, _| wanted.contains(identity));
 
         for (kept, status) in self.wanted.clone().iter().zip(&allowed) {
             match self.supply_identity(kept, status, has_versions).await? {
@@ -311,7 +323,9 @@ impl ProxyReconciler {
         if !has_versions {
             return held.expiration != ours.expiration && (is_new || outlasts(credentials, held, SystemTime::now()));
         }
-        !held.matches(credentials) && (is_new || self.may_correct(&status.identity, held))
+        // Of one access key, too, others may have credentials that expire earlier.
+        let is_due = is_new || outlasts(credentials, held, SystemTime::now());
+        !held.matches(credentials) && (is_due || self.may_correct(&status.identity, held))
     }
 
     /// Returns whether to replace what the proxy holds under our access key: once for each fingerprint, as either of
@@ -319,6 +333,15 @@ impl ProxyReconciler {
     /// fingerprint, and are always replaced.
     fn may_correct(&mut self, identity: &Identity, held: &HeldCredentials) -> bool {
         let access_key_id = &held.access_key_id;
+        // Another refresher may push without a fingerprint what it is right about.
+        if held.fingerprint.is_none() {
+            let now = Instant::now();
+            let last = self.corrected_at.get(identity);
+            if last.is_some_and(|last| now - *last < UNMARKED_INTERVAL) {
+                return false;
+            }
+            self.corrected_at.insert(identity.clone(), now);
+        }
         if let Some(fingerprint) = &held.fingerprint {
             if self.corrected.len() >= CORRECTED_MAX {
                 self.corrected.clear();

@@ -25,6 +25,7 @@ struct Proxy {
     metrics: RefCell<Vec<(String, u64)>>,
     calls: RefCell<Vec<&'static str>>,
     failing: Cell<Option<usize>>,
+    failing_name: Cell<Option<&'static str>>,
 }
 
 /// A stream as the proxy has it.
@@ -78,6 +79,7 @@ impl MockHost {
             metrics: RefCell::default(),
             calls: RefCell::default(),
             failing: Cell::new(None),
+            failing_name: Cell::new(None),
         }))
     }
 
@@ -136,6 +138,12 @@ impl MockHost {
     pub(crate) fn fail_call(&self, index: Option<usize>) {
         self.0.calls.borrow_mut().clear();
         self.0.failing.set(index);
+        self.0.failing_name.set(None);
+    }
+
+    /// Has every call of this name fail.
+    pub(crate) fn fail_every(&self, call: &'static str) {
+        self.0.failing_name.set(Some(call));
     }
 
     /// Returns the calls since [`Self::fail_call`].
@@ -147,7 +155,7 @@ impl MockHost {
     fn call(&self, call: &'static str) -> Result<(), HostError> {
         let mut calls = self.0.calls.borrow_mut();
         calls.push(call);
-        let fails = self.0.failing.get() == Some(calls.len() - 1);
+        let fails = self.0.failing.get() == Some(calls.len() - 1) || self.0.failing_name.get() == Some(call);
         if fails { Err(HostError { call, status: 10 }) } else { Ok(()) }
     }
 
@@ -221,8 +229,8 @@ impl Host for MockHost {
         self.on_stream("set_buffer_bytes", |stream| stream.body.extend_from_slice(bytes))
     }
 
-    fn property(&self, path: &str) -> Option<Vec<u8>> {
-        self.on_stream("get_property", |stream| stream.properties.get(path).cloned()).ok()?
+    fn property(&self, path: &str) -> Result<Option<Vec<u8>>, HostError> {
+        self.on_stream("get_property", |stream| stream.properties.get(path).cloned())
     }
 
     fn set_property(&self, path: &str, value: &[u8]) -> Result<(), HostError> {

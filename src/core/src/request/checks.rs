@@ -48,7 +48,7 @@ pub(super) fn refuse_upstream_scheme(
     if !is_sent {
         return Ok(());
     }
-    match host.property("upstream\0address") {
+    match host.property("upstream\0address")? {
         Some(address) if !address.is_empty() => Ok(host.remove_header(MapKind::Request, name)?),
         _ => Err(UnsupportedRequest::UpstreamScheme.into()),
     }
@@ -61,7 +61,7 @@ pub(super) fn refuse_pass_through(host: &impl Host, route: &Route, head: &Reques
     if route.target.is_some() || !route.upstream_tls {
         return Ok(());
     }
-    match host.property("xds\0cluster_name") {
+    match host.property("xds\0cluster_name")? {
         Some(cluster) if is_pass_through(&cluster) => Err(SigningFailure::NoTls {
             authority: String::from_utf8_lossy(head.authority).into_owned(),
             cluster: String::from_utf8_lossy(&cluster).into_owned(),

@@ -33,6 +33,8 @@ pub(super) struct Held {
     share: Option<HeldShare>,
     /// The size of its headers.
     header_size: usize,
+    /// The size of its body that the proxy buffers: what was seen of it, or may be there unseen.
+    body_size: usize,
     /// Times are by [`Clock::elapsed`](crate::worker::Worker::clock).
     since: Duration,
     /// Until when it may wait for credentials; `None` if they are there already.
@@ -91,6 +93,7 @@ impl Held {
             payload,
             share: Some(share),
             header_size,
+            body_size: unseen_size,
             since,
             credentials_by: (!has_credentials).then(|| since + worker.policy.credentials_wait),
             body_length: None,
@@ -103,6 +106,11 @@ impl Held {
     /// Returns whether it is signed with the hash of its body, or sent with its length, so that it has to be seen.
     pub(super) fn needs_body(&self) -> bool {
         matches!(self.payload, HeldPayload::Hashing { .. } | HeldPayload::Measuring { .. })
+    }
+
+    /// Returns whether the client has its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.progress == Progress::Answered
     }
 
     /// Returns what signs the chunks of its body, once it is signed.
@@ -133,7 +141,10 @@ impl Held {
     /// Hashes or counts the part of the body that has arrived since.
     fn read_body(&mut self, host: &impl Host, available: usize) -> Result<(), Refusal> {
         if let Some(share) = &mut self.share {
-            share.set_bytes(self.header_size.saturating_add(available)).map_err(|Overloaded| Refusal::Overloaded)?;
+            // With trailers, the last call has nothing of the body, which the proxy still buffers.
+            self.body_size = self.body_size.max(available);
+            let size = self.header_size.saturating_add(self.body_size);
+            share.set_bytes(size).map_err(|Overloaded| Refusal::Overloaded)?;
         }
         match &mut self.payload {
             HeldPayload::Hashing { hasher, seen } => {
@@ -144,7 +155,6 @@ impl Held {
             HeldPayload::Measuring { .. } if available > MEASURED_MAX => {
                 return Err(LengthRequired::BodyTooLarge.into());
             }
-            // With trailers, the last call has nothing of the body.
             HeldPayload::Measuring { seen, .. } => *seen = available.max(*seen),
             HeldPayload::Known(_) => {}
         }
@@ -240,7 +250,7 @@ impl Held {
         if progress == Progress::Signed {
             // What the proxy has kept of a body that was not hashed comes to the filter now.
             if let Err(error) = worker.host.resume_request() {
-                log::error!("{error}");
+                self.refuse(worker, &error.into());
             }
         }
         if progress == Progress::Waiting && self.is_body_withheld(worker) {
@@ -270,7 +280,7 @@ impl Held {
 
 /// Returns how many bytes of the stream's request have arrived, headers included.
 fn request_size(host: &impl Host) -> u64 {
-    let bytes = host.property("request\0total_size").and_then(|bytes| bytes.try_into().ok());
+    let bytes = host.property("request\0total_size").ok().flatten().and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u64::from_le_bytes)
 }
 
@@ -350,8 +360,8 @@ impl HeldRequests {
         match worker.host.set_effective_context(context) {
             Ok(()) => held.borrow_mut().on_tick(worker, self),
             Err(error) => {
-                log::error!("{error}");
-                false
+                log::error!("{error}; will be tried again");
+                true
             }
         }
     }

@@ -51,6 +51,8 @@ pub struct Request<H: Host> {
 
 /// How far the request has come. Only [`State::Passing`] and [`State::ResigningChunks`] are sent on.
 enum State {
+    /// Its headers have not been seen.
+    New,
     /// Signed, or not to be signed.
     Passing,
     /// Signed, and the chunks of its body are signed as they pass.
@@ -64,7 +66,7 @@ enum State {
 impl<H: Host> Request<H> {
     /// Takes a stream's request, of which nothing is known yet.
     pub(crate) fn new(context: u32, worker: Rc<Worker<H>>, held_requests: Rc<HeldRequests>) -> Self {
-        let (route, is_sampled, authority, state) = (None, false, Vec::new(), State::Passing);
+        let (route, is_sampled, authority, state) = (None, false, Vec::new(), State::New);
         Self { context, worker, held_requests, route, is_sampled, authority, state }
     }
 
@@ -85,7 +87,7 @@ impl<H: Host> Request<H> {
             State::Passing | State::ResigningChunks(_) => Flow::Continue,
             // Nothing of the body need be known, and it streams once there are credentials.
             State::Held(held) if !held.borrow().needs_body() => Flow::StopUnread,
-            State::Held(_) | State::Answered => Flow::Stop,
+            State::New | State::Held(_) | State::Answered => Flow::Stop,
         }
     }
 
@@ -196,7 +198,7 @@ impl<H: Host> Request<H> {
                     Flow::Stop
                 }
             },
-            State::Held(_) | State::Answered => Flow::Stop,
+            State::New | State::Held(_) | State::Answered => Flow::Stop,
         }
     }
 
@@ -210,7 +212,12 @@ impl<H: Host> Request<H> {
 
     /// Handles the headers of the upstream's response.
     pub(crate) fn on_response_headers(&self) {
-        if matches!(self.state, State::Answered) {
+        let is_answered = match &self.state {
+            State::Answered => true,
+            State::Held(held) => held.borrow().is_answered(),
+            State::New | State::Passing | State::ResigningChunks(_) => false,
+        };
+        if is_answered {
             return;
         }
         if let Some(route) = self.route()

@@ -1,7 +1,7 @@
 //! An `aws-chunked` body whose chunks are signed again as they pass.
 
 use crate::held::{HeldShare, Overloaded};
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::local_reply::Refusal;
 use crate::signing::ChunkResigner;
 
@@ -30,7 +30,7 @@ impl ResignedBody {
         while left > 0 {
             let piece = host.body(0, left.min(PIECE))?;
             if piece.is_empty() {
-                break;
+                return Err(HostError { call: "get_buffer_bytes", status: 0 }.into());
             }
             left = left.saturating_sub(piece.len());
             signed.clear();

@@ -48,14 +48,14 @@ enum RouteOverride<'p> {
 fn read_route_override<'p>(host: &impl Host, policy: &'p Policy) -> Result<Option<RouteOverride<'p>>, Refusal> {
     // Most routes have no metadata, and fetching all of it is cheaper than looking up one key. It is serialized protobuf,
     // which has our key as it is.
-    let all = host.property("xds\0route_metadata").unwrap_or_default();
+    let all = host.property("xds\0route_metadata")?.unwrap_or_default();
     if !all.windows(b"sigv4".len()).any(|part| part == b"sigv4") {
         return Ok(None);
     }
-    if host.property("xds\0route_metadata\0filter_metadata\0sigv4\0disabled").is_some_and(|value| value == [1]) {
+    if host.property("xds\0route_metadata\0filter_metadata\0sigv4\0disabled")?.is_some_and(|value| value == [1]) {
         return Ok(Some(RouteOverride::Disabled));
     }
-    let Some(name) = host.property("xds\0route_metadata\0filter_metadata\0sigv4\0route") else { return Ok(None) };
+    let Some(name) = host.property("xds\0route_metadata\0filter_metadata\0sigv4\0route")? else { return Ok(None) };
     match policy.route_named(&name) {
         Some(route) => Ok(Some(RouteOverride::Route(route))),
         None => Err(SigningFailure::UnknownRoute(String::from_utf8_lossy(&name).into_owned()).into()),

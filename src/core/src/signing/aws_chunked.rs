@@ -241,9 +241,10 @@ impl ChunkResigner {
         Ok(())
     }
 
-    /// Returns the number of bytes buffered.
+    /// Returns the number of bytes buffered of chunks. A line of at most 1 KiB and the trailers are not counted, as a body
+    /// whose chunks are not signed is not held.
     pub fn held_bytes(&self) -> usize {
-        self.line.capacity() + self.chunk.capacity() + self.trailers.lines().len()
+        self.chunk.capacity()
     }
 
     /// Checks that the body is complete; called at the end of the request.

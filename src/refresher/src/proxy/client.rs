@@ -1,6 +1,7 @@
 //! The client of a proxy's credential intake: it lists what the proxy wants and holds, and pushes credentials.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -12,8 +13,10 @@ use serde::Deserialize;
 use sigv4_core::credentials::{Credentials, Identities, Identity, PROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::address::ProxyAddress;
@@ -28,6 +31,12 @@ const LARGEST_ANSWER: usize = 64 << 20;
 /// More pages than a filter's memory can fill.
 const MOST_PAGES: usize = 128;
 
+/// More than the pages of a listing together: those of 10,000 roles have 5 MiB.
+const LARGEST_LISTING: usize = 64 << 20;
+
+/// The shortest time between two polls for a change. A proxy that waits, as it should, answers later than that.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The client of one proxy's intake.
 ///
 /// Each exchange has a connection of its own: while one Envoy takes over from another, an older connection would still
@@ -37,6 +46,8 @@ pub struct ProxyClient {
     address: ProxyAddress,
     tls: Option<TlsFiles>,
     last_connection: Option<Connection>,
+    /// The certificates, while they are being read.
+    tls_config: Option<JoinHandle<Result<ClientConfig, ProxyError>>>,
 }
 
 /// A connection that stays open until it is dropped or the proxy closes it.
@@ -67,7 +78,7 @@ impl Drop for Connection {
 impl ProxyClient {
     /// Creates a client for the intake at `address`; with the certificates of `tls` if that is a port.
     pub fn new(address: ProxyAddress, tls: Option<TlsFiles>) -> Self {
-        Self { address, tls, last_connection: None }
+        Self { address, tls, last_connection: None, tls_config: None }
     }
 
     /// Returns the address of the proxy's intake.
@@ -81,12 +92,16 @@ impl ProxyClient {
     /// # Errors
     /// Any [`ProxyError`].
     pub async fn identities(&mut self) -> Result<Identities, ProxyError> {
-        let mut listing = self.page("").await?;
+        let (mut listing, mut size) = self.page("").await?;
         for _ in 0..MOST_PAGES {
             let Some(next) = listing.next.take() else {
                 return Ok(listing);
             };
-            let page = self.page(&next).await?;
+            let (page, page_size) = self.page(&next).await?;
+            size += page_size;
+            if size > LARGEST_LISTING {
+                return Err(ProxyError::LargeListing);
+            }
             if page.next.as_ref().is_some_and(|further| *further <= next) {
                 break;
             }
@@ -96,7 +111,8 @@ impl ProxyClient {
         Err(ProxyError::Pages)
     }
 
-    async fn page(&mut self, from: &str) -> Result<Identities, ProxyError> {
+    /// Returns a page and its size.
+    async fn page(&mut self, from: &str) -> Result<(Identities, usize), ProxyError> {
         let answer = self.exchange(Method::GET, &format!("/v1/identities?from={from}"), Bytes::new()).await?;
         let listing = serde_json::from_slice::<Identities>(&answer);
         // A later version may have another form.
@@ -104,7 +120,10 @@ impl ProxyClient {
             Ok(listing) => listing.version,
             Err(_) => serde_json::from_slice::<Version>(&answer).map_or(0, |listing| listing.version),
         };
-        if version > PROTOCOL { Err(ProxyError::Version(version)) } else { listing.map_err(ProxyError::Listing) }
+        if version > PROTOCOL {
+            return Err(ProxyError::Version(version));
+        }
+        listing.map(|listing| (listing, answer.len())).map_err(ProxyError::Listing)
     }
 
     /// Pushes credentials for an identity.
@@ -127,8 +146,11 @@ impl ProxyClient {
         };
         let path = format!("/v1/identities?after={generation}");
         loop {
+            let asked = Instant::now();
             match self.exchange(Method::GET, &path, Bytes::new()).await {
-                Err(ProxyError::Refused { status: StatusCode::NOT_MODIFIED, .. }) => {}
+                Err(ProxyError::Refused { status: StatusCode::NOT_MODIFIED, .. }) => {
+                    sleep_until(asked + POLL_INTERVAL).await;
+                }
                 _ => return,
             }
         }
@@ -169,7 +191,7 @@ impl ProxyClient {
         request.body(Full::new(body)).map_err(|error| ProxyError::Exchange(error.into()))
     }
 
-    async fn connect(&self) -> Result<Connection, ProxyError> {
+    async fn connect(&mut self) -> Result<Connection, ProxyError> {
         match &self.address {
             ProxyAddress::Unix(path) => {
                 socket::check(path)?;
@@ -182,13 +204,24 @@ impl ProxyClient {
                 let Some(files) = &self.tls else {
                     return Err(ProxyError::Tls("no certificates are set".to_owned()));
                 };
-                let config = files.read()?;
+                let config = Self::read(&mut self.tls_config, files.clone()).await?;
                 let name = ServerName::try_from(host.clone()).map_err(|error| ProxyError::Tls(error.to_string()))?;
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(ProxyError::Connect)?;
                 let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
                 Connection::over(connecting.map_err(|error| ProxyError::Tls(error.to_string()))?).await
             }
         }
+    }
+
+    /// Reads the files on a thread that may block: one on a dead disk, or a pipe, must not hold up the others. A read that
+    /// outlasts an exchange is awaited by the next one.
+    async fn read(
+        reading: &mut Option<JoinHandle<Result<ClientConfig, ProxyError>>>,
+        files: TlsFiles,
+    ) -> Result<ClientConfig, ProxyError> {
+        let read = reading.get_or_insert_with(|| spawn_blocking(move || files.read())).await;
+        *reading = None;
+        read.unwrap_or_else(|error| Err(ProxyError::Tls(error.to_string())))
     }
 
     fn host(&self) -> String {

@@ -77,6 +77,9 @@ pub enum ProxyError {
     /// No filter has the memory for this many pages, and each begins after the one before.
     #[error("the pages of its listing don't end: is this the proxy's intake?")]
     Pages,
+    /// No policies that a filter can hold want so much.
+    #[error("its listing is larger than 64 MiB: is this the proxy's intake?")]
+    LargeListing,
     /// The filter is newer, and this version can't interpret its listing.
     #[error(
         "its listing has version {0}, and this program reads versions up to {PROTOCOL}; upgrade credential-refresher"

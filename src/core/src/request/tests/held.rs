@@ -249,3 +249,68 @@ fn a_redirected_client_is_not_asked_for_its_body() {
     let Fate::Replied(reply) = sent.fate(&proxy) else { panic!() };
     assert_eq!(reply.status, 307);
 }
+
+#[test]
+fn trailers_take_nothing_of_what_a_body_counts() {
+    let policy =
+        waiting("signed").replace("{\"credentialsWaitMs\"", "{\"maxHeldBytes\": 1000000, \"credentialsWaitMs\"");
+    let mut proxy = Proxy::start(&policy);
+    let mut with_trailers = proxy.send("POST", "/orders", &[], false);
+    with_trailers.body(&proxy, &[0; 900_000], false);
+    with_trailers.trailers(&proxy);
+    assert_eq!(with_trailers.fate(&proxy), Fate::Held);
+    let mut sent = proxy.send("POST", "/orders", &[], false);
+    sent.body(&proxy, &[0; 900_000], false);
+
+    refused(sent.fate(&proxy), 503, "Overloaded");
+}
+
+#[test]
+fn the_routes_rules_leave_the_answer_to_a_held_request_alone() {
+    let policy =
+        waiting("signed").replace("\"payload\"", "\"responseHeaders\": {\"remove\": [\"retry-after\"]}, \"payload\"");
+    let mut proxy = Proxy::start(&policy);
+    let mut sent = proxy.get("/orders");
+    proxy.pass(Duration::from_secs(1));
+    proxy.pass(Duration::from_secs(1));
+    refused(sent.fate(&proxy), 503, "NoCredentials");
+
+    let reply = [(":status", "503"), ("retry-after", "5")];
+    assert_eq!(sent.response(&proxy, &reply).len(), 2);
+}
+
+#[test]
+fn a_request_that_can_not_be_resumed_is_refused() {
+    let mut proxy = Proxy::start(&waiting("unsigned"));
+    let mut sent = proxy.get("/orders");
+    proxy.push_credentials();
+    proxy.host.fail_every("continue_stream");
+    proxy.pass(Duration::from_millis(20));
+
+    refused(sent.fate(&proxy), 500, "SigningFailed");
+}
+
+#[test]
+fn a_request_whose_context_can_not_be_entered_is_tried_again() {
+    let mut proxy = Proxy::start(&waiting("unsigned"));
+    let mut sent = proxy.get("/orders");
+    proxy.push_credentials();
+    proxy.host.fail_every("set_effective_context");
+    proxy.pass(Duration::from_millis(20));
+    assert_eq!(sent.fate(&proxy), Fate::Held);
+    proxy.host.fail_call(None);
+    proxy.pass(Duration::from_secs(1));
+    proxy.pass(Duration::from_secs(1));
+
+    assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+}
+
+#[test]
+fn nothing_passes_before_the_headers() {
+    let mut proxy = Proxy::with_credentials(&waiting("signed"));
+    let mut sent = proxy.connect();
+    sent.body(&proxy, b"hello", false);
+    sent.trailers(&proxy);
+
+    assert_eq!(sent.fate(&proxy), Fate::Held);
+}

@@ -84,13 +84,35 @@ impl Proxy {
         self.tick();
     }
 
+    /// Begins a stream of which the filter has seen nothing.
+    pub(super) fn connect(&mut self) -> Sent {
+        self.contexts += 1;
+        let context = self.contexts;
+        self.host.set_stream(context, MockStream::default());
+        let stream = self.plugin.stream(context);
+        Sent { context, stream, flow: Flow::Stop, forwarded: Vec::new(), is_forwarded: false, ended: false }
+    }
+
     /// Sends a request's headers; `ends` is whether no body follows.
     pub(super) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], ends: bool) -> Sent {
+        self.send_with(&[], method, path, headers, ends)
+    }
+
+    /// Sends a request's headers on a stream with properties.
+    pub(super) fn send_with(
+        &mut self,
+        properties: &[(&'static str, Vec<u8>)],
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        ends: bool,
+    ) -> Sent {
         let fixed = [(":method", method), (":authority", "app.example"), (":path", path), (":scheme", "http")];
         let request = fixed.iter().chain(headers).map(|&(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
         self.contexts += 1;
         let context = self.contexts;
-        self.host.set_stream(context, MockStream { request: request.collect(), ..MockStream::default() });
+        let properties = properties.iter().cloned().collect();
+        self.host.set_stream(context, MockStream { request: request.collect(), properties, ..MockStream::default() });
         let mut stream = self.plugin.stream(context);
         let flow = stream.on_request_headers(ends);
         let is_forwarded = flow == Flow::Continue;
