@@ -59,8 +59,8 @@ class Answer:
 
 @dataclass
 class Upstream:
-    """Listens on a free port of 127.0.0.1, over TLS where `tls` is given. 200 for what `verifier` accepts, else 403, or 411
-    for a body without a length that the service needs."""
+    """Listens on a free port of 127.0.0.1, over TLS where `tls` is given. 200 for what `verifier` accepts, else 403, or
+    411 for a body without a length that the service needs."""
 
     verifier: Verifier
     tls: ssl.SSLContext | None = None

@@ -39,8 +39,8 @@ def curl(
     options: Sequence[str] = (),
     upload: bytes | None = None,
 ) -> Response:
-    """One request with curl, the path sent as it is written. An `upload` comes from a pipe, so that curl does not know how
-    long it is (`-T -`)."""
+    """One request with curl, the path sent as it is written. An `upload` comes from a pipe, so that curl does not know
+    how long it is (`-T -`)."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     command = ["curl", "--silent", "--show-error", "--globoff", "--path-as-is", "--noproxy", "*",
                "--max-time", str(timeout), "--dump-header", "/dev/stderr"]  # fmt: skip

@@ -100,7 +100,8 @@ pub(super) struct RouteDocument {
 
     /// Where requests go: an http or https URL without query, fragment and user info. The prefix is taken off the
     /// request's path and the rest put behind the target's path as written. Without a target, `hosts` is needed, and
-    /// the request keeps its own authority and path.
+    /// the request keeps its own authority and path. For S3, `{bucket}` as the host's first label or the path's first
+    /// segment stands for what `*` matched in `hosts`.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) target: Option<String>,
 
