@@ -10,10 +10,10 @@ use clap::Args;
 use serde::Serialize;
 use sigv4_core::credentials::{Identity, Role};
 use sigv4_core::intake::IntakePolicy;
-use sigv4_core::policy::{PayloadMode, Policy, Route, Scheme, SignatureLocation, Unmatched};
+use sigv4_core::policy::{PayloadMode, Policy, Route, SignatureLocation, Unmatched};
 use sigv4_core::request::payload::{BodyInfo, PayloadPlan};
 use sigv4_core::signing::Algorithm;
-use sigv4_core::signing::PayloadHash;
+use sigv4_core::signing::{PayloadHash, is_s3};
 
 use crate::policy_file::{Form, PolicyFile};
 
@@ -139,6 +139,7 @@ impl PolicySummary {
             notes.push("the filter reads JSON; --convert prints this policy as JSON".to_owned());
         }
         notes.extend(routes.iter().filter_map(|route| doubled_slash(route)));
+        notes.extend(dropped_buckets(&routes));
         Self {
             routes: routes.into_iter().map(|route| RouteSummary::of(route, policy)).collect(),
             identities: policy.identities().to_vec(),
@@ -153,7 +154,6 @@ impl PolicySummary {
 
 impl RouteSummary {
     fn of(route: &Route, policy: &Policy) -> Self {
-        let scheme = |scheme| if scheme == Scheme::Https { "https" } else { "http" };
         let identity = policy.identities().get(route.identity).map(Identity::id);
         let (service, region) = match &route.scope {
             Some(scope) => (Some(scope.service.clone()), Some(scope.region.clone())),
@@ -166,10 +166,7 @@ impl RouteSummary {
         Self {
             route: route.name.clone(),
             hosts: route.hosts.iter().map(ToString::to_string).collect(),
-            target: route
-                .target
-                .as_ref()
-                .map(|target| format!("{}://{}{}", scheme(target.scheme), target.authority, target.path)),
+            target: route.target.as_ref().map(ToString::to_string),
             upstream_tls: route.upstream_tls,
             service,
             region,
@@ -256,6 +253,23 @@ fn doubled_slash(route: &Route) -> Option<String> {
     (path.ends_with('/') && !prefix.ends_with('/')).then(|| {
         let name = &route.name;
         format!("{name}: {prefix}/x is sent as {path}/x; remove the slash at the target's end if that is not intended")
+    })
+}
+
+/// Routes to S3 that take hosts which they do not list: their targets drop a bucket that a client puts into the host name.
+fn dropped_buckets(routes: &[&Route]) -> Option<String> {
+    let goes_to_s3 = |route: &Route| {
+        let scope = route.scope.as_ref().map(|scope| scope.service.as_str());
+        route.service.as_deref().or(scope).is_some_and(is_s3)
+    };
+    let open = routes.iter().filter(|route| goes_to_s3(route) && route.may_drop_bucket());
+    let names: Vec<&str> = open.map(|route| route.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{}: a bucket that a client puts into the host name is dropped, or refused if it has the form BUCKET.s3.…; list this proxy's names \
+             in hosts, and take buckets from \"*.\" before them with {{bucket}} in a target",
+            names.join(", ")
+        )
     })
 }
 

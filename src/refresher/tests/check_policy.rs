@@ -56,6 +56,8 @@ orders-reader-5428dfa5   arn:aws:iam::123456789012:role/orders-reader   tempAssu
 
 Requests that no route matches pass untouched.
 Note: the filter reads JSON; --convert prints this policy as JSON
+Note: /s3/orders, /s3: a bucket that a client puts into the host name is dropped, or refused if it has the form BUCKET.s3.…; list \
+this proxy's names in hosts, and take buckets from \"*.\" before them with {bucket} in a target
 "
     );
 }
@@ -184,4 +186,15 @@ proxysigv4:
     assert_eq!(code, Some(0));
     assert!(output.contains("Note: the section proxysigv4 was checked"), "{output}");
     assert!(output.contains("Note: /test: /test/x is sent as /foo//x"), "{output}");
+}
+
+#[test]
+fn a_route_that_takes_buckets_from_its_hosts_is_shown_with_their_place() {
+    let policy = r#"{"routes": [
+        {"prefix": "/", "hosts": ["*.s3.localhost"], "target": "https://{bucket}.s3.eu-west-1.amazonaws.com"},
+        {"prefix": "/", "hosts": ["s3.localhost"], "target": "https://s3.eu-west-1.amazonaws.com"}]}"#;
+    let (code, output, _) = check(&["-"], policy);
+    assert_eq!(code, Some(0));
+    assert!(output.contains("https://{bucket}.s3.eu-west-1.amazonaws.com   s3 eu-west-1"), "{output}");
+    assert!(!output.contains("Note: "), "{output}");
 }

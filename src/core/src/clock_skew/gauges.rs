@@ -19,7 +19,9 @@ impl SkewGauges {
         for route in policy.routes() {
             match &route.target {
                 Some(target) => {
-                    shown.insert(target.authority.clone(), 0);
+                    // Clients choose the bucket.
+                    let any = if route.has_fixed_authority() { "" } else { "*." };
+                    shown.insert(format!("{any}{}", target.authority), 0);
                 }
                 None => shown.extend(route.hosts.iter().map(|pattern| (pattern.to_string(), 0))),
             }

@@ -16,7 +16,7 @@ use crate::header_map::HeaderMap;
 use crate::held::MEASURED_MAX;
 use crate::host::{Host, HostError, MapKind};
 use crate::path::PathError;
-use crate::policy::{CopySourceError, Route, ScopeError};
+use crate::policy::{BucketError, CopySourceError, Route, ScopeError};
 use crate::signing::{AwsChunkedError, SigningError, UnsupportedStreamingForm};
 
 /// Why a request is not sent on.
@@ -120,6 +120,9 @@ pub enum UnsupportedRequest {
     /// Neither policy nor request implies a scope.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+    /// The host names a bucket that can't go where the target has it, or none.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
 }
 
 /// Why a request lacks a length. The text says what to send.

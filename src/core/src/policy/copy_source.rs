@@ -8,7 +8,7 @@
 //! Source: Amazon S3 API reference, `CopyObject`, `UploadPartCopy` and `RenameObject`.
 
 use super::authority::{Authority, NAME_MAX};
-use super::{Policy, Route, Target};
+use super::{BucketPlace, Policy, Route, Target};
 use crate::aws_endpoint::{S3Host, bucket_host, s3_host, strip_domain};
 use crate::path::percent::{self, Decode};
 use crate::path::{PathError, SafePath};
@@ -178,6 +178,9 @@ struct Request<'a> {
 impl Request<'_> {
     /// Checks that a request on the same route could name the object by its path.
     fn check(&self, header: &'static str, object: &Object) -> Result<(), CopySourceError> {
+        if let Some(target) = self.route.target.as_ref().filter(|target| target.bucket.is_some()) {
+            return self.check_bucket(header, object, target);
+        }
         let mut buffer = [0; NAME_MAX];
         let (host, port) = match &self.route.target {
             Some(target) => (target.host(), None),
@@ -199,6 +202,24 @@ impl Request<'_> {
         match reached {
             Ok(true) => Ok(()),
             Ok(false) | Err(PathError::Ambiguous) => Err(CopySourceError::Outside(header)),
+            Err(error) => Err(CopySourceError::Path(header, error)),
+        }
+    }
+
+    /// Checks that a request to the host of the object's bucket could name the object by its path.
+    fn check_bucket(&self, header: &'static str, object: &Object, target: &Target) -> Result<(), CopySourceError> {
+        let outside = CopySourceError::Outside(header);
+        let bucket = std::str::from_utf8(&object.bucket).ok().filter(|bucket| target.check_bucket(bucket).is_ok());
+        let bucket = bucket.ok_or(outside)?;
+        let authority = self.route.authority_of_bucket(self.authority, bucket).ok_or(outside)?;
+        let place = match target.bucket {
+            Some(BucketPlace::Label) => S3Host::Bucket { bucket, endpoint: target.host() },
+            _ => S3Host::Endpoint,
+        };
+        let request = Request { authority: authority.as_bytes(), ..*self };
+        match request.target_reaches(place, &target.of_bucket(bucket), object) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(PathError::Ambiguous) => Err(outside),
             Err(error) => Err(CopySourceError::Path(header, error)),
         }
     }

@@ -11,11 +11,13 @@
 //! | `target`, `authority`, `path_syntax` | URLs, hosts and paths in a policy |
 //! | `matcher` | the route of a request |
 //! | `scope` | its credential scope |
+//! | `bucket` | the bucket in its host |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | header rules |
 //! | `error` | errors, with their location in the document |
 
 mod authority;
+mod bucket;
 mod compile;
 mod confusable;
 mod copy_source;
@@ -32,6 +34,7 @@ mod target;
 use std::time::Duration;
 
 pub use authority::{HostPattern, NAME_MAX, NameBuffer};
+pub use bucket::{BucketError, BucketPlace};
 pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
@@ -164,6 +167,11 @@ impl Route {
     /// possible for a route that was selected by its name.
     pub fn prefix_in<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         matcher::prefix_in(&self.prefix, path)
+    }
+
+    /// Returns whether all its requests go to its target's authority.
+    pub fn has_fixed_authority(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.bucket != Some(BucketPlace::Label))
     }
 
     /// Returns whether a client may choose the service, by the scope that it signed for.

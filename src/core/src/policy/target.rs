@@ -4,7 +4,10 @@
 //! rewrites escapes and hosts, and adds some 190 KiB to the filter, including IDNA's Unicode tables; `http::Uri` drops a
 //! fragment silently. A target's path is used as written or rejected.
 
+use std::fmt;
+
 use super::authority::{HostAndPort, parse_host_and_port};
+use super::bucket::{BucketPlace, PLACEHOLDER};
 use super::path_syntax;
 
 /// A URL scheme.
@@ -26,7 +29,9 @@ pub struct Target {
     /// The path as written. Empty if the URL has none, and also for `/` alone, unless the prefix ends in `/`: the two are
     /// equivalent (RFC 3986, 6.2.3).
     pub path: String,
-    host: String,
+    /// Where the bucket of each request goes, which `authority` and `path` leave out.
+    pub bucket: Option<BucketPlace>,
+    pub(super) host: String,
 }
 
 impl Target {
@@ -54,6 +59,7 @@ impl Target {
         if authority.contains('@') {
             return Err("user info (…@) is not allowed in a target; remove it".to_owned());
         }
+        let (bucket, authority, path) = split_bucket(authority, path)?;
         let HostAndPort { host, port } = parse_host_and_port(authority)?;
         path_syntax::check(path)?;
         let default_port = match scheme {
@@ -64,7 +70,38 @@ impl Target {
             Some(port) if port != default_port => format!("{host}:{port}"),
             _ => host.clone(),
         };
-        Ok(Self { scheme, authority, path: path.to_owned(), host })
+        Ok(Self { scheme, authority, path: path.to_owned(), bucket, host })
+    }
+}
+
+/// Takes `{bucket}` off.
+fn split_bucket<'a>(authority: &'a str, path: &'a str) -> Result<(Option<BucketPlace>, &'a str, &'a str), String> {
+    let label = authority.strip_prefix(PLACEHOLDER).and_then(|rest| rest.strip_prefix('.'));
+    let segment = path.strip_prefix('/').and_then(|path| path.strip_prefix(PLACEHOLDER));
+    let segment = segment.filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let (bucket, authority, path) = match (label, segment) {
+        (Some(rest), _) => (Some(BucketPlace::Label), rest, path),
+        (None, Some(rest)) => (Some(BucketPlace::Segment), authority, rest),
+        (None, None) => (None, authority, path),
+    };
+    if authority.contains(PLACEHOLDER) || path.contains(PLACEHOLDER) {
+        return Err(format!(
+            "{PLACEHOLDER} can stand once, as the host's whole first label or the path's whole first segment; write it there, \
+             or leave it out"
+        ));
+    }
+    Ok((bucket, authority, path))
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (label, segment) = match self.bucket {
+            Some(BucketPlace::Label) => ("{bucket}.", ""),
+            Some(BucketPlace::Segment) => ("", "/{bucket}"),
+            None => ("", ""),
+        };
+        let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
+        write!(f, "{scheme}://{label}{}{segment}{}", self.authority, self.path)
     }
 }
 
@@ -88,5 +125,30 @@ mod tests {
             assert_eq!((target.scheme, &*target.authority, &*target.path), (scheme, authority, path), "{url}");
         }
         assert_eq!(Target::parse("https://h:8443").unwrap().host(), "h");
+    }
+
+    #[test]
+    fn a_bucket_is_the_first_label_or_the_first_segment() {
+        for (url, bucket) in [
+            ("https://{bucket}.s3.eu-west-1.amazonaws.com", BucketPlace::Label),
+            ("http://{bucket}.h:9000/a", BucketPlace::Label),
+            ("http://h:9000/{bucket}", BucketPlace::Segment),
+            ("http://h/{bucket}/a/", BucketPlace::Segment),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.bucket, target.to_string().as_str()), (Some(bucket), url));
+        }
+        for url in [
+            "https://{bucket}",
+            "https://x{bucket}.h",
+            "https://{bucket}x.h",
+            "https://h.{bucket}",
+            "https://{bucket}.h/{bucket}",
+            "https://h/{bucket}x",
+            "https://h/x/{bucket}",
+            "https://h/{bucket}/{bucket}",
+        ] {
+            assert!(Target::parse(url).unwrap_err().starts_with("{bucket} can stand once"), "{url}");
+        }
     }
 }

@@ -44,7 +44,7 @@ pub struct Request<H: Host> {
     route: Option<usize>,
     /// Whether the worker [samples](crate::worker) it.
     is_sampled: bool,
-    /// The host that it was signed for, if it is sampled and its route has no target: responses may tell its clock.
+    /// The host that it was signed for, if it is sampled and its route does not fix that: responses may tell its clock.
     authority: Vec<u8>,
     state: State,
 }
@@ -100,15 +100,18 @@ impl<H: Host> Request<H> {
         let Some(route) = select::select_route(policy, host, &headers, &head)? else { return Ok(State::Passing) };
         self.route = Some(route.index);
         let head = head?;
-        if self.is_sampled && route.target.is_none() {
-            self.authority = head.authority.to_vec();
-        }
         if !route.allow_unauthenticated && !connection::is_authenticated(host) {
             return Err(Refusal::Unauthenticated);
         }
         checks::refuse_pass_through(host, route, &head)?;
         let mut buffers = worker.buffers.borrow_mut();
         let plan = Plan::new(route, &head, &mut buffers)?;
+        if self.is_sampled && !route.has_fixed_authority() {
+            self.authority = plan.authority.to_vec();
+        }
+        if is_s3(plan.scope.service) {
+            route.check_host_names_no_bucket(head.authority).map_err(UnsupportedRequest::from)?;
+        }
         if is_s3(plan.scope.service) || route.takes_clients_service() {
             checks::check_copy_source(policy, route, &headers, &head).map_err(Refusal::InvalidCopySource)?;
         }

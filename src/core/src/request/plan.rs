@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::path;
-use crate::policy::Route;
+use crate::policy::{Route, Target};
 use crate::signing::{
     PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm, UriStyle,
     WireUri,
@@ -12,7 +12,7 @@ use crate::worker::SigningBuffers;
 
 use super::head::RequestHead;
 use super::payload::{BodyInfo, PayloadPlan};
-use crate::local_reply::Refusal;
+use crate::local_reply::{Refusal, UnsupportedRequest};
 
 /// How a request is signed, and where it goes.
 pub(super) struct Plan<'a> {
@@ -28,16 +28,17 @@ impl<'a> Plan<'a> {
     /// Makes the plan of a request that a route takes.
     ///
     /// # Errors
-    /// If neither policy nor request implies a scope.
+    /// If neither policy nor request implies a scope, or the host names no bucket for the target.
     #[inline]
     pub(super) fn new(
         route: &'a Route,
         head: &RequestHead<'a>,
         buffers: &'a mut SigningBuffers,
     ) -> Result<Self, Refusal> {
-        let SigningBuffers { host, path, uri } = buffers;
+        let SigningBuffers { host, authority: own_authority, path, uri } = buffers;
         let scope = route.request_scope(head.authority, head.authorization, host)?;
         let (authority, path) = match &route.target {
+            Some(target) if target.bucket.is_some() => to_bucket(route, target, head, (own_authority, path))?,
             Some(target) => {
                 let prefix = route.prefix_in(head.path.path()).unwrap_or_default();
                 path::join(target.path.as_bytes(), prefix, &head.path, path);
@@ -84,4 +85,19 @@ impl<'a> Plan<'a> {
     pub(super) fn context(&self, credentials: &'a SigningCredentials, at: SystemTime) -> SigningContext<'a> {
         SigningContext { credentials, scope: self.scope, algorithm: self.route.algorithm.as_deref(), at }
     }
+}
+
+/// Returns authority and path at the target of the bucket that a request's host names, written into the buffers.
+#[cold]
+fn to_bucket<'a>(
+    route: &Route,
+    target: &Target,
+    head: &RequestHead<'_>,
+    (authority, path): (&'a mut Vec<u8>, &'a mut Vec<u8>),
+) -> Result<(&'a [u8], &'a [u8]), UnsupportedRequest> {
+    let target = route.target_of_bucket(target, head.authority)?;
+    let prefix = route.prefix_in(head.path.path()).unwrap_or_default();
+    path::join(target.path.as_bytes(), prefix, &head.path, path);
+    *authority = target.authority.into_bytes();
+    Ok((authority, path))
 }

@@ -6,14 +6,18 @@ use crate::policy::{HeaderRules, Route};
 use crate::worker::Worker;
 
 /// Learns the upstream's clock from the response, if that is a refusal for its sake. `authority` is the one that was signed
-/// for, if the route has no target.
+/// for, if the route does not fix it.
 pub(super) fn check_clock<H: Host>(worker: &Worker<H>, route: &Route, authority: &[u8]) -> Result<(), HostError> {
     if !clock_skew::is_refusal(&worker.host.header(MapKind::Response, ":status")?) {
         return Ok(());
     }
     let headers = worker.host.headers(MapKind::Response)?;
     if let Some(date) = clock_skew::date_of_refusal(headers.iter()) {
-        let authority = route.target.as_ref().map_or(authority, |target| target.authority.as_bytes());
+        let authority = route
+            .target
+            .as_ref()
+            .filter(|_| route.has_fixed_authority())
+            .map_or(authority, |target| target.authority.as_bytes());
         worker.learn_clock(authority, date, worker.host.now());
     }
     Ok(())

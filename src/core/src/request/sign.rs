@@ -62,7 +62,7 @@ pub(super) fn sign<H: Host>(
         SignatureLocation::Query { expires } => Signature::Uri(signer.presign(&request, sent, &context, expires)?),
     };
     HeaderEdits { headers, head, plan, signature }.apply(&worker.host)?;
-    if route.target.is_some() {
+    if route.has_fixed_authority() {
         // The proxy resolves hosts of the policy apart from those that clients choose.
         worker.describe("sigv4.host", "policy");
     }

@@ -57,13 +57,15 @@ pub struct Worker<H: Host> {
 /// Buffers that are reused across requests.
 pub(crate) struct SigningBuffers {
     pub(crate) host: NameBuffer,
+    /// The authority of a target that has the bucket in it.
+    pub(crate) authority: Vec<u8>,
     pub(crate) path: Vec<u8>,
     pub(crate) uri: WireUri,
 }
 
 impl Default for SigningBuffers {
     fn default() -> Self {
-        Self { host: [0; NAME_MAX], path: Vec::new(), uri: WireUri::default() }
+        Self { host: [0; NAME_MAX], authority: Vec::new(), path: Vec::new(), uri: WireUri::default() }
     }
 }
 

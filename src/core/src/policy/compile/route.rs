@@ -2,6 +2,7 @@
 
 use crate::aws_endpoint::{S3Host, s3_host, strip_domain};
 use crate::credentials::Identity;
+use crate::signing::is_s3;
 
 use super::super::authority::HostPattern;
 use super::super::document::RouteDocument;
@@ -26,6 +27,9 @@ pub(super) fn compile(
     let hosts = host_patterns(document.hosts, &place.key("hosts"))?;
     let target = target(document.target, &prefix, &hosts, place, prefix_place)?;
     let upstream_tls = upstream_tls(document.upstream_tls, target.as_ref(), &place.key("upstreamTls"))?;
+    if let Some(target) = target.as_ref().filter(|target| target.bucket.is_some()) {
+        check_bucket(target, &hosts, document.s3_domain.is_some(), place)?;
+    }
     let s3_domain = s3_domain(document.s3_domain, target.as_ref(), &hosts, &place.key("s3Domain"))?;
     let role = role_settings.compile(place)?;
 
@@ -39,6 +43,11 @@ pub(super) fn compile(
     let (service, region) = (document.service.as_deref(), document.region.as_deref());
     let rule = ScopeRule { service, region, source: scope_source, algorithm: &algorithm };
     let scope = rule.resolve(target.as_ref(), &hosts, place)?;
+    if target.as_ref().is_some_and(|target| target.bucket.is_some())
+        && !service.or(scope.as_ref().map(|scope| scope.service.as_str())).is_some_and(is_s3)
+    {
+        return Err(place.key("target").error("{bucket} is for S3; set \"service\": \"s3\", or leave it out"));
+    }
     let signed_headers =
         headers::signed_headers(document.signed_headers.unwrap_or_default(), &place.key("signedHeaders"))?;
     let payload = payload(document.payload.unwrap_or_default(), location, &place.key("payload"))?;
@@ -100,6 +109,26 @@ fn target(
         )));
     }
     Ok(Some(target))
+}
+
+/// Checks a target with `{bucket}`.
+fn check_bucket(
+    target: &Target,
+    hosts: &[HostPattern],
+    has_s3_domain: bool,
+    place: &Location,
+) -> Result<(), PolicyError> {
+    target.check_bucket_place().map_err(|problem| place.key("target").error(problem))?;
+    if hosts.is_empty() || hosts.iter().any(|host| !host.wildcard) {
+        return Err(place.key("hosts").error(
+            "{bucket} stands for what * matched, so each host must have one; write \"*.s3.localhost\", and give hosts \
+             without * a route of their own",
+        ));
+    }
+    if has_s3_domain {
+        return Err(place.key("s3Domain").error("the target says with {bucket} where buckets stand; leave this out"));
+    }
+    Ok(())
 }
 
 /// Checks the prefix as written.

@@ -271,3 +271,28 @@ fn a_buckets_name_has_case_and_a_value_has_a_bound() {
     let long = format!("/mine/dir/{}", "a".repeat(VALUE_MAX));
     assert_eq!(check("https://s3.eu-west-1.amazonaws.com/mine", &long), Err(CopySourceError::Malformed(NAME)));
 }
+
+#[test]
+fn where_the_host_names_the_bucket_an_object_may_be_in_any_that_the_route_takes() {
+    let policy = |target: &str, more: &str| {
+        format!(
+            r#"{{"routes": [{{"prefix": "/a", "hosts": ["*.s3.localhost"], "target": "{target}", "service": "s3",
+                             "region": "eu-west-1"}}{more}]}}"#
+        )
+    };
+    let outside = Err(CopySourceError::Outside(NAME));
+    for target in ["https://{bucket}.s3.eu-west-1.amazonaws.com/dir", "http://minio.example/{bucket}/dir"] {
+        let open = policy(target, "");
+        let check = |policy: &str, source: &str| check_on(policy, "mine.s3.localhost:80", "/a/x", source);
+        for source in ["mine/dir/key", "/other/dir/key", "mine%2Fdir%2Fkey"] {
+            assert_eq!(check(&open, source), Ok(()), "{target} {source}");
+        }
+        for source in ["mine/key", "Mine/dir/key", "m_ine/dir/key", &format!("{ARN}/dir/key")] {
+            assert_eq!(check(&open, source), outside, "{target} {source}");
+        }
+        let other = r#", {"prefix": "/a", "hosts": ["other.s3.localhost"], "target": "http://minio.example/other",
+                          "service": "s3", "region": "eu-west-1"}"#;
+        assert_eq!(check(&policy(target, other), "other/dir/key"), outside);
+        assert_eq!(check(&policy(target, other), "third/dir/key"), Ok(()));
+    }
+}

@@ -98,7 +98,8 @@ pub(super) struct RouteDocument {
 
     /// The target of requests: an http or https URL without query, fragment and user info. The prefix is removed from the
     /// request's path, and the rest appended to the target's path as written. Without a target, `hosts` is required, and the
-    /// request keeps its own authority and path.
+    /// request keeps its own authority and path. For S3, `{bucket}` as the host's first label or the path's first segment
+    /// stands for what `*` matched in `hosts`.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) target: Option<String>,
 

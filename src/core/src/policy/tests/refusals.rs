@@ -548,6 +548,47 @@ fn the_domain_of_s3() {
 }
 
 #[test]
+fn the_bucket_of_a_target() {
+    let with = |target: &str, members: &str| {
+        policy(&format!(r#"{{"routes": {{"/a": {{"target": "{target}", "service": "s3", "region": "x"{members}}}}}}}"#))
+    };
+    let hosts = r#", "hosts": ["*.s3.localhost"]"#;
+    let label = "https://{bucket}.s3.eu-west-1.amazonaws.com";
+    let hosts_refused = r#"routes["/a"].hosts: {bucket} stands for what * matched, so each host must have one; write "*.s3.localhost", and give hosts without * a route of their own"#;
+    assert_refused(&[
+        (with(label, ""), hosts_refused),
+        (with(label, r#", "hosts": ["*.s3.localhost", "s3.localhost"]"#), hosts_refused),
+        (
+            with("http://{bucket}.minio.example", hosts),
+            r#"routes["/a"].target: {bucket} in the host needs https; write it as the first segment of the path"#,
+        ),
+        (
+            with("https://h/a/{bucket}", hosts),
+            r#"routes["/a"].target: {bucket} can stand once, as the host's whole first label or the path's whole first segment; write it there, or leave it out"#,
+        ),
+        (
+            with("https://{bucket}.eu-west-1.amazonaws.com", hosts),
+            r#"routes["/a"].target: "eu-west-1.amazonaws.com" is not an endpoint of S3 that has {bucket} in this place; write https://{bucket}.s3.REGION.amazonaws.com"#,
+        ),
+        (
+            with("https://mine.s3.eu-west-1.amazonaws.com/{bucket}", hosts),
+            r#"routes["/a"].target: "mine.s3.eu-west-1.amazonaws.com" is not an endpoint of S3 that has {bucket} in this place; write https://{bucket}.s3.REGION.amazonaws.com"#,
+        ),
+        (
+            with(
+                "http://minio.example/{bucket}",
+                &hosts.replace('}', "").replace("]", r#"], "s3Domain": "minio.example""#),
+            ),
+            r#"routes["/a"].s3Domain: the target says with {bucket} where buckets stand; leave this out"#,
+        ),
+        (
+            with("http://h/{bucket}", hosts).replace("\"s3\"", "\"execute-api\""),
+            r#"routes["/a"].target: {bucket} is for S3; set "service": "s3", or leave it out"#,
+        ),
+    ]);
+}
+
+#[test]
 fn keys_of_a_route() {
     assert_refused(&[
         (route(r#""roleARN": "x""#), r#"routes["/a"].roleARN: unknown key; did you mean "roleArn"?"#),

@@ -89,6 +89,38 @@ fn a_route_may_ask_for_authentication() {
 }
 
 #[test]
+fn the_bucket_of_the_host_goes_into_the_target() {
+    for (target, authority, path) in [
+        ("https://{bucket}.s3.eu-west-1.amazonaws.com", "app.s3.eu-west-1.amazonaws.com", "/key"),
+        ("https://s3.eu-west-1.amazonaws.com/{bucket}", "s3.eu-west-1.amazonaws.com", "/app/key"),
+    ] {
+        let policy = format!(r#"{{"routes": {{"/": {{"hosts": ["*.example"], "target": "{target}"}}}}}}"#);
+        let mut proxy = Proxy::with_credentials(&policy);
+        let sent = proxy.get("/key");
+        let stream = sent.stream(&proxy);
+        assert_eq!((stream.header(":authority"), stream.header(":path")), (Some(authority), Some(path)));
+        assert_eq!(scope(&stream), "ASIDEXAMPLE/20260102/eu-west-1/s3/aws4_request");
+        // The names that clients choose are resolved apart.
+        assert_eq!(stream.filter_state.contains_key("sigv4.host"), target.ends_with("{bucket}"));
+    }
+    let policy = r#"{"routes": {"/": {"hosts": ["*.app.example"], "target": "http://minio.example/{bucket}",
+        "service": "s3", "region": "eu-west-1"}}, "unmatched": "deny"}"#;
+    let mut proxy = Proxy::with_credentials(policy);
+    refused(proxy.get("/key").fate(&proxy), 404, "NoRoute");
+}
+
+#[test]
+fn the_clock_of_a_buckets_host_is_learned() {
+    let policy =
+        r#"{"routes": {"/": {"hosts": ["*.example"], "target": "https://{bucket}.s3.eu-west-1.amazonaws.com"}}}"#;
+    let mut proxy = Proxy::with_credentials(policy);
+    let mut sent = proxy.get("/key");
+    let ahead = [(":status", "403"), ("date", "Fri, 02 Jan 2026 04:04:05 GMT"), ("x-amz-request-id", "1")];
+    sent.response(&proxy, &ahead);
+    assert_eq!(proxy.get("/key").stream(&proxy).header("x-amz-date"), Some("20260102T040405Z"));
+}
+
+#[test]
 fn a_redirect_is_an_answer_of_the_filter() {
     let policy = r#"{"routes": {"/": {"target": "https://s3.eu-west-1.amazonaws.com/bucket",
         "signing": {"location": "query", "redirect": true}}}}"#;
