@@ -417,6 +417,21 @@ async fn a_proxy_that_never_answers_delays_no_other() {
 }
 
 #[tokio::test]
+async fn a_pause_that_sts_asks_for_has_a_bound() {
+    let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
+    for asked_for in ["86400", "18446744073709551615"] {
+        sts.set(READER, Answer::Throttled(asked_for));
+        let _proxy = Running::on_socket(&socket(&directory), &[role(READER), Identity::default_chain()]);
+        let refresher = Refresher::new().sts(sts.port).socket(&socket(&directory)).start();
+        refresher.until("the failure", || refresher.log().contains("Rate exceeded")).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(refresher.log().contains("retry_in=1m"), "{asked_for}: {}", refresher.log());
+        refresher.until("that others are supplied", || refresher.log().contains("pushed credentials")).await;
+        std::fs::remove_file(socket(&directory)).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_role_that_no_pattern_covers_is_never_assumed() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
     let foreign = "arn:aws:iam::999999999999:role/orders-reader";
@@ -556,7 +571,9 @@ async fn no_secret_is_logged_at_any_level_whatever_goes_wrong() {
     sts.set(READER, Answer::Session(Duration::from_secs(2)));
     sts.set(WRITER, Answer::Denied);
     sts.set(broken, Answer::Garbage);
-    let wanted = [Identity::default_chain(), role(READER), role(WRITER), role(broken)];
+    let echo = "arn:aws:iam::123456789012:role/echo";
+    sts.set(echo, Answer::Echo);
+    let wanted = [Identity::default_chain(), role(READER), role(WRITER), role(broken), role(echo)];
     let proxy = Running::on_socket(&socket(&directory), &wanted);
     for format in ["text", "json"] {
         let trace = ["--log-level", "trace", "--log-format", format];
@@ -564,7 +581,9 @@ async fn no_secret_is_logged_at_any_level_whatever_goes_wrong() {
         let refresher = refresher.sts(sts.port).socket(&socket(&directory)).args(&trace).start();
         let all_told = || {
             let log = refresher.log();
-            ["pushed credentials", "AccessDenied", "broken-"].iter().all(|told| log.contains(told))
+            ["pushed credentials", "AccessDenied", "broken-", "SignatureDoesNotMatch"]
+                .iter()
+                .all(|told| log.contains(told))
                 && log.matches("got credentials").count() >= 3
         };
         refresher.until("everything that can go wrong", all_told).await;

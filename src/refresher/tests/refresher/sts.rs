@@ -26,6 +26,8 @@ pub enum Answer {
     Rotating(Duration),
     /// AccessDenied.
     Denied,
+    /// SignatureDoesNotMatch, with the caller's session token in the message.
+    Echo,
     /// Status 503.
     Unavailable,
     /// Throttled; retry after this many seconds.
@@ -121,6 +123,15 @@ impl State {
                 Some(peer::answer(StatusCode::OK, &whole[..whole.len() - 60]))
             }
             Answer::Silence => None,
+            Answer::Echo => {
+                let token =
+                    request.headers().get("x-amz-security-token").map_or("none", |token| token.to_str().unwrap());
+                let error = format!(
+                    "<ErrorResponse><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code>\
+                     <Message>The canonical string should have been x-amz-security-token:{token}</Message></Error></ErrorResponse>"
+                );
+                Some(peer::answer(StatusCode::FORBIDDEN, &error))
+            }
             Answer::Unavailable => Some(peer::answer(StatusCode::SERVICE_UNAVAILABLE, "")),
             Answer::Throttled(seconds) => {
                 let error = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code>\

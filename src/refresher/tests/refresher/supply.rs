@@ -1,7 +1,9 @@
 //! The protocol between refresher and intake, with several of either or different versions.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use rustix::process::Signal;
@@ -479,4 +481,76 @@ async fn a_secret_that_goes_back_and_forth_under_one_key_is_pushed_each_time() {
         refresher.signal(Signal::HUP);
         refresher.until("the changed secret", || holds(&proxy, KEY, secret)).await;
     }
+}
+
+#[tokio::test]
+async fn credentials_of_our_key_that_expire_soon_are_replaced_whoever_pushes_them() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let refresher = with_key(&socket(&directory), KEY, SECRET);
+    refresher.until("the push", || holds(&proxy, KEY, SECRET)).await;
+    // Another refresher corrects us, and goes on doing so.
+    for _ in 0..3 {
+        let soon = SystemTime::now() + Duration::from_secs(60);
+        let other = Credentials::new(KEY, "other".to_owned(), None, Some(soon)).unwrap();
+        proxy.put(&default(), other.with_fingerprint_salt(Some("other".to_owned())));
+        refresher.until("the replacement", || holds(&proxy, KEY, SECRET)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_pages_of_a_listing_are_bounded_together() {
+    let directory = TempDir::new().unwrap();
+    let page = |next: &str| {
+        let padding = "x".repeat(33 << 20);
+        format!(r#"{{"version": 1, "generation": 7, "identities": [], "next": "{next}", "padding": "{padding}"}}"#)
+    };
+    let pages = ["a", "b", "c"].map(page);
+    let asked = Arc::new(AtomicUsize::new(0));
+    peer::start_on_socket(&socket(&directory), move |_| {
+        let number = asked.fetch_add(1, Ordering::Relaxed) % pages.len();
+        Some(peer::answer(StatusCode::OK, pages[number].clone()))
+    });
+    let once = ["--once", "--timeout", "3s"];
+    let mut refresher = Refresher::new().socket(&socket(&directory)).args(&once).start();
+    assert_eq!(refresher.end().await.0.code(), Some(1));
+    assert!(refresher.log().contains("its listing is larger than 64 MiB"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_wait_for_a_change_is_polled_four_times_a_second() {
+    let directory = TempDir::new().unwrap();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polls);
+    peer::start_on_socket(&socket(&directory), move |request| {
+        let listing = r#"{"version": 1, "generation": 7, "identities": []}"#;
+        Some(match request.uri().query() {
+            Some(query) if query.starts_with("after=") => {
+                counted.fetch_add(1, Ordering::Relaxed);
+                peer::answer(StatusCode::NOT_MODIFIED, "")
+            }
+            _ => peer::answer(StatusCode::OK, listing),
+        })
+    });
+    let refresher = Refresher::new().socket(&socket(&directory)).start();
+    refresher.until("a poll", || polls.load(Ordering::Relaxed) > 0).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let polls = polls.load(Ordering::Relaxed);
+    assert!((2..=20).contains(&polls), "{polls}");
+}
+
+#[tokio::test]
+async fn tls_files_that_can_not_be_read_hold_nobody_up() {
+    let directory = TempDir::new().unwrap();
+    let pipe = directory.path().join("ca.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let file = pipe.to_str().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let tls = ["--proxy", "https://127.0.0.1:1", "--proxy", "https://127.0.0.1:2", "--proxy", "https://127.0.0.1:3"];
+    let files = ["--proxy-ca", file, "--client-cert", file, "--client-key", file, "--listen", "127.0.0.1:0"];
+    let refresher = Refresher::new().socket(&socket(&directory)).args(&tls).args(&files).start();
+    let address = refresher.status_address().await;
+    refresher.until("the other proxy's push", || holds(&proxy, KEY, SECRET)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(get(&address, "/healthz").0, "HTTP/1.1 200 OK");
 }
