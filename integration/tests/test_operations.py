@@ -309,6 +309,7 @@ WHEN_THINGS_FAIL = [
         "a_process_that_hangs_is_ended_with_all_that_it_started",
         "a_process_that_leaves_others_behind_is_not_waited_for",
     ),
+    Claim("its program file is replaced while it runs", "a_process_runs_after_the_program_was_replaced"),
     Claim("nobody reads its log", "lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on"),
     Claim("the refresher is killed", "a_refresher_that_is_killed_and_restarted_leaves_no_gap"),
     Claim(

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{self, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 /// Returns the profiles of the shared files, in which each `credential_process` runs with limits, and the token files that
 /// the selected profile and those that it builds on name.
 pub async fn bounded_profiles() -> (EnvConfigFiles, Vec<PathBuf>) {
-    let (default_files, program) = (EnvConfigFiles::default(), env::current_exe());
+    let (default_files, program) = (EnvConfigFiles::default(), own_program());
     let profiles = profile::load(&Fs::real(), &Env::real(), &default_files, None).await;
     // The SDK reads the files again, and reports what is wrong with them.
     let (Ok(profiles), Ok(program)) = (profiles, program) else {
@@ -68,6 +68,12 @@ fn token_files(profiles: &ProfileSet) -> Vec<PathBuf> {
         next = profile.and_then(|profile| profile.get("source_profile"));
     }
     files
+}
+
+/// Returns a path of this program. Once an upgrade has replaced its file, that is the kernel's link to the old one.
+fn own_program() -> io::Result<PathBuf> {
+    let program = env::current_exe()?;
+    Ok(if program.exists() { program } else { format!("/proc/{}/exe", process::id()).into() })
 }
 
 /// Returns profiles that replace each `credential_process`.

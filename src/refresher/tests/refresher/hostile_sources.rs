@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
 use sigv4_core::credentials::Identity;
 use tempfile::TempDir;
 
@@ -145,6 +146,27 @@ async fn a_process_that_hangs_is_ended_with_all_that_it_started() {
 async fn a_process_that_leaves_others_behind_is_not_waited_for() {
     let refresher = supplied(script(&format!("sleep 4218 &\n{CREDENTIALS}")), Duration::from_secs(5)).await;
     refresher.until("the end of what it left", || running("4218") == 0).await;
+}
+
+#[tokio::test]
+async fn a_process_runs_after_the_program_was_replaced() {
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let pushed = |key: &str| {
+        proxy.held(&Identity::default_chain()).is_some_and(|credentials| credentials.access_key_id() == key)
+    };
+    let (replaced, new) = (directory.path().join("replaced"), directory.path().join("new"));
+    let later = CREDENTIALS.replace("AKIDSCRIPT", "AKIDLATER");
+    let source = script(&format!("test -e {} && {later} || {CREDENTIALS}", replaced.display()));
+    let refresher = source.copied().socket(&socket(&directory)).interval("1h").start();
+    refresher.until("the first push", || pushed("AKIDSCRIPT")).await;
+
+    std::fs::write(&new, "not a program").unwrap();
+    std::fs::write(&replaced, "").unwrap();
+    let program = refresher.home.path().join("credential-refresher");
+    assert!(std::process::Command::new("mv").arg(&new).arg(&program).status().unwrap().success());
+    refresher.signal(Signal::HUP);
+    refresher.until("the push after the replacement", || pushed("AKIDLATER")).await;
 }
 
 #[tokio::test]

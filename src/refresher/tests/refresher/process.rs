@@ -64,6 +64,15 @@ impl Refresher {
         self
     }
 
+    /// Runs a copy of the program in its home directory, which a test can replace.
+    pub fn copied(self) -> Self {
+        let copy = self.home.path().join("credential-refresher");
+        // Not copied by this process: a test that starts another at this moment would hand it the copy, open for writing,
+        // and such a file can't be run.
+        assert!(Command::new("cp").arg(self.command.get_program()).arg(&copy).status().unwrap().success());
+        self.run_by(Command::new(copy))
+    }
+
     /// Moves the arguments and the environment to another command.
     fn run_by(mut self, mut command: Command) -> Self {
         command.args(self.command.get_args()).env_clear();
