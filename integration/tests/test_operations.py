@@ -309,6 +309,7 @@ WHEN_THINGS_FAIL = [
         "a_process_that_hangs_is_ended_with_all_that_it_started",
         "a_process_that_leaves_others_behind_is_not_waited_for",
     ),
+    Claim("its program file is replaced while it runs", "a_process_runs_after_the_program_was_replaced"),
     Claim("nobody reads its log", "lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on"),
     Claim("the refresher is killed", "a_refresher_that_is_killed_and_restarted_leaves_no_gap"),
     Claim(
@@ -375,6 +376,18 @@ LIMITS = [
     Claim("idle connections to Envoy's intake", "test_callers_that_are_idle_or_slow_are_not_waited_for"),
     Claim("a request to Envoy's intake", "test_callers_that_are_idle_or_slow_are_not_waited_for"),
     Claim("an answer of STS or of another source over HTTP", "an_answer_without_an_end_is_cut_off"),
+    Claim(
+        "a file with profiles, a token or options: `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, the default "
+        "ones in `~/.aws`, `AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`, a profile's "
+        "`web_identity_token_file`, `--config`",
+        "a_device_in_place_of_a_file_is_not_read",
+        "a_device_in_place_of_a_default_file_is_not_read",
+        "a_token_file_of_a_profile_is_not_read_if_it_is_a_device",
+        "a_file_that_is_too_large_is_not_read",
+        "a_pipe_in_place_of_a_file_is_not_waited_for",
+        "a_configuration_that_is_a_device_a_pipe_or_too_large_is_not_read",
+        "a_linked_file_is_read_and_the_null_device_disables_one",
+    ),
     Claim("calls of STS in flight", "roles_that_get_no_answer_delay_another_for_seconds_only"),
     Claim(
         "file descriptors",

@@ -21,11 +21,13 @@ use aws_sdk_sts::types::Tag;
 use secrecy::SecretString;
 use sigv4_core::credentials::{Credentials, Identity, Role};
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::credential_process::bounded_profiles;
+use crate::credential_process::{TOKEN_FILE, bounded_profiles};
 use crate::http_client;
+use crate::source_files::{self, SourceFileError};
 use crate::sts_calls::{NoAnswer, StsCalls};
 use crate::sync::lock;
 
@@ -151,6 +153,8 @@ pub struct AwsSource {
     chain_valid_since: std::sync::Mutex<Option<Instant>>,
     last_base: std::sync::Mutex<Option<BaseCredentials>>,
     sts_calls: StsCalls,
+    /// Held while the chain's files are checked.
+    file_check: Arc<Mutex<()>>,
     /// For the one identity that probes for the end of an outage.
     probe: Arc<Semaphore>,
     /// True if the last call found an outage.
@@ -189,6 +193,7 @@ impl AwsSource {
             chain_valid_since: std::sync::Mutex::default(),
             last_base: std::sync::Mutex::default(),
             sts_calls: StsCalls::new(),
+            file_check: Arc::default(),
             probe: Arc::new(Semaphore::new(1)),
             is_out: AtomicBool::new(false),
             recoveries: Notify::new(),
@@ -304,11 +309,29 @@ impl AwsSource {
         found
     }
 
+    /// Checks the files of the chain. On a dead disk this never returns: it then occupies one thread, and no later check
+    /// takes another.
+    async fn check_files<C>(&self, check: C) -> Result<(), SourceError>
+    where
+        C: FnOnce() -> Result<(), SourceFileError> + Send + 'static,
+    {
+        let turn = self.file_check.clone().lock_owned().await;
+        let check = move || {
+            let _turn = turn;
+            check()
+        };
+        let checked = spawn_blocking(check).await.map_err(|error| SourceError::Chain(error.to_string()))?;
+        checked.map_err(|error| SourceError::Chain(one_line(&error.to_string())))
+    }
+
     async fn resolve_chain(&self) -> Result<BaseCredentials, SourceError> {
+        self.check_files(source_files::check_environment).await?;
+        let (profiles, token_files) = bounded_profiles().await;
+        self.check_files(move || token_files.iter().try_for_each(|path| source_files::check(path, TOKEN_FILE))).await?;
         let region = self.region(configured_region(self.http_client.clone())).await;
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http_client.clone())
-            .profile_files(bounded_profiles().await)
+            .profile_files(profiles)
             .region(region)
             .load()
             .await;

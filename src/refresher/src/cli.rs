@@ -13,6 +13,7 @@ use crate::check_policy::CheckPolicy;
 use crate::log::LogFormat;
 use crate::proxy::{ProxyAddress, TlsFiles};
 use crate::reconcile::Allowed;
+use crate::source_files;
 
 /// Keeps Envoy's signing filter supplied with AWS credentials.
 ///
@@ -233,6 +234,7 @@ fn given<T>(list: Vec<T>) -> Option<Vec<T>> {
 }
 
 fn read_file(path: &Path) -> Result<Options, String> {
+    source_files::check(path, "--config").map_err(|error| error.to_string())?;
     let text = std::fs::read(path).map_err(|error| format!("{} can't be read: {error}", path.display()))?;
     let mut json = serde_json::Deserializer::from_slice(&text);
     let options =

@@ -4,8 +4,8 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::Path;
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ use crate::sync::lock;
 const RUN: &str = "run-credential-process";
 const PROPERTY: &str = "credential_process";
 
+/// A profile's property that names a file with a token.
+pub const TOKEN_FILE: &str = "web_identity_token_file";
+
 /// Many times the size of a document with credentials.
 const LARGEST_OUTPUT: usize = 64 << 10;
 
@@ -38,19 +41,39 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time to read on after a command has ended, as a process that it left running may hold its output open.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
-/// Returns the profiles of the shared files, in which each `credential_process` runs with limits.
-pub async fn bounded_profiles() -> EnvConfigFiles {
-    let (default_files, program) = (EnvConfigFiles::default(), env::current_exe());
+/// Returns the profiles of the shared files, in which each `credential_process` runs with limits, and the token files that
+/// the selected profile and those that it builds on name.
+pub async fn bounded_profiles() -> (EnvConfigFiles, Vec<PathBuf>) {
+    let (default_files, program) = (EnvConfigFiles::default(), own_program());
     let profiles = profile::load(&Fs::real(), &Env::real(), &default_files, None).await;
     // The SDK reads the files again, and reports what is wrong with them.
     let (Ok(profiles), Ok(program)) = (profiles, program) else {
-        return default_files;
+        return (default_files, Vec::new());
     };
-    EnvConfigFiles::builder()
+    let bounded = EnvConfigFiles::builder()
         .include_default_config_file(true)
         .include_default_credentials_file(true)
         .with_contents(EnvConfigFileKind::Config, overlay(&profiles, &program))
-        .build()
+        .build();
+    (bounded, token_files(&profiles))
+}
+
+fn token_files(profiles: &ProfileSet) -> Vec<PathBuf> {
+    let (mut files, mut seen) = (Vec::new(), Vec::new());
+    let mut next = Some(profiles.selected_profile());
+    while let Some(name) = next.filter(|name| !seen.contains(name)) {
+        seen.push(name);
+        let profile = profiles.get_profile(name);
+        files.extend(profile.and_then(|profile| profile.get(TOKEN_FILE)).map(PathBuf::from));
+        next = profile.and_then(|profile| profile.get("source_profile"));
+    }
+    files
+}
+
+/// Returns a path of this program. Once an upgrade has replaced its file, that is the kernel's link to the old one.
+fn own_program() -> io::Result<PathBuf> {
+    let program = env::current_exe()?;
+    Ok(if program.exists() { program } else { format!("/proc/{}/exe", process::id()).into() })
 }
 
 /// Returns profiles that replace each `credential_process`.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`cli`] | the command line and the configuration file |
 //! | [`check_policy`] | the command that checks a policy, which [`policy_file`] reads |
-//! | [`aws_source`] | the provider chain, and STS on top of it; [`http_client`] and [`credential_process`] bound what they read |
+//! | [`aws_source`] | the provider chain, and STS on top of it; [`http_client`], [`source_files`] and [`credential_process`] bound what they read |
 //! | [`sts_calls`] | who may call STS, and when |
 //! | [`renewal`] | one task for each required identity, which renews its credentials in time |
 //! | [`reconcile`] | one task for each proxy, which supplies what its policy requires; [`unsupplied`] describes what is missing |
@@ -24,6 +24,7 @@ mod probe_server;
 mod proxy;
 mod reconcile;
 mod renewal;
+mod source_files;
 mod sts_calls;
 mod sync;
 mod unsupplied;
@@ -76,7 +77,7 @@ fn run(settings: Settings, log: &Log) -> io::Result<ExitCode> {
     let once = settings.once.is_some();
     let end = watch_signals(once)?;
     // One thread is enough for the work, which is mostly waiting. The second continues while the first is blocked: the
-    // SDK reads its files without a deadline, and a file may be a pipe or on a dead disk.
+    // SDK reads its files without a deadline, and a file may be on a dead disk.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().max_blocking_threads(MOST_THREADS).build()?;
     let outcome = runtime.block_on(async {

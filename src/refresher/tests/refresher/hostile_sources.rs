@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
 use sigv4_core::credentials::Identity;
 use tempfile::TempDir;
 
@@ -148,6 +149,27 @@ async fn a_process_that_leaves_others_behind_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_process_runs_after_the_program_was_replaced() {
+    let directory = TempDir::new().unwrap();
+    let proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let pushed = |key: &str| {
+        proxy.held(&Identity::default_chain()).is_some_and(|credentials| credentials.access_key_id() == key)
+    };
+    let (replaced, new) = (directory.path().join("replaced"), directory.path().join("new"));
+    let later = CREDENTIALS.replace("AKIDSCRIPT", "AKIDLATER");
+    let source = script(&format!("test -e {} && {later} || {CREDENTIALS}", replaced.display()));
+    let refresher = source.copied().socket(&socket(&directory)).interval("1h").start();
+    refresher.until("the first push", || pushed("AKIDSCRIPT")).await;
+
+    std::fs::write(&new, "not a program").unwrap();
+    std::fs::write(&replaced, "").unwrap();
+    let program = refresher.home.path().join("credential-refresher");
+    assert!(std::process::Command::new("mv").arg(&new).arg(&program).status().unwrap().success());
+    refresher.signal(Signal::HUP);
+    refresher.until("the push after the replacement", || pushed("AKIDLATER")).await;
+}
+
+#[tokio::test]
 async fn roles_are_assumed_with_what_a_source_gave_before_it_failed() {
     let (directory, sts) = (TempDir::new().unwrap(), Sts::start().await);
     sts.set(READER, Answer::Rotating(Duration::from_secs(2)));
@@ -164,6 +186,106 @@ async fn roles_are_assumed_with_what_a_source_gave_before_it_failed() {
     let before = proxy.pushes().len();
     refresher.until("three more sessions", || proxy.pushes().len() >= before + 3).await;
     assert!(!refresher.log().contains("can't get credentials"), "{}", refresher.log());
+}
+
+/// Waits until the refresher has refused this file of its chain.
+async fn refuses(refresher: Refresher, setting: &str, refused: &str) {
+    let directory = TempDir::new().unwrap();
+    let _proxy = Running::on_socket(&socket(&directory), &[Identity::default_chain()]);
+    let refresher = refresher.with_address_space(2048).socket(&socket(&directory)).start();
+    failed(&refresher, &format!("({setting}) {refused}")).await;
+}
+
+const DEVICE: &str = "is a device; use a regular file";
+const TOO_LARGE: &str = "is larger than 1024 KiB; use a smaller file";
+
+/// The settings of the chain's files.
+const FILES: [&str; 4] = [
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+];
+
+/// Returns a refresher whose chain reads this file.
+fn reading(setting: &str, path: &Path) -> Refresher {
+    let metadata = "http://127.0.0.1:1/v1/credentials";
+    let refresher = without_keys().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", metadata).env(setting, path);
+    if setting == "AWS_WEB_IDENTITY_TOKEN_FILE" { refresher.env("AWS_ROLE_ARN", READER) } else { refresher }
+}
+
+#[tokio::test]
+async fn a_device_in_place_of_a_file_is_not_read() {
+    for setting in FILES {
+        refuses(reading(setting, Path::new("/dev/zero")), setting, DEVICE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_device_in_place_of_a_default_file_is_not_read() {
+    for (name, setting) in [("config", "AWS_CONFIG_FILE"), ("credentials", "AWS_SHARED_CREDENTIALS_FILE")] {
+        let refresher = without_keys().home_file(".aws/other", "");
+        symlink("/dev/zero", refresher.home.path().join(".aws").join(name)).unwrap();
+        refuses(refresher, setting, DEVICE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_file_of_a_profile_is_not_read_if_it_is_a_device() {
+    let config = format!(
+        "[default]\nrole_arn = {READER}\nsource_profile = web\n\
+         [profile web]\nrole_arn = {READER}\nweb_identity_token_file = /dev/zero\n"
+    );
+    refuses(without_keys().home_file(".aws/config", &config), "web_identity_token_file", DEVICE).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large_is_not_read() {
+    let directory = TempDir::new().unwrap();
+    let large = directory.path().join("large");
+    std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
+    for setting in FILES {
+        refuses(reading(setting, &large), setting, TOO_LARGE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_in_place_of_a_file_is_not_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for setting in FILES {
+        refuses(reading(setting, &pipe), setting, "is a pipe; use a regular file").await;
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_a_device_a_pipe_or_too_large_is_not_read() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::File::create(path("large")).unwrap().set_len(1 << 30).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    let refused = [
+        (PathBuf::from("/dev/zero"), DEVICE),
+        (path("large"), TOO_LARGE),
+        (path("pipe"), "is a pipe; use a regular file"),
+    ];
+    for (config, words) in refused {
+        let config = config.to_str().unwrap();
+        // Less than the large file takes.
+        let mut refresher = Refresher::new().with_address_space(512).args(&["--config", config]).start();
+        assert_eq!(refresher.end().await.0.code(), Some(2), "{}", refresher.log());
+        assert!(refresher.log().contains(&format!("{config} (--config) {words}")), "{}", refresher.log());
+    }
+}
+
+#[tokio::test]
+async fn a_linked_file_is_read_and_the_null_device_disables_one() {
+    let config = "[default]\naws_access_key_id = AKIDLINKED\naws_secret_access_key = s\n";
+    let refresher = without_keys().home_file("..data/credentials", config).env("AWS_CONFIG_FILE", "/dev/null");
+    let link = refresher.home.path().join("credentials");
+    symlink("..data/credentials", &link).unwrap();
+    supplied(refresher.env("AWS_SHARED_CREDENTIALS_FILE", &link), Duration::from_secs(10)).await;
 }
 
 /// Returns the number of processes with this argument.

@@ -64,14 +64,37 @@ impl Refresher {
         self
     }
 
-    /// Limits its file descriptors, as `ulimit -n` does.
-    pub fn with_descriptors(mut self, most: u32) -> Self {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]).arg(self.command.get_program());
+    /// Runs a copy of the program in its home directory, which a test can replace.
+    pub fn copied(self) -> Self {
+        let copy = self.home.path().join("credential-refresher");
+        // Not copied by this process: a test that starts another at this moment would hand it the copy, open for writing,
+        // and such a file can't be run.
+        assert!(Command::new("cp").arg(self.command.get_program()).arg(&copy).status().unwrap().success());
+        self.run_by(Command::new(copy))
+    }
+
+    /// Moves the arguments and the environment to another command.
+    fn run_by(mut self, mut command: Command) -> Self {
         command.args(self.command.get_args()).env_clear();
         command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.command = command;
         self
+    }
+
+    /// Limits its file descriptors, as `ulimit -n` does.
+    pub fn with_descriptors(self, most: u32) -> Self {
+        self.with_limit("-n", most)
+    }
+
+    /// Limits its address space, so that a test that fails leaves the machine its memory.
+    pub fn with_address_space(self, mib: u32) -> Self {
+        self.with_limit("-v", mib * 1024)
+    }
+
+    fn with_limit(self, option: &str, most: u32) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit {option} {most}; exec \"$0\" \"$@\"")]).arg(self.command.get_program());
+        self.run_by(command)
     }
 
     pub fn sts(self, port: u16) -> Self {

@@ -424,18 +424,21 @@ async fn sighup_has_everything_looked_at_again() {
     assert!(took < Duration::from_secs(2) && refresher.log().contains("SIGHUP"));
 }
 
-/// A file like one on a dead network disk: a pipe that nobody writes to.
+/// A file like one on a dead network disk: a pipe that nobody writes to, as the cached token of a single sign-on, which is
+/// not checked before it is read.
 #[tokio::test]
 async fn sigterm_ends_it_within_a_second_whatever_it_waits_for() {
     let directory = TempDir::new().unwrap();
     let proxy = wants_default(&socket(&directory));
-    let never = directory.path().join("never");
+    let sso = "[default]\nsso_start_url = https://a\nsso_region = eu-west-1\nsso_account_id = 123456789012\nsso_role_name = dev\n";
+    let waits = Refresher::new().without_keys().home_file(".aws/config", sso).home_file(".aws/sso/cache/other", "");
+    // The SHA-1 of the start URL.
+    let never = waits.home.path().join(".aws/sso/cache/a6ede4c26976783d2ef39cb030f7481da30ad3b3.json");
     assert!(std::process::Command::new("mkfifo").arg(&never).status().unwrap().success());
     let process = "[default]\ncredential_process = sleep 60\n";
-    for refresher in [
-        Refresher::new().without_keys().env("AWS_SHARED_CREDENTIALS_FILE", &never),
-        Refresher::new().without_keys().env("PATH", "/usr/bin:/bin").home_file(".aws/config", process),
-    ] {
+    for refresher in
+        [waits, Refresher::new().without_keys().env("PATH", "/usr/bin:/bin").home_file(".aws/config", process)]
+    {
         let mut refresher = refresher.socket(&socket(&directory)).start();
         refresher.until("its start", || refresher.log().contains("starting")).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
