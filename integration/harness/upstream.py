@@ -59,8 +59,8 @@ class Answer:
 
 @dataclass
 class Upstream:
-    """Listens on a free port of 127.0.0.1, over TLS if `tls` is set. Answers 200 if `verifier` accepts, 411 if the service
-    requires the length of a body that has none, else 403."""
+    """Listens on a free port of 127.0.0.1, over TLS if `tls` is set. Answers 200 if `verifier` accepts, 411 if the
+    service requires the length of a body that has none, else 403."""
 
     verifier: Verifier
     tls: ssl.SSLContext | None = None

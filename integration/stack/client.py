@@ -39,8 +39,8 @@ def curl(
     options: Sequence[str] = (),
     upload: bytes | None = None,
 ) -> Response:
-    """Sends one request with curl, with the path as written. An `upload` comes from a pipe, so that curl does not know its
-    length (`-T -`)."""
+    """Sends one request with curl, with the path as written. An `upload` comes from a pipe, so that curl does not know
+    its length (`-T -`)."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     command = ["curl", "--silent", "--show-error", "--globoff", "--path-as-is", "--noproxy", "*",
                "--max-time", str(timeout), "--dump-header", "/dev/stderr"]  # fmt: skip

@@ -104,7 +104,9 @@ def test_a_revocation_that_is_taken_back_by_hand_is_taken_back_for_the_refresher
     proxy.wait_for_status("/api", 200)
     proxy.revoke()
     proxy.wait_for_status("/api", 503)
-    wait_until(lambda: "still returns the revoked access key" in probe(refresher).text, "the refresher to see the revocation")
+    wait_until(
+        lambda: "still returns the revoked access key" in probe(refresher).text, "the refresher to see the revocation"
+    )
     assert by_hand(proxy, STATIC_KEY, "?unless-revoked") == 409
 
     assert by_hand(proxy, STATIC_KEY) == 204
