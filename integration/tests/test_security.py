@@ -326,7 +326,7 @@ THE_VIRTUAL_MACHINE = [
     Claim(
         "A list that lacks one of them makes Envoy or the filter refuse, or does no harm, with one "
         "exception: without `proxy_on_request_headers`, Envoy does not ask the filter, and every request "
-        "passes unsigned.",
+        "without a body passes unsigned.",
         "test_without_any_of_them_nothing_leaves_unsigned",
     ),
     Claim("Signer and intake have the same list.", "test_every_stock_configuration_has_the_list"),
