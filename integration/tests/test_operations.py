@@ -235,6 +235,7 @@ WHEN_THINGS_FAIL = [
         "two refreshers supply one proxy",
         "test_two_refreshers_do_not_take_turns",
         "a_secret_that_goes_back_and_forth_under_one_key_is_pushed_each_time",
+        "credentials_of_our_key_that_expire_soon_are_replaced_whoever_pushes_them",
     ),
     Claim(
         "STS or another source fails",
@@ -247,7 +248,11 @@ WHEN_THINGS_FAIL = [
     ),
     Claim("STS is slow", "roles_that_get_no_answer_delay_another_for_seconds_only"),
     Claim("STS does not answer for some roles", "roles_that_get_no_answer_delay_another_for_seconds_only"),
-    Claim("STS throttles", "an_sts_that_has_too_many_calls_is_left_alone_for_as_long_as_it_says"),
+    Claim(
+        "STS throttles",
+        "a_pause_that_sts_asks_for_has_a_bound",
+        "an_sts_that_has_too_many_calls_is_left_alone_for_as_long_as_it_says",
+    ),
     Claim(
         "STS can't be reached or is out of order: no network, no name, a certificate that is not trusted, "
         "a status of 500 or more",
@@ -301,6 +306,16 @@ WHEN_THINGS_FAIL = [
         "a role can't be assumed",
         "once_names_the_role_that_failed_and_still_pushes_the_others",
         "one_bad_role_of_two_makes_nobody_unready_and_a_source_that_fails_later_neither",
+    ),
+    Claim(
+        "a certificate or key for an `https://` proxy can't be read, or is a pipe that nobody writes",
+        "tls_files_that_can_not_be_read_hold_nobody_up",
+    ),
+    Claim(
+        "an `--allow-…` option covers no part of what a proxy wants",
+        "a_role_that_no_pattern_covers_is_never_assumed",
+        "the_base_identity_is_not_given_to_who_may_have_roles_alone",
+        "an_empty_list_of_patterns_does_not_allow_everything",
     ),
     Claim("a proxy does not answer", "a_proxy_that_never_answers_delays_no_other"),
     Claim("a source answers without an end", "an_answer_without_an_end_is_cut_off"),
@@ -416,7 +431,12 @@ LIMITS = [
         "what_is_missing_is_asked_for_every_few_seconds_and_more_rarely_if_much_is",
     ),
     Claim("a page of a proxy's listing", "a_listing_is_read_page_by_page"),
+    Claim("the pages of a proxy's listing together", "the_pages_of_a_listing_are_bounded_together"),
     Claim("an answer of a proxy's intake", "an_answer_of_an_intake_is_read_up_to_a_bound"),
+    Claim(
+        "questions to a proxy whether anything changed",
+        "a_proxy_that_does_not_wait_for_a_change_is_polled_four_times_a_second",
+    ),
     Claim(
         "credentials that an instance's metadata gives after their expiry",
         "what_expired_lately_may_still_be_taken_and_what_expired_in_2020_not",
