@@ -424,6 +424,45 @@ async fn sighup_has_everything_looked_at_again() {
     assert!(took < Duration::from_secs(2) && refresher.log().contains("SIGHUP"));
 }
 
+#[tokio::test]
+async fn sighup_has_the_region_read_again() {
+    let directory = TempDir::new().unwrap();
+    let proxy = wants_default(&socket(&directory));
+    let file = |region: &str| {
+        format!("[default]\nregion = {region}\naws_access_key_id = AKIDREGION\naws_secret_access_key = s\n")
+    };
+    let refresher = Refresher::new().without_keys().without_env("AWS_REGION");
+    let refresher = refresher.home_file(".aws/config", &file("eu-west-1")).socket(&socket(&directory)).start();
+    refresher.until("the push", || holds(&proxy, "AKIDREGION", "s")).await;
+    std::fs::write(refresher.home.path().join(".aws/config"), file("eu-west-2")).unwrap();
+    refresher.signal(Signal::HUP);
+    refresher.until("the other region", || refresher.log().contains("region=eu-west-2")).await;
+    assert!(refresher.log().contains("region=eu-west-1"), "{}", refresher.log());
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_an_identity_no_longer_says_nothing_of_its_revocation() {
+    let directory = TempDir::new().unwrap();
+    let paths = ["a.sock", "b.sock"].map(|name| directory.path().join(name));
+    let (first, second) = (wants_default(&paths[0]), wants_default(&paths[1]));
+    let listen = ["--listen", "127.0.0.1:0"];
+    let refresher = Refresher::new().socket(&paths[0]).socket(&paths[1]).args(&listen).start();
+    let address = refresher.status_address().await;
+    refresher.until("both pushes", || holds(&first, KEY, SECRET) && holds(&second, KEY, SECRET)).await;
+    first.revoke(&default());
+    let failures = || {
+        let metrics = get(&address, "/metrics").1;
+        let counted = |line: &&str| line.contains("source_failures_total") && line.contains("revoked");
+        metrics.lines().find(counted).map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap())
+    };
+    refresher.until("failures by the revocation", || failures() > 0).await;
+    first.want(&[role(READER)]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = failures();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(failures(), before);
+}
+
 /// A file like one on a dead network disk: a pipe that nobody writes to, as the cached token of a single sign-on, which is
 /// not checked before it is read.
 #[tokio::test]
