@@ -38,8 +38,10 @@ const LOADING_TIME: Duration = Duration::from_secs(5);
 /// key.
 const CORRECTED_MAX: usize = 256;
 
-/// Credentials without a fingerprint are replaced no more often than this, for one identity.
-const UNMARKED_INTERVAL: Duration = Duration::from_secs(5);
+/// Credentials without a fingerprint are replaced so many times in this time, for one identity: whoever pushes them by hand
+/// does so a few times, and what an intake never shows is not pushed for ever.
+const UNMARKED_MAX: u32 = 8;
+const UNMARKED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The identities that a proxy may ask for.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,8 +110,8 @@ pub struct ProxyReconciler {
     pushed: HashMap<Identity, HeldCredentials>,
     /// The fingerprints under our access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
-    /// When credentials without a fingerprint were last replaced.
-    corrected_at: HashMap<Identity, Instant>,
+    /// How often credentials without a fingerprint were replaced, and since when.
+    unmarked: HashMap<Identity, (Instant, u32)>,
     last_problem: Option<String>,
     /// The duration of the last listing.
     listing_took: Duration,
@@ -137,7 +139,7 @@ impl ProxyReconciler {
             refused: HashMap::new(),
             pushed: HashMap::new(),
             corrected: HashSet::new(),
-            corrected_at: HashMap::new(),
+            unmarked: HashMap::new(),
             last_problem: None,
             listing_took: Duration::ZERO,
         }
@@ -254,7 +256,7 @@ impl ProxyReconciler {
         let wanted: HashSet<_> = allowed.iter().map(|status| &status.identity).collect();
         self.pushed.retain(|identity, _| wanted.contains(identity));
         self.corrected.retain(|(identity, _)| wanted.contains(identity));
-        self.corrected_at.retain(|identity, _| wanted.contains(identity));
+        self.unmarked.retain(|identity, _| wanted.contains(identity));
 
         for (kept, status) in self.wanted.clone().iter().zip(&allowed) {
             match self.supply_identity(kept, status, has_versions).await? {
@@ -335,12 +337,14 @@ impl ProxyReconciler {
         let access_key_id = &held.access_key_id;
         // Another refresher may push without a fingerprint what it is right about.
         if held.fingerprint.is_none() {
-            let now = Instant::now();
-            let last = self.corrected_at.get(identity);
-            if last.is_some_and(|last| now - *last < UNMARKED_INTERVAL) {
+            let (since, count) = self.unmarked.entry(identity.clone()).or_insert_with(|| (Instant::now(), 0));
+            if since.elapsed() >= UNMARKED_INTERVAL {
+                (*since, *count) = (Instant::now(), 0);
+            }
+            *count += 1;
+            if *count > UNMARKED_MAX {
                 return false;
             }
-            self.corrected_at.insert(identity.clone(), now);
         }
         if let Some(fingerprint) = &held.fingerprint {
             if self.corrected.len() >= CORRECTED_MAX {
