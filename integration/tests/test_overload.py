@@ -38,6 +38,19 @@ STALLED_CHUNK = (
 )
 WITHOUT_CREDENTIALS = raw.http1_head("POST /role/x HTTP/1.1", "Content-Length: 0")
 LARGE_WITHOUT_CREDENTIALS = raw.http1_head("POST /role/x HTTP/1.1", "Content-Length: 1000000") + bytes(KIB_60)
+STREAMED_WITHOUT_CREDENTIALS = raw.http1_head("PUT /streamed/x HTTP/1.1", f"Content-Length: {KIB_60}") + bytes(1000)
+CHUNKS_WITHOUT_CREDENTIALS = STALLED_CHUNK.replace(b"POST /s3/bucket/key", b"PUT /streamed/bucket/key")
+WHOLE_WITHOUT_CREDENTIALS = (
+    raw.http1_head("POST /role/x HTTP/1.1", "Transfer-Encoding: chunked")
+    + f"{KIB_60:x}\r\n".encode()
+    + bytes(KIB_60)
+    + b"\r\n0\r\n\r\n"
+)
+OF_UNKNOWN_LENGTH = (
+    raw.http1_head("PUT /s3/bucket/key HTTP/1.1", "Transfer-Encoding: chunked")
+    + f"{KIB_60 + 1:x}\r\n".encode()
+    + bytes(KIB_60)
+)
 # 26 octets on the wire, once HPACK knows it.
 LARGE_HEADERS = [(b"x-a", b"v" * 3900)] * 14
 
@@ -70,6 +83,18 @@ FLOODS = {
     "bodies that wait for credentials": (
         lambda port: http1_flood(port, LARGE_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/role", BYTES // KIB_60
     ),
+    "whole bodies that wait for credentials": (
+        lambda port: http1_flood(port, WHOLE_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/role", BYTES // KIB_60
+    ),
+    "streamed bodies that wait for credentials": (
+        lambda port: http1_flood(port, STREAMED_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/streamed", BYTES // KIB_60
+    ),
+    "chunks that wait for credentials": (
+        lambda port: http1_flood(port, CHUNKS_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/streamed", BYTES // KIB_60
+    ),
+    "bodies of unknown length": (
+        lambda port: http1_flood(port, OF_UNKNOWN_LENGTH, 10 * BYTES // KIB_60), "/s3", BYTES // KIB_60
+    ),
 }  # fmt: skip
 
 
@@ -80,6 +105,7 @@ def bounded_proxy(start_proxy, api, s3):
         "/api": api_route(api),
         "/s3": s3_route(s3, payload="unsigned"),
         "/role": api_route(api, roleArn=ROLE_ARN),
+        "/streamed": s3_route(s3, payload="unsigned", roleArn=ROLE_ARN),
     }
     policy = {
         "routes": routes,
