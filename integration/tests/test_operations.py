@@ -225,7 +225,11 @@ WHEN_THINGS_FAIL = [
         "a wrong secret is pushed by hand under the right key id",
         "test_a_wrong_secret_under_the_right_key_is_corrected",
     ),
-    Claim("somebody pushes another key by hand", "what_somebody_else_pushed_is_replaced_when_it_does_not_last"),
+    Claim(
+        "somebody pushes another key by hand",
+        "test_another_key_by_hand_is_left_and_the_only_key_revoked_makes_the_proxy_unready",
+        "what_somebody_else_pushed_is_replaced_when_it_does_not_last",
+    ),
     Claim(
         "a revoked key is pushed again by hand",
         "test_a_revocation_that_is_taken_back_by_hand_is_taken_back_for_the_refresher",
@@ -277,13 +281,18 @@ WHEN_THINGS_FAIL = [
     ),
     Claim(
         "the only key of a proxy is revoked, and the source has no other",
+        "test_another_key_by_hand_is_left_and_the_only_key_revoked_makes_the_proxy_unready",
         "a_proxy_whose_only_key_was_revoked_is_not_ready",
     ),
     Claim(
         "a push gets 404, as no policy wants the identity any longer",
         "a_proxy_that_no_longer_wants_what_is_pushed_holds_nothing_by_that",
     ),
-    Claim("the listing is long", "a_listing_is_read_page_by_page"),
+    Claim(
+        "the listing is long",
+        "test_three_hundred_roles_with_fifty_tags_keep_nobody_from_being_supplied",
+        "a_listing_is_read_page_by_page",
+    ),
     Claim(
         "the metadata of a container or an instance has white space, an empty token, or an expiry with `+00:00`",
         "odd_documents_of_containers_and_instances_mean_what_they_say_or_are_refused",
@@ -297,7 +306,12 @@ WHEN_THINGS_FAIL = [
         "sigterm_ends_it_within_a_second_whatever_it_waits_for",
         "sigterm_ends_it_within_a_second_whatever_files_it_waits_for",
     ),
-    Claim("it gets SIGHUP", "sighup_has_everything_looked_at_again"),
+    Claim(
+        "it gets SIGHUP",
+        "test_sighup_looks_again_and_sigterm_ends_it",
+        "sighup_has_everything_looked_at_again",
+        "sighup_has_the_region_read_again",
+    ),
     Claim(
         "the region can't be read, from a metadata service that is late, say",
         "a_region_that_could_not_be_read_is_looked_for_again_and_a_found_one_is_kept",

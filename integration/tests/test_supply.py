@@ -117,6 +117,20 @@ def test_a_revocation_that_is_taken_back_by_hand_is_taken_back_for_the_refresher
     proxy.wait_for_status("/api", 200)
 
 
+def test_another_key_by_hand_is_left_and_the_only_key_revoked_makes_the_proxy_unready(proxy, api, start_refresher):
+    refresher = start_refresher(proxy, "--listen", "127.0.0.1:0", "--interval", "200ms")
+    proxy.wait_for_status("/api", 200)
+    assert by_hand(proxy, TEMPORARY_KEY) == 204
+    time.sleep(1.5)
+    assert proxy.identities()["default"]["held"]["accessKeyId"] == TEMPORARY_KEY.access_key
+    assert probe(refresher).text == "ok\n"
+
+    assert by_hand(proxy, STATIC_KEY) == 204
+    proxy.revoke()
+    wait_until(lambda: probe(refresher).status == 503, "the proxy to be unready")
+    assert proxy.request("/api").status == 503
+
+
 def test_two_refreshers_do_not_take_turns(proxy, api, start_refresher):
     first = start_refresher(proxy, "--interval", "200ms")
     proxy.wait_for_status("/api", 200)
