@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use libfuzzer_sys::fuzz_target;
 use sigv4_core::credentials::Credentials;
 use sigv4_core::signing::{
-    Algorithm, ChunkResigner, AwsChunkedError, AwsChunkedForm, PayloadHash, Scope, Signer, SigningContext,
+    Algorithm, AwsChunkedError, AwsChunkedForm, ChunkResigner, PayloadHash, Scope, Signer, SigningContext,
     SigningCredentials, UnsignedRequest, UriStyle, WireUri,
 };
 
