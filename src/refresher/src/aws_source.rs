@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use crate::credential_process::{TOKEN_FILE, bounded_profiles};
 use crate::http_client;
 use crate::source_files::{self, SourceFileError};
-use crate::sts_calls::{NoAnswer, StsCalls};
+use crate::sts_calls::{LONGEST_PAUSE, NoAnswer, StsCalls};
 use crate::sync::lock;
 
 /// The time limit of one resolution of the chain.
@@ -45,9 +45,6 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(60);
 
 /// The pause of calls to STS after it throttled one without `retry-after`.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
-
-/// The longest pause that an answer of STS can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The largest number of characters of a problem in an error.
 const LONGEST_PROBLEM: usize = 2000;

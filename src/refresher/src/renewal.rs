@@ -373,8 +373,6 @@ fn longest_retry(missing: usize) -> Duration {
 /// Sleeps until `wait` has passed on either clock. Expiries are wall-clock times, and the monotonic clock stops while
 /// the machine is suspended; but the wall clock can be set back.
 pub async fn sleep(wait: Duration) {
-    // No wait that is chosen here is longer than a year.
-    let wait = wait.min(Duration::from_secs(365 * 86_400));
     let (wall, monotonic) = (SystemTime::now() + wait, Instant::now() + wait);
     loop {
         let left = wall.duration_since(SystemTime::now()).unwrap_or_default();

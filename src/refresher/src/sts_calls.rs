@@ -30,7 +30,7 @@ const TURNS_FOR_SILENT: usize = 8;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest pause that STS can impose.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// No answer within this time.
 #[derive(Debug)]
