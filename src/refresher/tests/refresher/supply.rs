@@ -39,16 +39,23 @@ fn holds(proxy: &Running, key: &str, secret: &str) -> bool {
     proxy.held(&default()).is_some_and(|held| (held.access_key_id(), held.secret_access_key()) == (key, secret))
 }
 
+/// Starts a refresher for two proxies, and revokes its key in the first once both hold it. Returns it with the address of its
+/// probes.
+async fn revoked_in_the_first(paths: &[PathBuf; 2], proxies: [&Running; 2]) -> (Process, String) {
+    let listen = ["--listen", "127.0.0.1:0"];
+    let refresher = Refresher::new().socket(&paths[0]).socket(&paths[1]).args(&listen).start();
+    let address = refresher.status_address().await;
+    refresher.until("both pushes", || proxies.iter().all(|proxy| holds(proxy, KEY, SECRET))).await;
+    proxies[0].revoke(&default());
+    (refresher, address)
+}
+
 #[tokio::test]
 async fn a_revocation_is_the_proxys_own_and_can_be_taken_back() {
     let directory = TempDir::new().unwrap();
     let paths = ["a.sock", "b.sock"].map(|name| directory.path().join(name));
     let (first, second) = (wants_default(&paths[0]), wants_default(&paths[1]));
-    let listen = ["--listen", "127.0.0.1:0"];
-    let refresher = Refresher::new().socket(&paths[0]).socket(&paths[1]).args(&listen).start();
-    let address = refresher.status_address().await;
-    refresher.until("both pushes", || holds(&first, KEY, SECRET) && holds(&second, KEY, SECRET)).await;
-    first.revoke(&default());
+    let (refresher, address) = revoked_in_the_first(&paths, [&first, &second]).await;
     refresher
         .until("that it is told", || refresher.log().contains("the source still returns the revoked access key"))
         .await;
@@ -445,11 +452,7 @@ async fn a_proxy_that_wants_an_identity_no_longer_says_nothing_of_its_revocation
     let directory = TempDir::new().unwrap();
     let paths = ["a.sock", "b.sock"].map(|name| directory.path().join(name));
     let (first, second) = (wants_default(&paths[0]), wants_default(&paths[1]));
-    let listen = ["--listen", "127.0.0.1:0"];
-    let refresher = Refresher::new().socket(&paths[0]).socket(&paths[1]).args(&listen).start();
-    let address = refresher.status_address().await;
-    refresher.until("both pushes", || holds(&first, KEY, SECRET) && holds(&second, KEY, SECRET)).await;
-    first.revoke(&default());
+    let (refresher, address) = revoked_in_the_first(&paths, [&first, &second]).await;
     let failures = || {
         let metrics = get(&address, "/metrics").1;
         let counted = |line: &&str| line.contains("source_failures_total") && line.contains("revoked");
