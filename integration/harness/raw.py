@@ -31,6 +31,17 @@ def http1_head(line: str | bytes, *headers: str | bytes, host: str = "localhost"
     return b"\r\n".join(each.encode() if isinstance(each, str) else each for each in lines)
 
 
+@contextlib.contextmanager
+def http1_flood(port: int, request: bytes, count: int):
+    """Opens as many connections, each with the request and nothing after it."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            with contextlib.suppress(ConnectionError):
+                tcp.sendall(request)
+        yield
+
+
 def read_error(tcp: socket.socket) -> tuple[int, dict]:
     """Reads a local reply of the filter; returns its status and its error."""
     answer = b""

@@ -55,45 +55,38 @@ OF_UNKNOWN_LENGTH = (
 LARGE_HEADERS = [(b"x-a", b"v" * 3900)] * 14
 
 
-@contextlib.contextmanager
-def http1_flood(port: int, request: bytes, count: int):
-    """As many connections, each with the request and nothing after it."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-            with contextlib.suppress(ConnectionError):
-                tcp.sendall(request)
-        yield
-
-
 # For each kind of held request ten times what the worker may hold, by number or by bytes: the flood, the route that
 # refuses its rest, and how much of it can be held at most.
 FLOODS = {
-    "bodies that are awaited": (lambda port: http1_flood(port, AWAITED, 10 * REQUESTS), "/api", REQUESTS),
-    "large bodies": (lambda port: http1_flood(port, LARGE, 10 * BYTES // KIB_60), "/api", BYTES // KIB_60),
+    "bodies that are awaited": (lambda port: raw.http1_flood(port, AWAITED, 10 * REQUESTS), "/api", REQUESTS),
+    "large bodies": (lambda port: raw.http1_flood(port, LARGE, 10 * BYTES // KIB_60), "/api", BYTES // KIB_60),
     "chunks that are awaited": (
-        lambda port: http1_flood(port, STALLED_CHUNK, 10 * BYTES // KIB_60), "/s3", BYTES // KIB_60
+        lambda port: raw.http1_flood(port, STALLED_CHUNK, 10 * BYTES // KIB_60), "/s3", BYTES // KIB_60
     ),
     "headers": (
         lambda port: raw.http2_heads(port, b"/api/x", LARGE_HEADERS, 10 * BYTES // 54_600), "/api", BYTES // 54_600
     ),
     "waiting for credentials": (
-        lambda port: http1_flood(port, WITHOUT_CREDENTIALS, 10 * REQUESTS), "/role", REQUESTS
+        lambda port: raw.http1_flood(port, WITHOUT_CREDENTIALS, 10 * REQUESTS), "/role", REQUESTS
     ),
     "bodies that wait for credentials": (
-        lambda port: http1_flood(port, LARGE_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/role", BYTES // KIB_60
+        lambda port: raw.http1_flood(port, LARGE_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/role", BYTES // KIB_60
     ),
     "whole bodies that wait for credentials": (
-        lambda port: http1_flood(port, WHOLE_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/role", BYTES // KIB_60
+        lambda port: raw.http1_flood(port, WHOLE_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/role", BYTES // KIB_60
     ),
     "streamed bodies that wait for credentials": (
-        lambda port: http1_flood(port, STREAMED_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/streamed", BYTES // KIB_60
+        lambda port: raw.http1_flood(port, STREAMED_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60),
+        "/streamed",
+        BYTES // KIB_60,
     ),
     "chunks that wait for credentials": (
-        lambda port: http1_flood(port, CHUNKS_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60), "/streamed", BYTES // KIB_60
+        lambda port: raw.http1_flood(port, CHUNKS_WITHOUT_CREDENTIALS, 10 * BYTES // KIB_60),
+        "/streamed",
+        BYTES // KIB_60,
     ),
     "bodies of unknown length": (
-        lambda port: http1_flood(port, OF_UNKNOWN_LENGTH, 10 * BYTES // KIB_60), "/s3", BYTES // KIB_60
+        lambda port: raw.http1_flood(port, OF_UNKNOWN_LENGTH, 10 * BYTES // KIB_60), "/s3", BYTES // KIB_60
     ),
 }  # fmt: skip
 
@@ -150,7 +143,7 @@ def test_a_connection_of_the_stock_configuration_has_few_streams(bounded_proxy):
 
 def test_what_is_too_much_is_refused_with_a_time_to_try_again(bounded_proxy, api):
     proxy = bounded_proxy
-    with http1_flood(proxy.port, AWAITED, REQUESTS):
+    with raw.http1_flood(proxy.port, AWAITED, REQUESTS):
         wait_until(lambda: proxy.envoy.stat("http.traffic.downstream_rq_active") == REQUESTS, "all to be held")
         response = proxy.request("/api/x", "POST", body=b"abcd")
 
@@ -246,8 +239,8 @@ DEFAULT_FLOODS = {
         "/role",
         WORKERS * DEFAULT_REQUESTS,
     ),
-    "bodies that are hashed": (lambda port, count: http1_flood(port, MIB_OF_BODY, count), "/api", MIB_PIECES),
-    "chunks that are awaited": (lambda port, count: http1_flood(port, MIB_OF_CHUNK, count), "/s3", MIB_PIECES),
+    "bodies that are hashed": (lambda port, count: raw.http1_flood(port, MIB_OF_BODY, count), "/api", MIB_PIECES),
+    "chunks that are awaited": (lambda port, count: raw.http1_flood(port, MIB_OF_CHUNK, count), "/s3", MIB_PIECES),
 }
 
 
