@@ -82,6 +82,20 @@ def differences(page: str, sections: dict[str, list[Claim]], whole_rows: bool = 
     ]
 
 
+def missing_tests(claims: list[Claim]) -> list[str]:
+    """Returns names that claims give to tests and no test has, and the claims that have both tests and a reason for
+    none, or neither."""
+    undecided = [claim.sentence for claim in claims if bool(claim.tests) == bool(claim.without)]
+    named = [test for claim in claims for test in claim.tests]
+    return undecided + [test for test in named if test not in known_tests() and not (REPOSITORY / test).is_file()]
+
+
+def untested_promises(claims: list[Claim]) -> list[str]:
+    """Returns what is said not to happen, and is neither held by a test nor somebody else's to keep."""
+    explained = [claim.sentence for claim in claims if claim.without is Without.PROMISE]
+    return [sentence for sentence in explained if PROMISES.search(sentence)]
+
+
 @functools.cache
 def known_tests() -> frozenset[str]:
     """The tests of this project by their functions' names: alone where it is the only one, and after their file's."""
