@@ -376,7 +376,7 @@ WHEN_THINGS_FAIL = [
         "renewal_comes_well_before_the_expiry_and_not_at_one_instant",
     ),
     Claim(
-        "Credentials without an expiry are looked at once a minute.", "a_process_that_rotates_and_a_changed_config_file"
+        "Credentials without an expiry are checked once a minute.", "a_process_that_rotates_and_a_changed_config_file"
     ),
     Claim(
         "`make soak` shows it: a real Envoy with two workers under full load, credentials that rotate "
@@ -510,7 +510,7 @@ WHAT_TO_DO = [
         "sts_is_asked_for_all_that_the_policy_says_of_the_session",
     ),
     Claim(
-        "Sessions behind a `roleChain` last for an hour at most, and so do those that an assumed role "
+        "Sessions obtained through a `roleChain` last for an hour at most, and so do those that an assumed role "
         "assumes, such as an instance's or a pod's: STS refuses more, which `can't get credentials` shows.",
         CONTROL,
     ),
