@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData, WantedIds};
-use sigv4_core::intake::{self, Caller, IntakePolicy};
+use sigv4_core::credentials::{CredentialStore, Credentials, Identity, RequiredIds, SetError, SharedData};
+use sigv4_core::intake::{self, Caller, IntakeConfig};
 
 use memory::Memory;
 
@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
 
     let policy = format!(r#"{{"intake": {{"tokenSha256": ["{TOKEN_SHA256}"]}}}}"#);
-    let policy = IntakePolicy::from_json(policy.as_bytes()).expect("it is valid");
+    let policy = IntakeConfig::from_json(policy.as_bytes()).expect("it is valid");
     let authorization = words.next();
     let admitted = policy.admits(&Caller { authorization, ..Caller::default() });
     let (scheme, token) = authorization.unwrap_or_default().split_at_checked(7).unwrap_or_default();
@@ -37,9 +37,9 @@ fuzz_target!(|input: &[u8]| {
     let memory = Memory::default();
     let store = CredentialStore(&memory);
     let known = Credentials::new(KEY, SECRET.to_owned(), None, None).expect("they are valid");
-    store.want("policy", &[Identity::default_chain()], now, true).expect("the memory takes it");
+    store.lease("policy", &[Identity::default_chain()], now, true).expect("the memory takes it");
     store.put("default", &known).expect("the memory takes it");
-    let mut ids = WantedIds::default();
+    let mut ids = RequiredIds::default();
     let before = memory.0.lock().unwrap().clone();
 
     let reply = intake::answer(&store, &mut ids, method, path, body, now);

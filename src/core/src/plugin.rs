@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::held::HeldTotals;
 use crate::host::{Flow, Host};
-use crate::intake::IntakePolicy;
+use crate::intake::IntakeConfig;
 use crate::intake::worker::{Intake, IntakeCall};
 use crate::local_reply::{self, SigningFailure};
 use crate::log_limit::UNLIMITED;
@@ -62,8 +62,8 @@ impl<H: Host> Plugin<H> {
     }
 
     fn role_of(&self, configuration: &[u8]) -> Result<Role<H>, String> {
-        if IntakePolicy::is_meant(configuration) {
-            let policy = IntakePolicy::from_json(configuration).map_err(|error| error.to_string())?;
+        if IntakeConfig::is_intake_config(configuration) {
+            let policy = IntakeConfig::from_json(configuration).map_err(|error| error.to_string())?;
             let intake = Intake::start(self.host.clone(), policy).map_err(|error| error.to_string())?;
             return Ok(Role::Intake(Rc::new(intake)));
         }

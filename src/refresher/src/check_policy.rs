@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 use sigv4_core::credentials::{Identity, Role};
-use sigv4_core::intake::IntakePolicy;
+use sigv4_core::intake::IntakeConfig;
 use sigv4_core::policy::{PayloadMode, Policy, Route, SignatureLocation, Unmatched};
 use sigv4_core::request::payload::{BodyInfo, PayloadPlan};
 use sigv4_core::signing::Algorithm;
@@ -72,8 +72,8 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 
 fn check(content: &[u8]) -> Result<(PolicyFile, Summary), String> {
     let file = PolicyFile::read(content).map_err(|error| error.to_string())?;
-    let summary = if IntakePolicy::is_meant(&file.json) {
-        IntakePolicy::from_json(&file.json).map_err(|error| error.to_string())?;
+    let summary = if IntakeConfig::is_intake_config(&file.json) {
+        IntakeConfig::from_json(&file.json).map_err(|error| error.to_string())?;
         Summary::Intake { intake: true }
     } else {
         let policy = Policy::from_json(&file.json).map_err(|error| error.to_string())?;

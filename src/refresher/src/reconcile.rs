@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
-use sigv4_core::credentials::{Credentials, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL};
-use sigv4_core::intake::NO_POLICY;
+use sigv4_core::credentials::{Credentials, Identity};
+use sigv4_core::intake::{CredentialSummary, IdentityListing, IdentityStatus, NO_POLICY, PROTOCOL};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 use wildmatch::WildMatch;
@@ -107,7 +107,7 @@ pub struct ProxyReconciler {
     wanted: Vec<Arc<RenewalHandle>>,
     refused: HashMap<Identity, Denial>,
     /// The credentials of each identity's source when the proxy was last supplied.
-    pushed: HashMap<Identity, HeldCredentials>,
+    pushed: HashMap<Identity, CredentialSummary>,
     /// The fingerprints under our access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
     /// How often credentials without a fingerprint were replaced, and since when.
@@ -229,7 +229,7 @@ impl ProxyReconciler {
         outcome
     }
 
-    async fn supply(&mut self, pool: &RenewalPool, listing: Identities) -> Result<Supply, ProxyError> {
+    async fn supply(&mut self, pool: &RenewalPool, listing: IdentityListing) -> Result<Supply, ProxyError> {
         let has_versions = listing.version >= PROTOCOL;
         self.generation = has_versions.then_some(listing.generation);
         self.note_whether_required(!listing.identities.is_empty());
@@ -289,7 +289,7 @@ impl ProxyReconciler {
             let revoked = SourceError::Revoked { access_key_id: access_key_id.to_owned() };
             return Ok(Outcome::Lacking(UnsuppliedReason::Revoked(revoked.to_string())));
         }
-        let ours = HeldCredentials::from(&*credentials);
+        let ours = CredentialSummary::from(&*credentials);
         if self.must_push(status, &credentials, &ours, has_versions) {
             match self.push(kept.identity(), &credentials, &ours).await {
                 Ok(true) => {}
@@ -312,7 +312,7 @@ impl ProxyReconciler {
         &mut self,
         status: &IdentityStatus,
         credentials: &Credentials,
-        ours: &HeldCredentials,
+        ours: &CredentialSummary,
         has_versions: bool,
     ) -> bool {
         let Some(held) = &status.held else {
@@ -333,7 +333,7 @@ impl ProxyReconciler {
     /// Returns whether to replace what the proxy holds under our access key: once for each fingerprint, as either of
     /// two refreshers with different secrets for one access key may be wrong. Credentials pushed by hand have no
     /// fingerprint, and are always replaced.
-    fn may_correct(&mut self, identity: &Identity, held: &HeldCredentials) -> bool {
+    fn may_correct(&mut self, identity: &Identity, held: &CredentialSummary) -> bool {
         let access_key_id = &held.access_key_id;
         // Another refresher may push without a fingerprint what it is right about.
         if held.fingerprint.is_none() {
@@ -368,7 +368,7 @@ impl ProxyReconciler {
         &mut self,
         identity: &Identity,
         credentials: &Credentials,
-        summary: &HeldCredentials,
+        summary: &CredentialSummary,
     ) -> Result<bool, ProxyError> {
         let outcome = self.client.push(identity, credentials).await;
         let proxy = self.client.address();
@@ -454,7 +454,7 @@ impl ProxyReconciler {
 }
 
 /// Returns the state that a listing describes, before anything is pushed.
-fn summary(listing: &Identities) -> Supply {
+fn summary(listing: &IdentityListing) -> Supply {
     let now = SystemTime::now();
     let all = &listing.identities;
     let held = |status: &IdentityStatus| status.held.as_ref().is_some_and(|held| is_unexpired(held, now));
@@ -475,12 +475,12 @@ async fn expiry(at: Option<SystemTime>) {
     }
 }
 
-fn is_unexpired(held: &HeldCredentials, now: SystemTime) -> bool {
+fn is_unexpired(held: &CredentialSummary, now: SystemTime) -> bool {
     held.expires_at().is_none_or(|at| at > now)
 }
 
 /// Returns whether somebody else's credentials are about to expire, and `ours` expire later.
-fn outlasts(ours: &Credentials, held: &HeldCredentials, now: SystemTime) -> bool {
+fn outlasts(ours: &Credentials, held: &CredentialSummary, now: SystemTime) -> bool {
     let lasts_longer = |at| ours.expiration().is_none_or(|ours| ours > at);
     held.expires_at().is_some_and(|at| at < now + EXPIRES_SOON && lasts_longer(at))
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use sigv4_core::credentials::{Credentials, HeldCredentials, Identity};
+use sigv4_core::credentials::{Credentials, Identity};
+use sigv4_core::intake::CredentialSummary;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -299,7 +300,7 @@ impl Renewal {
     /// Stores credentials from the source; an error if a proxy has revoked them, although others may accept them.
     fn take_in(&self, credentials: Credentials, next: Duration) -> Result<(), SourceError> {
         let credentials = credentials.with_fingerprint_salt(Some(self.salt.to_string()));
-        let summary = HeldCredentials::from(&credentials);
+        let summary = CredentialSummary::from(&credentials);
         let mut state = lock(&self.state);
         let revoked = state.is_revoked(credentials.access_key_id());
         if !revoked && state.failure.take().is_some() {

@@ -176,8 +176,8 @@ fn family(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
 }
 
 fn lookup(table: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
-    let place = table.binary_search_by_key(&name, |&(name, _)| name).ok()?;
-    table.get(place).map(|&(_, signing_name)| signing_name)
+    let index = table.binary_search_by_key(&name, |&(name, _)| name).ok()?;
+    table.get(index).map(|&(_, signing_name)| signing_name)
 }
 
 /// Returns `a.b.c`, `b.c`, `c`.

@@ -239,7 +239,7 @@ fn trimmed(secret: SecretString) -> SecretString {
 }
 
 /// Formats an instant as AWS documents do, `2026-01-02T03:04:05Z`, truncated to the second.
-pub(super) fn format_expiration(at: SystemTime) -> String {
+pub(crate) fn format_expiration(at: SystemTime) -> String {
     // `Credentials::new` rejects an instant that can't be formatted.
     instant::format_rfc3339(at).unwrap_or_default()
 }
@@ -277,11 +277,11 @@ fn shape_error(error: serde_path_to_error::Error<serde_json::Error>) -> Credenti
     // serde reports a missing member at its parent; the message holds the member's name alone.
     let text = inner.to_string();
     let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-    let place = match missing {
+    let member = match missing {
         Some(member) => member.to_owned(),
         None => error.path().to_string(),
     };
-    CredentialDocumentError::Shape(place)
+    CredentialDocumentError::Shape(member)
 }
 
 #[cfg(test)]

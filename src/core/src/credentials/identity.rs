@@ -1,14 +1,8 @@
-//! The identities that routes sign as, and the intake's listing of them.
-
-use std::fmt;
-use std::time::SystemTime;
+//! The identities that routes sign as.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use super::Credentials;
-use super::document::format_expiration;
-use crate::instant;
+use std::fmt;
 
 /// The default session name, as in the Backstage plugin.
 pub const DEFAULT_SESSION_NAME: &str = "tempAssumeRoleSession";
@@ -165,88 +159,9 @@ impl Identity {
     }
 }
 
-/// The version of the listing. A breaking change increments it.
-pub const PROTOCOL: u32 = 1;
-
-/// The answer of `GET /v1/identities`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identities {
-    /// [`PROTOCOL`] of the intake; 0 for intakes without a version, generation and fingerprints.
-    #[serde(default)]
-    pub version: u32,
-    /// A number that changes with each change of the listing, and with a restart of the proxy.
-    #[serde(default)]
-    pub generation: u64,
-    /// All identities that the loaded policies want, or a page of them.
-    pub identities: Vec<IdentityStatus>,
-    /// The id that the next page begins with; `None` on the last page, or if no page was requested.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-}
-
-/// A wanted identity and the credentials that the proxy holds for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdentityStatus {
-    /// The identity.
-    #[serde(flatten)]
-    pub identity: Identity,
-    /// The credentials held; `None` before the first push.
-    pub held: Option<HeldCredentials>,
-    /// The ids of access keys that a `DELETE` revoked, latest last. They are not accepted again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub revoked: Vec<String>,
-    /// The reason why the credentials are not used, such as unreadable revocations.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-}
-
-/// The public properties of held credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldCredentials {
-    /// The access key's id.
-    pub access_key_id: String,
-    /// The time at which they expire, RFC 3339; omitted for long-lived ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expiration: Option<String>,
-    /// The salt that their pusher chose, a colon and the fingerprint; omitted if there is no salt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
-}
-
-impl From<&Credentials> for HeldCredentials {
-    fn from(credentials: &Credentials) -> Self {
-        let fingerprint =
-            credentials.fingerprint_salt().map(|salt| [salt, ":", &credentials.fingerprint(salt)].concat());
-        Self {
-            fingerprint,
-            access_key_id: credentials.access_key_id().to_owned(),
-            expiration: credentials.expiration().map(format_expiration),
-        }
-    }
-}
-
-impl HeldCredentials {
-    /// Returns whether the fingerprint is that of `credentials`; false if there is none.
-    pub fn matches(&self, credentials: &Credentials) -> bool {
-        let (Some((salt, print)), id) =
-            (self.fingerprint.as_deref().and_then(|print| print.rsplit_once(':')), &self.access_key_id)
-        else {
-            return false;
-        };
-        id == credentials.access_key_id() && print == credentials.fingerprint(salt)
-    }
-
-    /// Returns the expiry as an instant; `None` for long-lived credentials or a text that is not an instant.
-    pub fn expires_at(&self) -> Option<SystemTime> {
-        instant::parse_rfc3339(self.expiration.as_deref()?).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_support::credentials;
 
     const READER: &str = "arn:aws:iam::123456789012:role/path/orders-reader";
 
@@ -279,95 +194,5 @@ mod tests {
     fn an_id_stays_what_it_was_before_roles_had_more_members() {
         assert_eq!(reader(None).id(), "orders-reader-61df6d51");
         assert_eq!(reader(Some("x")).id(), "orders-reader-fbb132fc");
-    }
-
-    #[test]
-    fn what_a_later_version_wants_is_not_mistaken_for_what_this_one_knows() {
-        let listed = |members: &str| serde_json::from_str::<IdentityStatus>(members).unwrap().identity;
-        let role = r#""roleArn": "arn:aws:iam::123456789012:role/path/orders-reader", "roleSessionName": "tempAssumeRoleSession""#;
-        let id = reader(None).id().to_owned();
-        assert!(listed(r#"{"id": "default", "held": null}"#).is_understood());
-        assert!(listed(&format!(r#"{{"id": "{id}", {role}, "held": null}}"#)).is_understood());
-        assert!(
-            !listed(&format!(r#"{{"id": "orders-reader-0a0b0c0d", {role}, "rolePolicy": "{{}}", "held": null}}"#))
-                .is_understood()
-        );
-        assert!(
-            !listed(r#"{"id": "user-0a0b0c0d", "userArn": "arn:aws:iam::123456789012:user/x", "held": null}"#)
-                .is_understood()
-        );
-        assert!(!listed(&format!(r#"{{"id": "{id}", {role}, "roleTags": 5, "held": null}}"#)).is_understood());
-    }
-
-    #[test]
-    fn the_listing_has_the_shape_of_the_contract() {
-        let whole = Identity::assumed(Role {
-            external_id: Some("x".to_owned()),
-            duration_seconds: Some(900),
-            tags: vec![("team".to_owned(), "a".to_owned())],
-            chain: vec!["arn:aws:iam::123456789012:role/hub".to_owned()],
-            ..Role::new(READER, "orders")
-        });
-        let listing = Identities {
-            version: PROTOCOL,
-            generation: 7,
-            identities: vec![
-                IdentityStatus {
-                    identity: Identity::default_chain(),
-                    held: Some(HeldCredentials {
-                        access_key_id: "AKIDEXAMPLE".to_owned(),
-                        expiration: Some("2026-01-02T03:04:05Z".to_owned()),
-                        fingerprint: Some("salt:0a1b".to_owned()),
-                    }),
-                    revoked: Vec::new(),
-                    problem: None,
-                },
-                IdentityStatus {
-                    identity: reader(Some("x")),
-                    held: None,
-                    revoked: vec!["ASIAOLD".to_owned()],
-                    problem: None,
-                },
-                IdentityStatus { identity: whole.clone(), held: None, revoked: Vec::new(), problem: None },
-            ],
-            next: None,
-        };
-        let json = serde_json::to_value(&listing).unwrap();
-        let id = reader(Some("x")).id().to_owned();
-        assert_eq!(
-            json,
-            serde_json::json!({"version": 1, "generation": 7, "identities": [
-                {"id": "default", "held": {"accessKeyId": "AKIDEXAMPLE", "expiration": "2026-01-02T03:04:05Z",
-                                           "fingerprint": "salt:0a1b"}},
-                {"id": id, "roleArn": READER,
-                 "roleSessionName": "tempAssumeRoleSession", "externalId": "x", "held": null,
-                 "revoked": ["ASIAOLD"]},
-                {"id": whole.id(), "roleArn": READER, "roleSessionName": "orders", "externalId": "x",
-                 "roleDurationSeconds": 900, "roleTags": {"team": "a"},
-                 "roleChain": ["arn:aws:iam::123456789012:role/hub"], "held": null},
-            ]})
-        );
-        assert_eq!(serde_json::from_value::<Identities>(json).unwrap(), listing);
-    }
-
-    #[test]
-    fn a_listing_of_an_earlier_version_is_read() {
-        let json = r#"{"identities": [{"id": "default", "held": {"accessKeyId": "AKIDEXAMPLE"}}]}"#;
-        let listing: Identities = serde_json::from_str(json).unwrap();
-        assert_eq!((listing.version, listing.generation), (0, 0));
-        assert_eq!(listing.identities[0].held.as_ref().unwrap().fingerprint, None);
-    }
-
-    #[test]
-    fn held_credentials_match_those_with_the_same_secret_and_expiry() {
-        let key = |secret: &str, salt: Option<&str>| {
-            credentials("AKIDEXAMPLE", secret).with_fingerprint_salt(salt.map(str::to_owned))
-        };
-        let held = HeldCredentials::from(&key("secret", Some("a:b")));
-        assert!(held.matches(&key("secret", Some("another"))) && held.matches(&key("secret", None)));
-        assert!(!held.matches(&key("wrong", Some("a:b"))));
-        assert!(!HeldCredentials::from(&key("secret", None)).matches(&key("secret", None)));
-        let salt = HeldCredentials { fingerprint: Some("no colon".to_owned()), ..held };
-        assert!(!salt.matches(&key("secret", None)));
     }
 }

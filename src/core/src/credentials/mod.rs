@@ -1,9 +1,17 @@
-//! Credentials in transit: their identity, their document, the store in the proxy, and its listing.
+//! Credentials in transit: their identity, their document, and the state shared by the workers of one proxy: which identities
+//! the loaded policies require, the credentials held for them, and which workers to notify when they change.
 
+mod changes;
 mod document;
 mod identity;
+mod leases;
+mod shared_data;
+mod slots;
 mod store;
 
+pub(crate) use document::format_expiration;
 pub use document::{CredentialDocumentError, Credentials, parse_expiration};
-pub use identity::{DEFAULT_SESSION_NAME, HeldCredentials, Identities, Identity, IdentityStatus, PROTOCOL, Role};
-pub use store::{CredentialStore, LEASE, SetError, SharedData, WantedIds, Watch};
+pub use identity::{DEFAULT_SESSION_NAME, Identity, Role};
+pub use leases::{LEASE, RequiredIds, Watch};
+pub use shared_data::{SetError, SharedData};
+pub use store::CredentialStore;

@@ -1,4 +1,4 @@
-//! The intake role: authenticates callers, passes their calls to [`answer`](super::answer), and holds those that wait for a
+//! The intake role: authenticates callers, passes their calls to [`answer`](api::answer), and holds those that wait for a
 //! change.
 
 use std::cell::{Cell, RefCell};
@@ -8,24 +8,32 @@ use std::time::{Duration, SystemTime};
 use secrecy::zeroize::Zeroizing;
 
 use crate::connection;
-use crate::credentials::{CredentialStore, WantedIds, Watch};
+use crate::credentials::{CredentialStore, RequiredIds, Watch};
 use crate::host::{Flow, Host, HostError, MapKind};
 use crate::wakeup;
 
-use super::{Caller, IntakePolicy, LONGEST_WAIT, MAX_BODY, MOST_WAITING, Reply};
+use super::api::{self, MAX_BODY, Reply};
+use super::config::{Caller, IntakeConfig};
+
+/// The longest wait for a change. During a hot restart, a call that waits at the old Envoy sees no change of the new one, so
+/// this is short.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// The most calls of one worker that wait for a change; the next one is answered immediately.
+pub const MOST_WAITING: usize = 32;
 
 /// The interval between sweeps of leases, the same as the signers' renewals.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The interval between reads of the generation while calls wait for a change.
-const WAITING_TICK: Duration = Duration::from_millis(25);
+const FAST_TICK: Duration = Duration::from_millis(25);
 
 /// State shared by all calls to one worker's intake.
 pub struct Intake<H: Host> {
     host: H,
     store: CredentialStore<H>,
-    policy: IntakePolicy,
-    wanted_ids: RefCell<WantedIds>,
+    config: IntakeConfig,
+    required_ids: RefCell<RequiredIds>,
     /// The calls that wait for another generation; a call's token is dropped with the call.
     waiting: RefCell<Vec<(u32, Weak<()>)>>,
     /// The generation that they have seen, and the number of ticks until they are answered with 304.
@@ -38,14 +46,14 @@ pub struct Intake<H: Host> {
 
 impl<H: Host> Intake<H> {
     /// Starts to accept calls.
-    pub(crate) fn start(host: H, policy: IntakePolicy) -> Result<Self, HostError> {
+    pub(crate) fn start(host: H, config: IntakeConfig) -> Result<Self, HostError> {
         let now = host.now();
         host.set_tick_period(TICK)?;
         Ok(Self {
             store: CredentialStore(host.clone()),
             host,
-            policy,
-            wanted_ids: RefCell::default(),
+            config,
+            required_ids: RefCell::default(),
             waiting: RefCell::default(),
             generation: Cell::default(),
             ticks_left: Cell::default(),
@@ -94,18 +102,18 @@ impl<H: Host> Intake<H> {
     }
 
     fn reply(&self, method: &[u8], path: &[u8], body: &[u8]) -> Reply {
-        super::answer(&self.store, &mut self.wanted_ids.borrow_mut(), method, path, body, self.host.now())
+        api::answer(&self.store, &mut self.required_ids.borrow_mut(), method, path, body, self.host.now())
     }
 
     /// Makes a call wait until the generation changes. Returns whether it waits.
     fn wait(&self, context: u32, generation: u64, caller: &Rc<()>) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
-            if self.host.set_tick_period(WAITING_TICK).is_err() {
+            if self.host.set_tick_period(FAST_TICK).is_err() {
                 return false;
             }
             self.generation.set(generation);
-            self.ticks_left.set((LONGEST_WAIT.as_millis() / WAITING_TICK.as_millis()) as u32);
+            self.ticks_left.set((LONGEST_WAIT.as_millis() / FAST_TICK.as_millis()) as u32);
         }
         let waits = waiting.len() < MOST_WAITING && self.generation.get() == generation;
         if waits {
@@ -148,7 +156,7 @@ impl<H: Host> IntakeCall<H> {
     }
 
     fn answer(&mut self) -> Flow {
-        if let Some(generation) = super::awaited_generation(&self.method, &self.path)
+        if let Some(generation) = api::awaited_generation(&self.method, &self.path)
             && generation == self.intake.store.generation()
             && self.intake.wait(self.context, generation, &self.alive)
         {
@@ -186,7 +194,7 @@ impl<H: Host> IntakeCall<H> {
             client_certificate: connection::has_client_certificate(&self.intake.host),
             authorization,
         };
-        if !self.intake.policy.admits(&caller) {
+        if !self.intake.config.admits(&caller) {
             return self.send(&Reply::unauthenticated());
         }
         if end_of_stream { self.answer() } else { Flow::Stop }
@@ -232,9 +240,9 @@ mod tests {
             let now = UNIX_EPOCH + Duration::from_secs(1_767_323_045);
             let host = MockHost::new(now, POLICY);
             let identities = [crate::credentials::Identity::default_chain()];
-            CredentialStore(host.shared_data()).want("policy", &identities, now, false).unwrap();
-            CredentialStore(host.shared_data()).claim_watcher(now).unwrap();
-            let policy = IntakePolicy::from_json(POLICY.as_bytes()).unwrap();
+            CredentialStore(host.shared_data()).lease("policy", &identities, now, false).unwrap();
+            CredentialStore(host.shared_data()).claim_slot(now).unwrap();
+            let policy = IntakeConfig::from_json(POLICY.as_bytes()).unwrap();
             let intake = Rc::new(Intake::start(host.clone(), policy).unwrap());
             Self { host, intake }
         }
@@ -307,12 +315,12 @@ mod tests {
         let proxy = Proxy::start();
         let generation = CredentialStore(proxy.host.shared_data()).generation();
         let waiting = proxy.get(2, &format!("/v1/identities?after={generation}"));
-        assert_eq!(proxy.host.tick_period(), Some(WAITING_TICK));
-        proxy.pass(WAITING_TICK);
+        assert_eq!(proxy.host.tick_period(), Some(FAST_TICK));
+        proxy.pass(FAST_TICK);
         assert_eq!(proxy.reply(2), None);
 
         proxy.push(3, DOCUMENT);
-        proxy.pass(WAITING_TICK);
+        proxy.pass(FAST_TICK);
         let reply = proxy.reply(2).unwrap();
         assert!(reply.status == 200 && reply.body.contains("AKIDEXAMPLE"), "{reply:?}");
         assert_eq!(proxy.host.tick_period(), Some(TICK));
@@ -324,8 +332,8 @@ mod tests {
         let proxy = Proxy::start();
         let generation = CredentialStore(proxy.host.shared_data()).generation();
         let _waiting = proxy.get(2, &format!("/v1/identities?after={generation}"));
-        for _ in 0..=LONGEST_WAIT.as_millis() / WAITING_TICK.as_millis() {
-            proxy.pass(WAITING_TICK);
+        for _ in 0..=LONGEST_WAIT.as_millis() / FAST_TICK.as_millis() {
+            proxy.pass(FAST_TICK);
         }
         assert_eq!(proxy.reply(2).unwrap().status, 304);
     }

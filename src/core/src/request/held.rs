@@ -26,7 +26,7 @@ const LATE_BODIES: usize = 100;
 
 /// A held request. Its headers stay with the proxy, and are read again to sign them.
 pub(super) struct Held {
-    /// The place of its route in the policy.
+    /// The index of its route in the policy.
     route: usize,
     payload: HeldPayload,
     /// What it takes of what the worker may hold; `None` once it goes on.

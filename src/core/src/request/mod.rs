@@ -40,7 +40,7 @@ pub struct Request<H: Host> {
     context: u32,
     worker: Rc<Worker<H>>,
     held_requests: Rc<HeldRequests>,
-    /// The place of its route in the policy; `None` if no route takes it.
+    /// The index of its route in the policy; `None` if no route takes it.
     route: Option<usize>,
     /// Whether the worker [samples](crate::worker) it.
     is_sampled: bool,

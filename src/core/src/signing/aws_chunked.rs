@@ -374,8 +374,8 @@ impl ChunkResigner {
         let data_hash = hex::encode(&self.chunk_hasher.finalize_reset().into());
         let signature = signer.sign_chunk(&data_hash);
         let end = header_len.saturating_sub(b"\r\n".len());
-        if let Some(place) = self.chunk.get_mut(end.saturating_sub(signature.len())..end) {
-            place.copy_from_slice(&signature);
+        if let Some(signed) = self.chunk.get_mut(end.saturating_sub(signature.len())..end) {
+            signed.copy_from_slice(&signature);
         }
         // The whole buffer is handed over: nothing of it is kept, not even its capacity.
         if out.is_empty() {

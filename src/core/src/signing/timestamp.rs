@@ -14,8 +14,8 @@ impl Timestamp {
     fn from_unix(seconds: u64) -> Option<Self> {
         let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
         let mut text = *b"00000000T000000Z";
-        let mut write = |place: std::ops::Range<usize>, mut value: u32| {
-            for digit in text[place].iter_mut().rev() {
+        let mut write = |range: std::ops::Range<usize>, mut value: u32| {
+            for digit in text[range].iter_mut().rev() {
                 *digit = b'0' + (value % 10) as u8;
                 value /= 10;
             }

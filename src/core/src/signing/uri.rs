@@ -120,17 +120,17 @@ enum ByteRule {
     Blank,
 }
 
-type Treatments = [ByteRule; 256];
+type ByteRules = [ByteRule; 256];
 
-const ENCODED: Treatments = treatments(b"", &[]);
-const S3_PATH: Treatments = treatments(b"/", &[(b'%', ByteRule::ReencodeKey)]);
-const S3_CONTROL_PATH: Treatments = treatments(b"/", &[(b'%', ByteRule::Reencode)]);
+const ENCODED: ByteRules = byte_rules(b"", &[]);
+const S3_PATH: ByteRules = byte_rules(b"/", &[(b'%', ByteRule::ReencodeKey)]);
+const S3_CONTROL_PATH: ByteRules = byte_rules(b"/", &[(b'%', ByteRule::Reencode)]);
 /// RFC 3986's `pchar` and `/`.
-const STANDARD_PATH: Treatments = treatments(b"!$&'()*+,;=:@/", &[(b'%', ByteRule::KeepEscape)]);
-const QUERY: Treatments = treatments(b"", &[(b'%', ByteRule::Reencode), (b'+', ByteRule::Blank)]);
+const STANDARD_PATH: ByteRules = byte_rules(b"!$&'()*+,;=:@/", &[(b'%', ByteRule::KeepEscape)]);
+const QUERY: ByteRules = byte_rules(b"", &[(b'%', ByteRule::Reencode), (b'+', ByteRule::Blank)]);
 
 /// Makes a table that keeps letters, digits, `-._~` and `kept`, applies the rules of `special`, and encodes the rest.
-const fn treatments(kept: &[u8], special: &[(u8, ByteRule)]) -> Treatments {
+const fn byte_rules(kept: &[u8], special: &[(u8, ByteRule)]) -> ByteRules {
     let mut table = [ByteRule::Encode; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -157,16 +157,16 @@ const fn is_unreserved(byte: u8) -> bool {
 }
 
 /// Writes each byte by its rule. Runs of kept bytes are copied whole.
-fn write(mut bytes: &[u8], treatments: &Treatments, out: &mut Vec<u8>) {
+fn write(mut bytes: &[u8], rules: &ByteRules, out: &mut Vec<u8>) {
     loop {
-        let is_kept = |&byte: &u8| treatments[usize::from(byte)] == ByteRule::Keep;
+        let is_kept = |&byte: &u8| rules[usize::from(byte)] == ByteRule::Keep;
         let run = bytes.iter().position(|byte| !is_kept(byte)).unwrap_or(bytes.len());
         let (kept, rest) = bytes.split_at(run);
         out.extend_from_slice(kept);
         let Some((&byte, rest)) = rest.split_first() else { return };
         bytes = rest;
-        let treatment = treatments[usize::from(byte)];
-        match treatment {
+        let rule = rules[usize::from(byte)];
+        match rule {
             ByteRule::Keep => out.push(byte),
             ByteRule::Encode => out.extend_from_slice(&hex::escape(byte)),
             ByteRule::Blank => out.extend_from_slice(b"%20"),
@@ -175,7 +175,7 @@ fn write(mut bytes: &[u8], treatments: &Treatments, out: &mut Vec<u8>) {
             ByteRule::Reencode | ByteRule::ReencodeKey => match escaped_byte(rest) {
                 Some(decoded) => {
                     bytes = rest.get(2..).unwrap_or_default();
-                    if is_unreserved(decoded) || (decoded == b'/' && treatment == ByteRule::ReencodeKey) {
+                    if is_unreserved(decoded) || (decoded == b'/' && rule == ByteRule::ReencodeKey) {
                         out.push(decoded);
                     } else {
                         out.extend_from_slice(&hex::escape(decoded));

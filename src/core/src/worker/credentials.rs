@@ -11,22 +11,22 @@ use crate::signing::SigningCredentials;
 /// Credentials by the index of their identity in the policy.
 pub(crate) struct CredentialCache {
     /// The index of each identity's id.
-    places: HashMap<String, usize>,
+    indexes: HashMap<String, usize>,
     entries: RefCell<Entries>,
 }
 
 struct Entries {
     generation: u64,
-    by_place: Vec<Option<SigningCredentials>>,
+    by_index: Vec<Option<SigningCredentials>>,
 }
 
 impl CredentialCache {
     /// Makes a cache without credentials.
     pub(crate) fn new(identities: &[Identity]) -> Self {
-        let places = identities.iter().map(|identity| identity.id().to_owned()).zip(0..).collect();
-        let by_place = identities.iter().map(|_| None).collect();
+        let indexes = identities.iter().map(|identity| identity.id().to_owned()).zip(0..).collect();
+        let by_index = identities.iter().map(|_| None).collect();
         // No generation of the store has this number, so the first reload reads everything.
-        Self { places, entries: RefCell::new(Entries { generation: u64::MAX, by_place }) }
+        Self { indexes, entries: RefCell::new(Entries { generation: u64::MAX, by_index }) }
     }
 
     /// Reads the changes in the shared data since the last reload. Returns whether there were any.
@@ -38,13 +38,13 @@ impl CredentialCache {
         }
         match store.changes(entries.generation, generation) {
             Some(ids) => {
-                for place in ids.iter().filter_map(|id| self.places.get(id)) {
-                    entries.reload(store, policy, *place);
+                for index in ids.iter().filter_map(|id| self.indexes.get(id)) {
+                    entries.reload(store, policy, *index);
                 }
             }
             None => {
-                for place in 0..policy.identities().len() {
-                    entries.reload(store, policy, place);
+                for index in 0..policy.identities().len() {
+                    entries.reload(store, policy, index);
                 }
             }
         }
@@ -55,7 +55,7 @@ impl CredentialCache {
     /// Returns the credentials of a route's identity, if they are valid at `now`.
     pub(crate) fn valid(&self, route: &Route, now: SystemTime) -> Option<Ref<'_, SigningCredentials>> {
         Ref::filter_map(self.entries.borrow(), |entries| {
-            let cached = entries.by_place.get(route.identity)?.as_ref();
+            let cached = entries.by_index.get(route.identity)?.as_ref();
             cached.filter(|cached| cached.credentials().hold_at(now))
         })
         .ok()
@@ -66,13 +66,13 @@ impl CredentialCache {
     pub(crate) fn remaining(&self, now: SystemTime) -> Vec<Option<Duration>> {
         let remaining = |cached: &SigningCredentials| cached.credentials().remaining(now);
         let entries = self.entries.borrow();
-        entries.by_place.iter().map(|cached| cached.as_ref().map_or(Some(Duration::ZERO), remaining)).collect()
+        entries.by_index.iter().map(|cached| cached.as_ref().map_or(Some(Duration::ZERO), remaining)).collect()
     }
 }
 
 impl Entries {
-    fn reload(&mut self, store: &CredentialStore<impl SharedData>, policy: &Policy, place: usize) {
-        let Some((cached, identity)) = self.by_place.get_mut(place).zip(policy.identities().get(place)) else { return };
+    fn reload(&mut self, store: &CredentialStore<impl SharedData>, policy: &Policy, index: usize) {
+        let Some((cached, identity)) = self.by_index.get_mut(index).zip(policy.identities().get(index)) else { return };
         let stored = store.get(identity.id());
         // Unchanged credentials keep their derived keys.
         if cached.as_ref().map(SigningCredentials::credentials) != stored.as_ref() {

@@ -18,12 +18,12 @@ pub(crate) struct Metrics<H: Host> {
 struct Known {
     /// The metrics of each route, and a last entry for no route.
     by_route: Vec<Vec<OutcomeMetrics>>,
-    /// The places with unpublished requests.
-    unpublished: Vec<Place>,
+    /// The indexes with unpublished requests.
+    unpublished: Vec<MetricIndex>,
 }
 
-/// The indices of a route's metrics, and there of an outcome's.
-type Place = (usize, usize);
+/// The indexes of a route's metrics, and there of an outcome's.
+type MetricIndex = (usize, usize);
 
 /// The metrics of one route and outcome, by the ids that the proxy gave them.
 struct OutcomeMetrics {
@@ -46,10 +46,10 @@ impl<H: Host> Metrics<H> {
     /// [published](Self::publish).
     pub(crate) fn count(&self, route: Option<&Route>, outcome: Outcome<'_>) {
         let Known { by_route, unpublished } = &mut *self.known.borrow_mut();
-        log_failure(self.place(by_route, route, outcome).map(|place| {
-            let metrics = &mut by_route[place.0][place.1];
+        log_failure(self.index_of(by_route, route, outcome).map(|index| {
+            let metrics = &mut by_route[index.0][index.1];
             if metrics.unpublished == 0 {
-                unpublished.push(place);
+                unpublished.push(index);
             }
             metrics.unpublished += 1;
         }));
@@ -84,7 +84,7 @@ impl<H: Host> Metrics<H> {
         choose: impl Fn(&mut OutcomeMetrics) -> &mut Option<u32>,
     ) -> Result<u32, HostError> {
         let Known { by_route, .. } = &mut *self.known.borrow_mut();
-        let (at, which) = self.place(by_route, route, outcome)?;
+        let (at, which) = self.index_of(by_route, route, outcome)?;
         let id = choose(&mut by_route[at][which]);
         match *id {
             Some(id) => Ok(id),
@@ -106,13 +106,13 @@ impl<H: Host> Metrics<H> {
         let gauge = self.host.define_metric(MetricKind::Gauge, &format!("sigv4.clock_skew_seconds;host={host}"));
         log_failure(gauge.and_then(|id| self.host.record_metric(id, seconds)));
     }
-    /// Returns the place of the metrics of a route and outcome; the first call defines their counter.
-    fn place(
+    /// Returns the index of the metrics of a route and outcome; the first call defines their counter.
+    fn index_of(
         &self,
         by_route: &mut [Vec<OutcomeMetrics>],
         route: Option<&Route>,
         outcome: Outcome<'_>,
-    ) -> Result<Place, HostError> {
+    ) -> Result<MetricIndex, HostError> {
         let last = by_route.len() - 1;
         let at = route.map_or(last, |route| route.index.min(last));
         let (of_route, outcome) = (&mut by_route[at], outcome.code());

@@ -142,11 +142,11 @@ impl<H: Host> Worker<H> {
         self.watch.set(watch);
         tended?;
         if let Some(slot) = self.slot.get()
-            && self.store.renew_watcher(slot, now)?
+            && self.store.renew_slot(slot, now)?
         {
             return Ok(());
         }
-        let slot = self.store.claim_watcher(now)?;
+        let slot = self.store.claim_slot(now)?;
         match self.host.register_queue(&wakeup::queue_name(slot)) {
             Ok(()) => self.slot.set(Some(slot)),
             Err(error) => log::error!("{error}; changes of credentials will be seen on the next tick"),

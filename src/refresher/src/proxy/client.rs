@@ -10,7 +10,8 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use sigv4_core::credentials::{Credentials, Identities, Identity, PROTOCOL};
+use sigv4_core::credentials::{Credentials, Identity};
+use sigv4_core::intake::{IdentityListing, PROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -91,7 +92,7 @@ impl ProxyClient {
     ///
     /// # Errors
     /// Any [`ProxyError`].
-    pub async fn identities(&mut self) -> Result<Identities, ProxyError> {
+    pub async fn identities(&mut self) -> Result<IdentityListing, ProxyError> {
         let (mut listing, mut size) = self.page("").await?;
         for _ in 0..MOST_PAGES {
             let Some(next) = listing.next.take() else {
@@ -112,9 +113,9 @@ impl ProxyClient {
     }
 
     /// Returns a page and its size.
-    async fn page(&mut self, from: &str) -> Result<(Identities, usize), ProxyError> {
+    async fn page(&mut self, from: &str) -> Result<(IdentityListing, usize), ProxyError> {
         let answer = self.exchange(Method::GET, &format!("/v1/identities?from={from}"), Bytes::new()).await?;
-        let listing = serde_json::from_slice::<Identities>(&answer);
+        let listing = serde_json::from_slice::<IdentityListing>(&answer);
         // A later version may have another form.
         let version = match &listing {
             Ok(listing) => listing.version,

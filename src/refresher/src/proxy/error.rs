@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use sigv4_core::credentials::PROTOCOL;
+use sigv4_core::intake::PROTOCOL;
 
 /// The time limit of one exchange with a proxy. It is on the same machine: a healthy one answers in milliseconds.
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use sigv4_core::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData, WantedIds};
+use sigv4_core::credentials::{CredentialStore, Credentials, Identity, RequiredIds, SetError, SharedData};
 use sigv4_core::intake::{self, LONGEST_WAIT, Reply};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
@@ -69,7 +69,7 @@ impl Running {
     /// Acts as if another policy was loaded, and all earlier leases had expired.
     pub fn want(&self, wanted: &[Identity]) {
         *self.intake.wanted.lock().unwrap() = wanted.to_vec();
-        CredentialStore(&self.intake.memory).want("policy", wanted, SystemTime::now(), true).unwrap();
+        CredentialStore(&self.intake.memory).lease("policy", wanted, SystemTime::now(), true).unwrap();
     }
 
     /// Acts as if somebody had called `DELETE`.
@@ -112,7 +112,7 @@ impl Intake {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        intake::answer(&store, &mut WantedIds::default(), b"GET", b"/v1/identities", b"", SystemTime::now())
+        intake::answer(&store, &mut RequiredIds::default(), b"GET", b"/v1/identities", b"", SystemTime::now())
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -121,11 +121,11 @@ impl Intake {
         let delay = *self.delay.lock().unwrap();
         tokio::time::sleep(delay).await;
         let (store, now) = (CredentialStore(&self.memory), SystemTime::now());
-        store.want("policy", &self.wanted.lock().unwrap(), now, true).unwrap();
+        store.lease("policy", &self.wanted.lock().unwrap(), now, true).unwrap();
         let (method, path) = (parts.method.as_str().as_bytes(), parts.uri.path_and_query().unwrap().as_str());
         let reply = match intake::awaited_generation(method, path.as_bytes()) {
             Some(generation) => self.change(generation).await,
-            None => intake::answer(&store, &mut WantedIds::default(), method, path.as_bytes(), &body, now),
+            None => intake::answer(&store, &mut RequiredIds::default(), method, path.as_bytes(), &body, now),
         };
         if parts.method == Method::PUT && reply.changed {
             let id = parts.uri.path().split('/').nth(3).unwrap();
