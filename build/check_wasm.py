@@ -8,7 +8,7 @@ that it imports only the proxy-wasm ABI.
 import sys
 from pathlib import Path
 
-SIZE_BUDGET = 600 * 1024
+SIZE_BUDGET = 672 * 1024
 # Parts of the sources' paths on the build machine; build/cargo-wasm.sh maps them to neutral ones.
 MACHINE_PATHS = [b"registry/src/", b".toolchain/"]
 

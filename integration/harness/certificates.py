@@ -25,13 +25,15 @@ class Authority:
         self.certificate.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, *names: str) -> tuple[Path, Path]:
-        """Issues a certificate for host names or IP addresses; returns the paths of its PEM file and of its key's."""
+        """Issues a certificate for names, IP addresses or URIs; returns the paths of its PEM file and its key's."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         certificate = self._builder(subject, key).add_extension(alternatives, critical=False)
         certificate = certificate.sign(self._key, hashes.SHA256())
-        certificate_path, key_path = self._directory / f"{names[0]}.pem", self._directory / f"{names[0]}.key"
+        certificate_path, key_path = (
+            self._directory / f"{names[0].replace('/', '_').replace(':', '_')}.{suffix}" for suffix in ("pem", "key")
+        )
         certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_path.write_bytes(
             key.private_bytes(
@@ -60,6 +62,8 @@ class Authority:
 
 
 def _general_name(name: str) -> x509.GeneralName:
+    if ":" in name and not name.replace(":", "").isalnum():
+        return x509.UniformResourceIdentifier(name)
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

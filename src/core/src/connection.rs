@@ -8,15 +8,30 @@
 //! Source: Envoy's `jwt_authn/v3/config.proto`.
 
 use crate::header_map::HeaderMap;
-use crate::host::Host;
+use crate::host::{Host, HostError};
+use crate::policy::{Caller, CallerSources};
+
+const JWT_METADATA: &str = "metadata\0filter_metadata\0envoy.filters.http.jwt_authn";
 
 /// Returns whether Envoy has authenticated the request: by a client certificate or a token.
 pub(crate) fn is_authenticated(host: &impl Host) -> bool {
     has_client_certificate(host)
-        || host
-            .property("metadata\0filter_metadata\0envoy.filters.http.jwt_authn")
-            .unwrap_or_default()
-            .is_some_and(|metadata| has_verified_token(&metadata))
+        || host.property(JWT_METADATA).unwrap_or_default().is_some_and(|metadata| has_verified_token(&metadata))
+}
+
+/// Returns what Envoy has verified of the client, as far as `sources` asks for it. A name of the certificate is there only if
+/// the client presented one. Envoy can't serialize a token that has a claim of `null`; it authenticates nobody.
+///
+/// # Errors
+/// If the proxy refuses to tell a name.
+pub(crate) fn caller(host: &impl Host, sources: CallerSources) -> Result<Caller, HostError> {
+    let read = |is_needed: bool, property| if is_needed { host.property(property) } else { Ok(None) };
+    let name = |name: Option<Vec<u8>>| name.filter(|name| !name.is_empty());
+    Ok(Caller {
+        uri: read(sources.uri, "connection\0uri_san_peer_certificate").map(name)?,
+        dns: read(sources.dns, "connection\0dns_san_peer_certificate").map(name)?,
+        tokens: read(sources.tokens, JWT_METADATA).unwrap_or_default().map(HeaderMap),
+    })
 }
 
 /// Returns whether the connection has a client certificate. Envoy verifies each one that it requests, unless its validation

@@ -16,7 +16,7 @@ use crate::header_map::HeaderMap;
 use crate::held::MEASURED_MAX;
 use crate::host::{Host, HostError, MapKind};
 use crate::path::PathError;
-use crate::policy::{BucketError, CopySourceError, Route, ScopeError};
+use crate::policy::{BucketError, CopySourceError, NotAdmitted, Route, ScopeError};
 use crate::signing::{AwsChunkedError, SigningError, UnsupportedStreamingForm};
 
 /// Why a request is not sent on.
@@ -28,6 +28,8 @@ pub enum Refusal {
     InvalidCopySource(CopySourceError),
     /// The route asks for authentication and Envoy did none.
     Unauthenticated,
+    /// Envoy has authenticated the caller, and no route admits it.
+    CallerNotAllowed(NotAdmitted),
     /// No route matches.
     NoRoute,
     /// No credentials are held for the identity, or they have expired.
@@ -175,6 +177,7 @@ impl Refusal {
                 400
             }
             Self::Unauthenticated => 401,
+            Self::CallerNotAllowed(_) => 403,
             Self::NoRoute => 404,
             Self::LengthRequired(_) => 411,
             Self::NoCredentials { .. } | Self::Overloaded => 503,
@@ -187,6 +190,7 @@ impl Refusal {
         match self {
             Self::InvalidPath(_) | Self::InvalidCopySource(_) => "InvalidPath",
             Self::Unauthenticated => "Unauthenticated",
+            Self::CallerNotAllowed(_) => "CallerNotAllowed",
             Self::NoRoute => "NoRoute",
             Self::NoCredentials { .. } => "NoCredentials",
             Self::Overloaded => "Overloaded",
@@ -216,6 +220,7 @@ impl fmt::Display for Refusal {
             Self::Unauthenticated => {
                 f.write_str("this route takes only requests with a verified client certificate or a verified token")
             }
+            Self::CallerNotAllowed(cause) => write!(f, "the caller is not allowed: {cause}"),
             Self::NoRoute => f.write_str(
                 "no route of the signing policy matches this host and path; list the host in the hosts of a route, or add its prefix",
             ),

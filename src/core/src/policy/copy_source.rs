@@ -66,7 +66,7 @@ impl Policy {
     ) -> Result<(), CopySourceError> {
         // A route named by Envoy's metadata is not the policy's choice, and accepts any path.
         let is_chosen =
-            self.find(authority, path).is_ok_and(|found| found.is_some_and(|found| found.index == route.index));
+            self.find(authority, path).is_ok_and(|found| found.is_some_and(|found| found.is_sibling_of(route)));
         let request = Request { policy: self, route, authority, is_chosen };
         // Some decoders read `+` as a blank.
         let blank = value.contains(&b'+').then(|| value.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect());
@@ -278,7 +278,7 @@ impl Request<'_> {
     /// Returns whether the policy chooses the same route for such a request.
     fn leads_here(&self, authority: &[u8], path: &[u8]) -> Result<bool, PathError> {
         let path = SafePath::check(path)?;
-        Ok(!self.is_chosen || self.policy.find(authority, &path)?.is_some_and(|found| found.index == self.route.index))
+        Ok(!self.is_chosen || self.policy.find(authority, &path)?.is_some_and(|found| found.is_sibling_of(self.route)))
     }
 }
 

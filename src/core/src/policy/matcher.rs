@@ -75,7 +75,7 @@ struct Hosts {
 impl Matcher {
     pub(super) fn new(routes: &[Route]) -> Self {
         let mut matcher = Self::default();
-        for route in routes {
+        for route in routes.iter().filter(|route| route.leads()) {
             let PrefixSegments { segments, slash } = PrefixSegments::of(&route.prefix);
             let mut node = &mut matcher.root;
             for segment in segments {

@@ -12,12 +12,14 @@
 //! | `matcher` | the route of a request |
 //! | `scope` | its credential scope |
 //! | `bucket` | the bucket in its host |
+//! | `caller` | the callers that a route admits |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | header rules |
 //! | `error` | errors, with their location in the document |
 
 mod authority;
 mod bucket;
+mod caller;
 mod compile;
 mod confusable;
 mod copy_source;
@@ -35,6 +37,7 @@ use std::time::Duration;
 
 pub use authority::{HostPattern, NAME_MAX, NameBuffer};
 pub use bucket::{BucketError, BucketPlace};
+pub use caller::{Admitted, Caller, CallerPattern, CallerSources};
 pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
@@ -75,7 +78,8 @@ impl Policy {
     }
 
     /// Returns the route of a request, by its authority and its path: the longest prefix, and among equals the most exact
-    /// host. Allocates nothing; the cost does not depend on the number of routes.
+    /// host. Of [siblings](Route::siblings) it returns the first, for [`Self::admit`] to choose from. Allocates nothing; the
+    /// cost does not depend on the number of routes.
     ///
     /// An authority that is not a host name with an optional port matches no route that has `hosts`.
     ///
@@ -94,6 +98,42 @@ impl Policy {
     /// Returns the route of this name (see [`Route::name`]).
     pub fn route_named(&self, name: &[u8]) -> Option<&Route> {
         self.routes.iter().find(|route| route.name.as_bytes() == name)
+    }
+
+    /// Returns the route that takes a caller's request: `route`, or the sibling with the most exact pattern that admits the
+    /// caller, and what that pattern admits. A route without callers is the least exact.
+    ///
+    /// # Errors
+    /// If no route admits the caller, or if several do that are equally exact.
+    pub fn admit<'p, 'c>(
+        &'p self,
+        route: &'p Route,
+        caller: &'c Caller,
+    ) -> Result<(&'p Route, Option<Admitted<'c>>), NotAdmitted> {
+        let alone = [route.index];
+        let siblings = if route.siblings.is_empty() { &alone[..] } else { &route.siblings };
+        let mut best = None;
+        let mut is_tie = false;
+        for route in siblings.iter().filter_map(|index| self.routes.get(*index)) {
+            let admitted =
+                route.callers.iter().filter_map(|pattern| Some((Some(pattern.exactness()), pattern.admits(caller)?)));
+            let admitted = admitted
+                .max_by_key(|(exactness, _)| *exactness)
+                .map(|(exactness, admitted)| (exactness, Some(admitted)));
+            let Some((exactness, admitted)) = admitted.or(route.callers.is_empty().then_some((None, None))) else {
+                continue;
+            };
+            match &best {
+                Some((_, other, _)) if *other > exactness => {}
+                Some((_, other, _)) if *other == exactness => is_tie = true,
+                _ => (best, is_tie) = (Some((route, exactness, admitted)), false),
+            }
+        }
+        match best {
+            Some((route, _, admitted)) if !is_tie => Ok((route, admitted)),
+            Some(_) => Err(NotAdmitted::Tie),
+            None => Err(NotAdmitted::NoRoute),
+        }
     }
 
     /// Returns all routes, in the document's order.
@@ -159,6 +199,12 @@ pub struct Route {
     pub signed_headers: Vec<String>,
     /// `true` to sign requests that Envoy has not authenticated.
     pub allow_unauthenticated: bool,
+    /// The callers that it admits; empty for everyone.
+    pub callers: Vec<CallerPattern>,
+    /// The indexes of all routes of its prefix and hosts, which differ by callers; empty if there is no other.
+    pub siblings: Vec<usize>,
+    /// What has to be known of a client to select one of them.
+    pub caller_sources: CallerSources,
 }
 
 impl Route {
@@ -167,6 +213,21 @@ impl Route {
     /// possible for a route that was selected by its name.
     pub fn prefix_in<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         matcher::prefix_in(&self.prefix, path)
+    }
+
+    /// Returns whether it is the other route, or one of its prefix and hosts.
+    pub fn is_sibling_of(&self, other: &Self) -> bool {
+        self.index == other.index || self.siblings.contains(&other.index)
+    }
+
+    /// Returns whether it is alone with its prefix and hosts, or the first of its siblings.
+    pub(super) fn leads(&self) -> bool {
+        self.siblings.first().is_none_or(|first| *first == self.index)
+    }
+
+    /// Returns whether neither it nor a sibling asks who the caller is.
+    pub fn admits_everyone(&self) -> bool {
+        self.caller_sources == CallerSources::default()
     }
 
     /// Returns whether all its requests go to its target's authority.
@@ -178,6 +239,17 @@ impl Route {
     pub fn takes_clients_service(&self) -> bool {
         self.scope.is_none() && self.service.is_none() && self.scope_source == ScopeSource::Client
     }
+}
+
+/// Why no route admits a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// None has the caller among its callers.
+    #[error("the route's callers do not include this one")]
+    NoRoute,
+    /// Several routes admit it, and none more exactly than the others.
+    #[error("several routes admit this caller equally; give one of them a more exact caller")]
+    Tie,
 }
 
 /// The treatment of a request that no route matches.

@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::document::{
-    Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, WholeNumber,
+    CallerEntry, Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, TokenCaller,
+    WholeNumber,
 };
 
 impl PolicyDocument {
@@ -100,6 +101,19 @@ impl JsonSchema for RouteEntry {
                 { "description": "The target alone.", "type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://" },
                 expanded,
             ],
+        })
+    }
+}
+
+impl JsonSchema for CallerEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "CallerEntry".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let token = generator.subschema_for::<TokenCaller>();
+        json_schema!({
+            "oneOf": [{ "description": "A URI or DNS name of the client's certificate.", "type": "string" }, token],
         })
     }
 }

@@ -1,4 +1,5 @@
 mod backstage;
+mod callers;
 mod matching;
 mod one_route;
 mod refusals;

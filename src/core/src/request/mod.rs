@@ -1,9 +1,10 @@
 //! One request on its way through the signer.
 //!
-//! At its headers: they are read in one pass (`head`), the policy's route is selected (`select`), refused what the policy
-//! does not allow (`checks`), planned (`plan`, `payload`), signed (`sign`) and written (`edits`); or it is held (`held`) until
+//! At its headers: they are read in one pass (`head`), the policy's route is selected (`select`) and its
+//! caller admitted (`caller`), refused what the policy does not allow (`checks`), planned (`plan`, `payload`), signed (`sign`) and written (`edits`); or it is held (`held`) until
 //! its body or its credentials are there, and then planned, signed and written.
 
+mod caller;
 mod checks;
 mod edits;
 mod head;
@@ -21,7 +22,6 @@ use std::time::Duration;
 
 pub use held::HeldRequests;
 
-use crate::connection;
 use crate::host::{Flow, Host, HostError, MapKind};
 use crate::local_reply::{Outcome, Refusal, UnsupportedRequest};
 use crate::policy::Route;
@@ -98,11 +98,11 @@ impl<H: Host> Request<H> {
         let head = RequestHead::parse(&headers);
         checks::refuse_upstream_scheme(host, &headers, &head)?;
         let Some(route) = select::select_route(policy, host, &headers, &head)? else { return Ok(State::Passing) };
-        self.route = Some(route.index);
+        // Of siblings, none is the request's before its caller is known.
+        self.route = route.siblings.is_empty().then_some(route.index);
         let head = head?;
-        if !route.allow_unauthenticated && !connection::is_authenticated(host) {
-            return Err(Refusal::Unauthenticated);
-        }
+        let route = caller::admit(policy, host, route)?;
+        self.route = Some(route.index);
         checks::refuse_pass_through(host, route, &head)?;
         let mut buffers = worker.buffers.borrow_mut();
         let plan = Plan::new(route, &head, &mut buffers)?;

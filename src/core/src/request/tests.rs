@@ -1,5 +1,6 @@
 //! Requests through the whole signer, on a proxy that the test plays.
 
+mod callers;
 mod dialects;
 mod failing_host;
 mod held;

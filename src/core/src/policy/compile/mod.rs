@@ -4,16 +4,16 @@
 
 mod role;
 mod route;
+mod siblings;
 mod signing;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::authority::HostPattern;
 use super::confusable::confusable;
 use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber};
 use super::error::{Location, PolicyError};
-use super::matcher::{Matcher, PrefixSegments};
+use super::matcher::Matcher;
 use super::{Policy, Route};
 use crate::credentials::Identity;
 use crate::held::HeldLimits;
@@ -140,7 +140,7 @@ fn compile_routes(
     if routes.is_empty() {
         return Err(place.error("has no route; add one, such as {\"/orders\": \"https://…\"}"));
     }
-    refuse_duplicates(&routes)?;
+    siblings::link(&mut routes)?;
     refuse_confusable(&routes)?;
     disambiguate_names(&mut routes);
     Ok((routes.into_iter().map(|(route, _)| route).collect(), identities))
@@ -191,7 +191,13 @@ impl Compiler {
         place: &Location,
         prefix_place: &Location,
     ) -> Result<(), PolicyError> {
-        let allow_unauthenticated = document.allow_unauthenticated_requests.unwrap_or(self.allow_unauthenticated);
+        if document.callers.is_some() && document.allow_unauthenticated_requests == Some(true) {
+            return Err(place
+                .key("allowUnauthenticatedRequests")
+                .error("callers admits only authenticated ones; remove one of the two"));
+        }
+        let allow_unauthenticated =
+            document.callers.is_none() && document.allow_unauthenticated_requests.unwrap_or(self.allow_unauthenticated);
         let (mut route, identity) = route::compile(prefix, document, place, prefix_place)?;
         route.index = self.routes.len();
         route.identity = self.identity(identity);
@@ -208,26 +214,9 @@ impl Compiler {
     }
 }
 
-/// Rejects two routes that would match the same requests.
-fn refuse_duplicates(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
-    let mut taken: HashMap<(PrefixSegments, Option<&HostPattern>), &Location> = HashMap::new();
-    for (route, place) in routes {
-        let every_host = route.hosts.is_empty().then_some(None);
-        for host in route.hosts.iter().map(Some).chain(every_host) {
-            if let Some(first) = taken.insert((PrefixSegments::of(&route.prefix), host), place) {
-                let host = host.map(|host| format!(" with the host \"{host}\"")).unwrap_or_default();
-                return Err(place.error(format!(
-                    "the prefix {:?}{host} is already taken by {first}; keep one, or give each different hosts",
-                    route.prefix
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Rejects two routes if an upstream may confuse the requests of one with those of the other.
 fn refuse_confusable(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
+    let routes: Vec<_> = routes.iter().filter(|(route, _)| route.leads()).collect();
     let read: Vec<_> = routes.iter().map(|(route, _)| (route.prefix.as_str(), route.hosts.as_slice())).collect();
     let Some((one, other)) = confusable(&read) else { return Ok(()) };
     let (Some((route, place)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
@@ -238,7 +227,7 @@ fn refuse_confusable(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
     )))
 }
 
-/// Adds the first host to the names of routes that share a prefix.
+/// Adds the first host to the names of routes that share a prefix, and the first caller to those of siblings.
 fn disambiguate_names(routes: &mut [(Route, Location)]) {
     let mut uses: HashMap<String, usize> = HashMap::new();
     for (route, _) in routes.iter() {
@@ -247,6 +236,10 @@ fn disambiguate_names(routes: &mut [(Route, Location)]) {
     for (route, _) in routes {
         if let (Some(host), Some(2..)) = (route.hosts.first(), uses.get(&route.prefix)) {
             route.name = format!("{host}{}", route.prefix);
+        }
+        if !route.siblings.is_empty() {
+            let caller = route.callers.first().map_or_else(|| "everyone".to_owned(), ToString::to_string);
+            route.name = format!("{} for {caller}", route.name);
         }
     }
 }

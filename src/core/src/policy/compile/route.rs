@@ -5,7 +5,8 @@ use crate::credentials::Identity;
 use crate::signing::is_s3;
 
 use super::super::authority::HostPattern;
-use super::super::document::RouteDocument;
+use super::super::caller::{CallerPattern, CallerSources};
+use super::super::document::{CallerEntry, RouteDocument};
 use super::super::error::{Location, PolicyError};
 use super::super::headers::{self, Direction, HeaderRules};
 use super::super::matcher::PREFIX_MAX;
@@ -32,6 +33,7 @@ pub(super) fn compile(
     }
     let s3_domain = s3_domain(document.s3_domain, target.as_ref(), &hosts, &place.key("s3Domain"))?;
     let role = role_settings.compile(place)?;
+    let callers = callers(document.callers, &place.key("callers"))?;
 
     let signing_place = place.key("signing");
     let settings = document.signing.unwrap_or_default();
@@ -78,6 +80,9 @@ pub(super) fn compile(
         response_headers: header_rules(document.response_headers, Direction::Response, "responseHeaders")?,
         signed_headers,
         allow_unauthenticated: false,
+        callers,
+        siblings: Vec::new(),
+        caller_sources: CallerSources::default(),
     };
     Ok((route, role.map_or_else(Identity::default_chain, Identity::assumed)))
 }
@@ -156,6 +161,22 @@ fn host_patterns(written: Option<Vec<String>>, place: &Location) -> Result<Vec<H
         }
     }
     Ok(hosts)
+}
+
+/// Compiles the callers, each once.
+fn callers(written: Option<Vec<CallerEntry>>, place: &Location) -> Result<Vec<CallerPattern>, PolicyError> {
+    let Some(written) = written else { return Ok(Vec::new()) };
+    if written.is_empty() {
+        return Err(place.error("is empty and admits nobody; list a caller, or remove callers to admit everyone"));
+    }
+    let mut callers = Vec::new();
+    for (i, entry) in written.into_iter().enumerate() {
+        let caller = CallerPattern::compile(entry, &place.index(i))?;
+        if !callers.contains(&caller) {
+            callers.push(caller);
+        }
+    }
+    Ok(callers)
 }
 
 /// Returns whether the route's upstream has TLS.

@@ -7,7 +7,10 @@ use std::marker::PhantomData;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, WholeNumber};
+use super::{
+    CallerEntry, Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, TokenCaller,
+    WholeNumber,
+};
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -80,6 +83,30 @@ impl<'de> Deserialize<'de> for RouteEntry {
         }
 
         deserializer.deserialize_any(RouteEntryVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for CallerEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CallerVisitor;
+
+        impl<'de> Visitor<'de> for CallerVisitor {
+            type Value = CallerEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name such as \"spiffe://…\", or an object with \"issuer\"")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<CallerEntry, E> {
+                Ok(CallerEntry::Name(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CallerEntry, A::Error> {
+                TokenCaller::deserialize(MapAccessDeserializer::new(map)).map(|token| CallerEntry::Token(token.into()))
+            }
+        }
+
+        deserializer.deserialize_any(CallerVisitor)
     }
 }
 

@@ -175,10 +175,38 @@ pub(super) struct RouteDocument {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) signed_headers: Option<Vec<String>>,
 
+    /// The callers that the route admits, by what Envoy has verified: names in the client's certificate, such as
+    /// `spiffe://cluster.local/ns/orders/sa/*`, or issuer and claims of a JWT. Routes of one prefix and the same hosts may
+    /// differ by callers; the most exact one that admits the caller takes the request. Default: everyone.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) callers: Option<Vec<CallerEntry>>,
+
     /// `true` to sign requests that Envoy has not authenticated by a client certificate or a JWT. Default: the policy's own
     /// `allowUnauthenticatedRequests`.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) allow_unauthenticated_requests: Option<bool>,
+}
+
+/// A pattern of callers.
+#[derive(Debug)]
+pub(super) enum CallerEntry {
+    /// A URI or DNS name of the client's certificate.
+    Name(String),
+    /// Issuer and claims of a token.
+    Token(Box<TokenCaller>),
+}
+
+/// A verified JWT that a route admits.
+#[derive(Debug, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct TokenCaller {
+    /// The token's `iss`.
+    pub(super) issuer: String,
+
+    /// The claims that the token has, by name. A claim that is a list has the value as a member. Default: none.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) claims: Option<Entries<String>>,
 }
 
 /// The algorithm and location of the signature.

@@ -153,7 +153,7 @@ fn the_forms_of_routes() {
             policy(
                 r#"{"routes": {"/a": "https://sqs.eu-west-1.amazonaws.com", "/%61": "https://sqs.eu-west-1.amazonaws.com"}}"#,
             ),
-            r#"routes["/%61"]: the prefix "/%61" is already taken by routes["/a"]; keep one, or give each different hosts"#,
+            r#"routes["/%61"]: the prefix "/%61" is already taken by routes["/a"]; keep one, or give each different hosts or callers"#,
         ),
         (
             policy(
@@ -172,13 +172,13 @@ fn the_forms_of_routes() {
             policy(
                 r#"{"routes": [{"prefix": "/a", "target": "https://sqs.eu-west-1.amazonaws.com"}, {"prefix": "/a", "target": "https://sqs.eu-west-1.amazonaws.com"}]}"#,
             ),
-            r#"routes[1].prefix: the prefix "/a" is already taken by routes[0].prefix; keep one, or give each different hosts"#,
+            r#"routes[1].prefix: the prefix "/a" is already taken by routes[0].prefix; keep one, or give each different hosts or callers"#,
         ),
         (
             policy(
                 r#"{"routes": [{"prefix": "/a", "hosts": ["x.amazonaws.com", "y.amazonaws.com"], "service": "s", "region": "r"}, {"prefix": "/a", "hosts": ["Y.amazonaws.com"], "service": "s", "region": "r"}]}"#,
             ),
-            r#"routes[1].prefix: the prefix "/a" with the host "y.amazonaws.com" is already taken by routes[0].prefix; keep one, or give each different hosts"#,
+            r#"routes[1].prefix: the prefix "/a" with the host "y.amazonaws.com" is already taken by routes[0].prefix; keep one, or give each different hosts or callers"#,
         ),
         (route(r#""prefix": "/a""#), r#"routes["/a"].prefix: the route's key is its prefix; remove this"#),
     ]);
@@ -595,11 +595,11 @@ fn keys_of_a_route() {
         (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
         (
             route(r#""headers": {}"#),
-            r#"routes["/a"].headers: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].headers: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, callers, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""session": "x""#),
-            r#"routes["/a"].session: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].session: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, callers, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""payload": "sign""#),
