@@ -538,3 +538,10 @@ def test_the_application_gets_no_token_of_the_role():
 
     assert [each["name"] for each in pod["spec"]["containers"]] == ["orders"]
     assert pod["metadata"]["annotations"]["eks.amazonaws.com/skip-containers"] == "orders"
+
+
+def test_a_wasm_plugin_that_failed_is_replaced():
+    """As `failure_policy: FAIL_RELOAD` in the other configurations."""
+    plugins = [each for each in build(ISTIO / "wasm-plugin") if each["kind"] == "WasmPlugin"]
+
+    assert [each["spec"]["failStrategy"] for each in plugins] == ["FAIL_RELOAD"]
