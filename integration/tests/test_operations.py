@@ -573,7 +573,7 @@ WHAT_TO_DO = [
     ),
     Claim(
         "Envoy forgets the revocation when it ends, or when no policy has required the identity for 30 seconds.",
-        "a_revoked_key_is_not_read_again_for_as_long_as_its_identity_is_wanted",
+        "a_revoked_key_is_not_read_again_for_as_long_as_its_identity_is_required",
         "test_an_envoy_that_restarts_holds_nothing",
     ),
     Claim(
