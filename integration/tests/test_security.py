@@ -93,8 +93,8 @@ WHERE_THE_SECRET_IS = [
         CONTROL,
     ),
     Claim(
-        "The pod's annotation `eks.amazonaws.com/skip-containers` excepts the app's; with an [egress "
-        "gateway](istio.md#where-the-credentials-are), its pod gets none.",
+        "The pod's annotation `eks.amazonaws.com/skip-containers` can exclude the app's container; with an "
+        "[egress gateway](istio.md#where-the-credentials-are), the app's pod gets none.",
         "test_the_application_gets_no_token_of_the_role",
     ),
     Claim(
