@@ -44,7 +44,7 @@ test-matrix: build ## Run the integration tests against Envoy 1.36 to 1.40, one 
 	@build/step.sh 'install the Python packages' integration/setup.sh
 	.venv/bin/python -m integration.matrix $(ENVOY_RELEASES)
 
-test-install: ## Run make demo and make test on a bare Debian 12, as root and as a user with sudo: wants root, takes hours
+test-install: ## Run make demo and make test on a bare Debian 12, as root and as a user with sudo: needs root, takes hours
 	python3 -m integration.install
 
 nightly: ## Run what is too slow for each change: test-matrix, long fuzz and soak, test-install

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks formatting, lints and dependencies: Rust for this machine and for wasm, shell and Python.
+# Checks formatting, lints and dependencies: Rust for this machine and for wasm, shell, Python, and the workflows under
+# .github.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,6 +32,13 @@ check_extensions() {
         { echo "lint: the scripts above lack an extension; end their names with .sh or .py" >&2; return 1; }
 }
 
+# The schemas of GitHub's workflows and of Dependabot come with check-jsonschema: nothing is fetched.
+check_workflows() {
+    check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+    check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+    zizmor --offline --quiet .github
+}
+
 mapfile -t shell_scripts < <(git ls-files --cached --others --exclude-standard -- .ci/run '*.sh')
 
 step check_extensions
@@ -40,3 +48,4 @@ step build/cargo-wasm.sh clippy --locked --package sigv4-filter --package empty-
 step check_dependencies
 step shellcheck "${shell_scripts[@]}"
 step ruff check .
+step check_workflows

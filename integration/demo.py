@@ -122,8 +122,8 @@ def run(stage: Stage) -> None:
         print(f"\n{bold('That is all.')} Everything is stopped again. Next:")
         print_commands(
             ("leave it running, and play with it", "make demo KEEP=1"),
-            ("read-only calls to your own AWS account, with the credentials that its SDKs would find",
-             "AWS_PROFILE=… make smoke-aws"),
+            ("three read-only calls to your own AWS account, with the credentials that its SDKs would find;\n"
+             "nothing here has been tried with AWS itself yet", "AWS_PROFILE=… make smoke-aws"),
             ("your own policy and Envoy", "see \"Quick start\" in README.md"),
         )  # fmt: skip
         print()
@@ -151,8 +151,8 @@ def keep(stage: Stage) -> None:
 
 def print_commands(*commands: tuple[str, str]) -> None:
     for what, command in commands:
-        if what:
-            print(dim(f"  # {what}"))
+        for line in what.splitlines():
+            print(dim(f"  # {line}"))
         print(f"  {command}")
 
 

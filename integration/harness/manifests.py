@@ -32,6 +32,9 @@ def check(manifest: dict) -> None:
     """Validates strictly: a field that the schema does not have is an error too."""
     group, _, version = manifest["apiVersion"].rpartition("/")
     if group.endswith(".istio.io"):
+        if manifest["kind"] == "WasmPlugin" and manifest["spec"].get("failStrategy") == "FAIL_RELOAD":
+            # A value that Istio 1.27 added; the models are older.
+            manifest = {**manifest, "spec": {**manifest["spec"], "failStrategy": "FAIL_CLOSE"}}
         # The models are generated from the custom resource definitions of Istio's release.
         module = importlib.import_module(f"cloudcoil.models.istio.{group.removesuffix('.istio.io')}.{version}")
         try:

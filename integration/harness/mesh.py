@@ -247,6 +247,8 @@ def _wasm_plugin_filter(plugin: dict) -> dict:
             "@type": _TYPES + "envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
                 "name": name,
+                # The values of both enumerations have the same names.
+                "failure_policy": spec["failStrategy"],
                 "configuration": {
                     "@type": _TYPES + "google.protobuf.StringValue",
                     "value": json.dumps(spec["pluginConfig"]),

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +20,7 @@ from integration.reference import generate
 from integration.stack.client import curl
 from integration.stack.process import REPOSITORY, environment_without_aws, wait_until
 from integration.stack.proxy import Proxy
+from integration.stack.refresher import BINARY
 
 EXAMPLES = [
     example
@@ -247,6 +249,21 @@ def test_the_front_page_is_short_and_begins_with_the_two_commands():
     for command in ("make demo", "make test"):
         assert re.search(rf"^    {command} .*minutes", beginning, re.MULTILINE), command
     assert "need Debian 12" in beginning
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    [newest, *_] = re.findall(r"^## (\d+\.\d+\.\d+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    files = [*(REPOSITORY / "envoy").rglob("*.yaml"), *(REPOSITORY / "docs").glob("*.md")]
+    images = [
+        tag for path in files for tag in re.findall(r"(?:sigv4-filter|credential-refresher):([\w.]+)", path.read_text())
+    ]
+    printed = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
+
+    assert newest == version
+    assert len(images) >= 6
+    assert set(images) == {version}
+    assert printed == f"credential-refresher {version}\n"
 
 
 def links(text: str) -> list[str]:

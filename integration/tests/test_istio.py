@@ -529,3 +529,19 @@ def test_the_refresher_and_the_proxy_run_as_one_user_with_no_rights(start):
             assert container["securityContext"]["runAsUser"] == 1337
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_application_gets_no_token_of_the_role():
+    """EKS mounts one into each container that this annotation does not name."""
+    [deployment] = [each for each in build(ISTIO / "overlays/workload") if each["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]
+
+    assert [each["name"] for each in pod["spec"]["containers"]] == ["orders"]
+    assert pod["metadata"]["annotations"]["eks.amazonaws.com/skip-containers"] == "orders"
+
+
+def test_a_wasm_plugin_that_failed_is_replaced():
+    """As `failure_policy: FAIL_RELOAD` in the other configurations."""
+    plugins = [each for each in build(ISTIO / "wasm-plugin") if each["kind"] == "WasmPlugin"]
+
+    assert [each["spec"]["failStrategy"] for each in plugins] == ["FAIL_RELOAD"]

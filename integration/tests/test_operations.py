@@ -26,13 +26,13 @@ RUNNING_THE_REFRESHER = [
         "an_identity_that_a_new_policy_wants_is_supplied",
     ),
     Claim(
-        "It asks each proxy which identities its policy wants, gets their credentials from AWS's provider "
-        "chain and from STS, pushes them, and renews them after 30 to 50 % of their life.",
+        "It asks each proxy which identities its policy requires, gets their credentials from AWS's "
+        "provider chain and from STS, pushes them, and renews them after 30 to 50 % of their life.",
         "once_pushes_everything_that_the_policy_wants_and_exits_with_0",
         "renewal_comes_well_before_the_expiry_and_not_at_one_instant",
     ),
     Claim(
-        "Roles are written in the policy alone.",
+        "Roles are configured only in the policy.",
         "what_a_new_policy_wants_is_supplied_at_once_however_long_the_interval",
     ),
     Claim(
@@ -70,14 +70,14 @@ OPTIONS = [
 SET_UP = [
     Claim("It runs **as the user that Envoy runs as**.", PROMISE),
     Claim(
-        "Over a Unix socket it gives credentials only to a listener of its own user or of root, over a "
-        "socket that is closed to other users, in a directory that not every user can write to.",
+        "Over a Unix socket, it pushes credentials only to a listener of its own user or of root, and only "
+        "if the socket is closed to other users and its directory is not writable for everybody.",
         "a_socket_that_others_can_open_or_replace_is_given_nothing",
     ),
     Claim(
-        "Over a port it needs TLS and certificates on both sides (`--proxy https://…`, `--proxy-ca`, "
+        "Over a port, it needs TLS with certificates on both sides (`--proxy https://…`, `--proxy-ca`, "
         "`--client-cert`, `--client-key`): give the intake's listener a certificate for the name in the "
-        "address, and a validation context with the authority of the refresher's.",
+        "address, and a validation context with the CA of the refresher's certificate.",
         "a_port_needs_certificates",
         "credentials_go_to_nobody_who_has_not_shown_who_it_is",
         "test_plain_http_is_refused_with_the_cure",
@@ -96,33 +96,38 @@ SET_UP = [
         "a_process_that_rotates_and_a_changed_config_file",
     ),
     Claim(
-        "A `credential_process` must not write secrets to its standard error: what it writes there is "
-        "shown when it fails.",
+        "A `credential_process` must not write secrets to its standard error, which is shown when it fails.",
         "a_process_that_writes_without_an_end_is_cut_off",
         "what_others_wrote_becomes_one_harmless_line",
     ),
     Claim("Several refreshers may supply one proxy.", "test_two_refreshers_do_not_take_turns"),
     Claim("Each pushes its new credentials once; nobody takes turns.", "test_two_refreshers_do_not_take_turns"),
     Claim(
-        "SIGHUP has every source and proxy looked at again (`systemctl reload`); SIGTERM and SIGINT end it.",
+        "SIGHUP checks every source and proxy again (`systemctl reload`); SIGTERM and SIGINT end the refresher.",
         "test_sighup_looks_again_and_sigterm_ends_it",
     ),
     Claim(
-        "It writes nothing but its log, on standard error; with SSO, though, the SDK keeps a refreshed "
-        "token in `~/.aws/sso/cache`, which must be writable then (with the systemd unit: "
+        "It writes nothing but its log, to standard error, with one exception: with SSO, the SDK stores a "
+        "refreshed token in `~/.aws/sso/cache`, which must be writable (with the systemd unit: "
         "`ReadWritePaths=`).",
         "test_the_refresher_runs_in_its_root_file_system",
         "a_token_of_a_single_sign_on_that_has_to_be_refreshed",
     ),
     Claim(
-        "It needs the certificates of the system's store (`ca-certificates`), unless all endpoints are plain HTTP.",
+        "It needs the system's CA certificates (`ca-certificates`), unless all endpoints are plain HTTP.",
         "test_an_sts_that_is_not_trusted_is_told_with_its_cure",
     ),
-    Claim("**The folder of the socket.", PROMISE),
-    Claim("`/run` is empty after a reboot.", CONTROL),
-    Claim("Where systemd starts Envoy, its unit makes the folder:", PROMISE),
     Claim(
-        "Elsewhere, `envoy/systemd/tmpfiles.conf` makes it at boot, for a user named `envoy`:",
+        "**The socket's directory.",
+        PROMISE,
+    ),
+    Claim("`/run` is empty after a reboot.", CONTROL),
+    Claim(
+        "If systemd starts Envoy, the unit creates the directory:",
+        PROMISE,
+    ),
+    Claim(
+        "Otherwise, `envoy/systemd/tmpfiles.conf` creates it at boot, for a user named `envoy`:",
         "test_the_folder_is_made_at_boot",
     ),
     Claim(
@@ -136,17 +141,20 @@ SET_UP = [
     Claim(
         "It runs as any user and with a read-only root file system:", "test_the_refresher_runs_in_its_root_file_system"
     ),
-    Claim("Run it under Envoy's user, and share the directory of the socket with Envoy alone.", PROMISE),
     Claim(
-        "Kubernetes opens an `emptyDir` to every user (mode 0777), and there the refresher gives nothing: "
-        "have an init container of the same user make a directory in it (`mkdir -m 700`), and put the "
+        "Run it as Envoy's user, and share the socket's directory with Envoy alone.",
+        PROMISE,
+    ),
+    Claim(
+        "Kubernetes opens an `emptyDir` to every user (mode 0777), in which the refresher pushes nothing: "
+        "let an init container of the same user create a directory in it (`mkdir -m 700`), and put the "
         "socket there.",
         "a_socket_that_others_can_open_or_replace_is_given_nothing",
         "test_the_refresher_feeds_the_sidecar_over_the_pods_volume",
     ),
     Claim(
-        "`/healthz` is for the liveness probe, `/readyz` for the readiness probe: a restart fixes nothing "
-        "that `/readyz` reports.",
+        "Use `/healthz` for the liveness probe and `/readyz` for the readiness probe: a restart fixes "
+        "nothing that `/readyz` reports.",
         "test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed",
     ),
     Claim("As a sidecar, stop it after Envoy or with it.", PROMISE),
@@ -155,7 +163,7 @@ SET_UP = [
         "a_refresher_that_is_killed_and_restarted_leaves_no_gap",
     ),
     Claim(
-        "**What it takes**: 9 MiB of resident memory at its peak, with 20 roles over TLS, and 0.01 % of a "
+        "**What it uses**: 9 MiB of resident memory at its peak, with 20 roles over TLS, and 0.01 % of a "
         "processor between renewals, at the default interval.",
         "test_it_is_small_and_idle",
     ),
@@ -177,19 +185,20 @@ SET_UP = [
         "test_each_container_of_ours_is_confined_and_has_the_limits_that_were_measured",
     ),
     Claim(
-        "A push costs Envoy the same with any number of identities, so what takes time is STS: with one "
-        "that answers after 50 ms, on a busy machine of two cores, 1,000 roles are in the proxy after 8 s "
-        "and 10,000 after 105 s.",
+        "A push costs Envoy the same with any number of identities, so STS takes most of the time: with "
+        "one that answers after 50 ms, on a busy machine with two cores, 1,000 roles are in the proxy "
+        "after 8 s and 10,000 after 105 s.",
         CONTROL,
     ),
     Claim(
-        "Listing them still takes as long as the list is, and so does a renewal of their lease, every ten seconds.",
+        "The time to list them still grows with their number, and so does the renewal of their lease every "
+        "ten seconds.",
         CONTROL,
     ),
     Claim(
-        "STS itself takes [600 calls per "
-        "second](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html) for an "
-        "account and region, which all that calls it there shares.",
+        "STS itself allows [600 calls per "
+        "second](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html) per account "
+        "and region, shared by all its callers.",
         CONTROL,
     ),
     Claim(
@@ -214,9 +223,12 @@ WHEN_THINGS_FAIL = [
         "test_no_request_fails_after_a_pod_was_replaced",
         "test_no_request_fails_after_a_listener_moved",
     ),
-    Claim("a policy wants another role", "test_what_a_new_policy_requires_is_supplied_at_once"),
     Claim(
-        "the last policy goes",
+        "a policy requires another role",
+        "test_what_a_new_policy_requires_is_supplied_at_once",
+    ),
+    Claim(
+        "the last policy is removed",
         "test_credentials_go_when_the_last_policy_goes",
         "test_credentials_of_a_policy_that_is_gone_can_be_deleted_immediately",
     ),
@@ -258,8 +270,8 @@ WHEN_THINGS_FAIL = [
         "an_sts_that_has_too_many_calls_is_left_alone_for_as_long_as_it_says",
     ),
     Claim(
-        "STS can't be reached or is out of order: no network, no name, a certificate that is not trusted, "
-        "a status of 500 or more",
+        "STS can't be reached or fails: no network, no name, a certificate that is not trusted, a status "
+        "of 500 or more",
         "what_keeps_sts_from_being_called_is_told_with_its_cure",
         "all_roles_are_supplied_as_soon_as_sts_is_back",
     ),
@@ -285,7 +297,7 @@ WHEN_THINGS_FAIL = [
         "a_proxy_whose_only_key_was_revoked_is_not_ready",
     ),
     Claim(
-        "a push gets 404, as no policy wants the identity any longer",
+        "a push gets 404, as no policy requires the identity any longer",
         "a_proxy_that_no_longer_wants_what_is_pushed_holds_nothing_by_that",
     ),
     Claim(
@@ -313,7 +325,7 @@ WHEN_THINGS_FAIL = [
         "sighup_has_the_region_read_again",
     ),
     Claim(
-        "the region can't be read, from a metadata service that is late, say",
+        "the region can't be read, for example from a slow metadata service",
         "a_region_that_could_not_be_read_is_looked_for_again_and_a_found_one_is_kept",
     ),
     Claim(
@@ -326,13 +338,16 @@ WHEN_THINGS_FAIL = [
         "tls_files_that_can_not_be_read_hold_nobody_up",
     ),
     Claim(
-        "an `--allow-…` option covers no part of what a proxy wants",
+        "an `--allow-…` option does not cover an identity that a proxy requires",
         "a_role_that_no_pattern_covers_is_never_assumed",
         "the_base_identity_is_not_given_to_who_may_have_roles_alone",
         "an_empty_list_of_patterns_does_not_allow_everything",
     ),
     Claim("a proxy does not answer", "a_proxy_that_never_answers_delays_no_other"),
-    Claim("a source answers without an end", "an_answer_without_an_end_is_cut_off"),
+    Claim(
+        "a source's answer does not end",
+        "an_answer_without_an_end_is_cut_off",
+    ),
     Claim(
         "a `credential_process` hangs, or leaves processes behind",
         "a_process_that_hangs_is_ended_with_all_that_it_started",
@@ -366,38 +381,36 @@ WHEN_THINGS_FAIL = [
         "an_identity_that_is_not_understood_is_given_nothing_less",
     ),
     Claim(
-        "Credentials are renewed when 30 to 50 % of their life is over, at random, so that identities that "
-        "were got together are not renewed together.",
+        "Credentials are renewed when 30 to 50 % of their life is over, at random, so that identities "
+        "fetched together are not renewed together.",
         "renewal_comes_well_before_the_expiry_and_not_at_one_instant",
         "identities_that_were_got_together_are_not_renewed_together",
     ),
     Claim(
-        "A source that still gives the old ones is asked again by the same rule.",
+        "A source that still returns the old ones is asked again by the same rule.",
         "renewal_comes_well_before_the_expiry_and_not_at_one_instant",
     ),
     Claim(
         "Credentials without an expiry are checked once a minute.", "a_process_that_rotates_and_a_changed_config_file"
     ),
     Claim(
-        "`make soak` shows it: a real Envoy with two workers under full load, credentials that rotate "
-        "every second, a refresher that is killed again and again, and a new listener configuration in "
-        "between.",
+        "`make soak` shows this: a real Envoy with two workers under full load, credentials that rotate "
+        "every second, a refresher that is killed repeatedly, and a new listener configuration in between.",
         "integration/soak/__main__.py",
     ),
     Claim(
-        "No request is lost, and none beside clients that stall uploads, flood with headers, reset "
-        "connections or stream to an upstream that dies, while the disk of the access log is full and the clock "
-        "jumps by four minutes.",
+        "No request is lost, not even together with clients that stall uploads, flood with headers, reset "
+        "connections or stream to a failing upstream, while the disk of the access log is full and the "
+        "clock jumps by four minutes.",
         "integration/soak/__main__.py",
     ),
     Claim(
-        "An Envoy that is killed signs again within two seconds of its new start, if the machine has nothing else "
-        "to do.",
+        "An Envoy that is killed signs again within two seconds of its restart, on an otherwise idle machine.",
         "integration/soak/__main__.py",
     ),
     Claim(
-        "Envoy's own start takes 1.3 to 1.5 s of a processor, most of it to compile the filter: 5 s on two processors "
-        "with a load of 14.",
+        "Envoy's own start takes 1.3 to 1.5 s of processor time, most of it to compile the filter: 5 s on "
+        "two processors with a load of 14.",
         "integration/soak/__main__.py",
     ),
     Claim("It signed 0.03 to 0.2 s after it was ready.", "integration/soak/__main__.py"),
@@ -434,68 +447,80 @@ LIMITS = [
         "three_hundred_roles_need_less_than_64_descriptors",
         "test_many_roles_are_supplied_in_little_memory_with_few_descriptors",
     ),
-    Claim("name lookups at a time", "three_hundred_roles_need_less_than_64_descriptors"),
-    Claim("what a `credential_process` writes", "a_process_that_writes_without_an_end_is_cut_off"),
-    Claim("a `credential_process`", "a_process_that_hangs_is_ended_with_all_that_it_started"),
     Claim(
-        "log lines that nobody has read yet", "lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on"
+        "concurrent name lookups",
+        "three_hundred_roles_need_less_than_64_descriptors",
     ),
     Claim(
-        "questions for identities without credentials, once they have failed a few times",
+        "output of a `credential_process`",
+        "a_process_that_writes_without_an_end_is_cut_off",
+    ),
+    Claim("a `credential_process`", "a_process_that_hangs_is_ended_with_all_that_it_started"),
+    Claim(
+        "unread log lines",
+        "lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on",
+    ),
+    Claim(
+        "retries for identities without credentials, after a few failures",
         "what_is_missing_is_asked_for_every_few_seconds_and_more_rarely_if_much_is",
     ),
     Claim("a page of a proxy's listing", "a_listing_is_read_page_by_page"),
     Claim("the pages of a proxy's listing together", "the_pages_of_a_listing_are_bounded_together"),
     Claim("an answer of a proxy's intake", "an_answer_of_an_intake_is_read_up_to_a_bound"),
     Claim(
-        "questions to a proxy whether anything changed",
+        "polls of a proxy for changes",
         "a_proxy_that_does_not_wait_for_a_change_is_polled_four_times_a_second",
     ),
     Claim(
-        "credentials that an instance's metadata gives after their expiry",
+        "credentials from an instance's metadata after their expiry",
         "what_expired_lately_may_still_be_taken_and_what_expired_in_2020_not",
     ),
     Claim("the text of one error", "what_others_wrote_becomes_one_harmless_line"),
     Claim(
-        "Envoy does not limit the number of connections to the intake: a limit would be a slot that "
-        "somebody could hold against the refresher.",
+        "Envoy does not limit the number of connections to the intake: somebody could use up a limit and "
+        "lock the refresher out.",
         PROTECTION,
     ),
-    Claim("Only the user that Envoy runs as reaches the socket.", "test_the_socket_is_for_its_owner_alone"),
+    Claim(
+        "Only the user that Envoy runs as can open the socket.",
+        "test_the_socket_is_for_its_owner_alone",
+    ),
 ]
 
 # What to do
 
 WHAT_TO_DO = [
     Claim("**Upgrade.", PROMISE),
-    Claim("Replace the old version by the new one (`systemctl restart`, a rolling update).", PROMISE),
     Claim(
-        "The proxy signs on with what it holds, which lasts for at least half a session's life; the new "
-        "refresher gets its own within seconds.",
+        "Replace the old version with the new one (`systemctl restart`, a rolling update).",
+        PROMISE,
+    ),
+    Claim(
+        "The proxy keeps signing with what it holds, which lasts for at least half a session's life; the "
+        "new refresher gets its own within seconds.",
         "renewal_comes_well_before_the_expiry_and_not_at_one_instant",
         "a_refresher_that_is_killed_and_restarted_leaves_no_gap",
     ),
     Claim(
-        "Upgrade the refresher before the filter: where a policy wants more of a session than the "
-        "refresher knows of, it supplies nothing and says `upgrade credential-refresher`, and that "
-        "identity's requests get 503 once its credentials are gone.",
+        "Upgrade the refresher before the filter: if a policy requires more of a session than the "
+        "refresher knows, it supplies nothing and logs `upgrade credential-refresher`, and that identity's "
+        "requests get 503 once its credentials have expired.",
         "an_identity_that_is_not_understood_is_given_nothing_less",
     ),
     Claim(
-        "Envoy itself keeps its credentials over a changed listener (LDS), not over a restart; with "
-        "several Envoys, restart them one by one, or let `credentialsWaitMs` bridge the moment until the "
-        "push.",
+        "Envoy itself keeps its credentials when a listener changes (LDS), but not when it restarts; with "
+        "several Envoys, restart them one by one, or let `credentialsWaitMs` cover the time until the push.",
         "test_an_envoy_that_restarts_holds_nothing",
     ),
     Claim("**STS is down for an hour.", PROMISE),
     Claim(
-        '`source_failures_total{reason="sts"}` rises, `can\'t get credentials` says until when the old ones '
-        "serve (`serving_until`).",
+        '`source_failures_total{reason="sts"}` rises, and `can\'t get credentials` says how long the old '
+        "ones can be used (`serving_until`).",
         "probes_and_prometheus_are_told_how_it_goes",
     ),
     Claim(
-        "Nothing has to be done immediately: a session of an hour outlasts at least 30 minutes of it, and "
-        "at most the hour; after that its requests get 503 `NoCredentials`.",
+        "Nothing has to be done immediately: a session of an hour survives at least 30 minutes of the "
+        "outage, and at most the hour; after that, its requests get 503 `NoCredentials`.",
         "renewal_comes_well_before_the_expiry_and_not_at_one_instant",
         "old_credentials_serve_while_sts_is_at_fault_and_new_ones_come_when_it_recovers",
     ),
@@ -504,14 +529,15 @@ WHAT_TO_DO = [
         "what_is_missing_is_there_a_few_seconds_after_its_source_recovers",
     ),
     Claim(
-        'Where that is not enough, ask for longer sessions in the policy: with `"roleDurationSeconds": '
-        "10800` and a role that allows it, an outage has to last for one and a half hours to be noticed.",
+        'If that is not enough, set longer sessions in the policy: with `"roleDurationSeconds": 10800` '
+        "and a role that allows it, requests fail only in an outage of more than one and a half hours.",
         "renewal_comes_well_before_the_expiry_and_not_at_one_instant",
         "sts_is_asked_for_all_that_the_policy_says_of_the_session",
     ),
     Claim(
-        "Sessions obtained through a `roleChain` last for an hour at most, and so do those that an assumed role "
-        "assumes, such as an instance's or a pod's: STS refuses more, which `can't get credentials` shows.",
+        "Sessions obtained through a `roleChain` last for an hour at most, and so do those that an assumed "
+        "role assumes, such as an instance's or a pod's: STS refuses longer ones, and `can't get "
+        "credentials` is logged.",
         CONTROL,
     ),
     Claim("**A key has leaked.", PROMISE),
@@ -521,33 +547,33 @@ WHAT_TO_DO = [
         CONTROL,
     ),
     Claim(
-        "Then take it from each proxy that holds it; `GET /v1/identities` lists the ids and keys:",
+        "Then remove it from each proxy that holds it; `GET /v1/identities` lists the ids and keys:",
         "test_lists_what_the_policy_wants",
     ),
     Claim(
-        "Within a second no request is signed with it, in no worker, and no refresher brings it back; a "
-        "`PUT` by hand does.",
+        "Within a second, no worker signs a request with it, and no refresher pushes it again; a `PUT` by hand does.",
         "test_a_revoked_key_is_not_used_any_more_and_taken_again_only_from_who_insists",
         "a_revoked_access_key_is_replaced_and_pushed_no_more",
     ),
     Claim(
-        "Requests get 503 until the refresher has pushed another.",
+        "Requests get 503 until the refresher has pushed another key.",
         "test_a_revoked_key_is_not_used_any_more_and_taken_again_only_from_who_insists",
         "a_revoked_access_key_is_replaced_and_pushed_no_more",
     ),
     Claim(
-        "For a role that is a new session.",
+        "For a role, that is a new session.",
         "test_a_revoked_key_is_not_used_any_more_and_taken_again_only_from_who_insists",
         "a_revoked_access_key_is_replaced_and_pushed_no_more",
     ),
     Claim(
-        "A source that has but one key, such as a credentials file, is waited for: `the source still returns the "
-        "revoked access key` is in the log once, and on `/readyz`; once the file has another key, that one is pushed.",
+        "If the source has only one key, as a credentials file does, the refresher waits: `the source "
+        "still returns the revoked access key` is in the log once, and on `/readyz`; once the file has "
+        "another key, that one is pushed.",
         "a_source_that_only_has_the_revoked_key_is_waited_for_and_told_once",
     ),
     Claim(
-        "Envoy forgets the revocation when it ends, or when no policy has wanted the identity for 30 seconds.",
-        "a_revoked_key_is_not_read_again_for_as_long_as_its_identity_is_wanted",
+        "Envoy forgets the revocation when it ends, or when no policy has required the identity for 30 seconds.",
+        "a_revoked_key_is_not_read_again_for_as_long_as_its_identity_is_required",
         "test_an_envoy_that_restarts_holds_nothing",
     ),
     Claim(
@@ -557,7 +583,7 @@ WHAT_TO_DO = [
     Claim("**A role was changed.", PROMISE),
     Claim("Changed permissions take effect at AWS immediately.", CONTROL),
     Claim(
-        "A changed trust policy counts with the next renewal; `DELETE` forces one.",
+        "A changed trust policy takes effect at the next renewal; `DELETE` forces one.",
         "a_revoked_access_key_is_replaced_and_pushed_no_more",
     ),
 ]
@@ -566,23 +592,21 @@ WHAT_TO_DO = [
 
 PROBES_AND_METRICS = [
     Claim(
-        "`--listen 127.0.0.1:9903` serves them; nothing there is secret.",
+        "`--listen 127.0.0.1:9903` serves them; they contain no secrets.",
         "no_secret_is_logged_at_any_level_whatever_goes_wrong",
         "probes_and_prometheus_are_told_how_it_goes",
     ),
     Claim("`/healthz`: 200 while the process answers.", "probes_and_prometheus_are_told_how_it_goes"),
     Claim(
         "`/readyz`: 200 if every proxy answers, has a policy, and holds unexpired credentials for at least "
-        "one identity; or if "
-        "it was supplied since it started, what it got has expired, and the source fails: then no other "
-        "instance could sign either.",
+        "one identity; or if it was supplied since it started, its credentials have expired, and the "
+        "source fails: then no other instance could sign either.",
         "a_proxy_is_ready_that_can_sign_for_somebody_or_could_until_a_source_failed",
         "test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed",
     ),
     Claim(
         "`envoy/compose/rules.yaml` has an alert rule to copy: `CredentialsNotSupplied` fires if a proxy "
-        "has lacked credentials "
-        "for an identity of its policy for a minute.",
+        "has had no credentials for an identity of its policy for a minute.",
         "test_an_identity_that_is_wanted_and_not_supplied_alerts_after_a_minute",
     ),
     Claim(
@@ -591,13 +615,13 @@ PROBES_AND_METRICS = [
         "test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed",
     ),
     Claim(
-        "The body names what is lacking in either case; what is lacking while it is ready is for an alert, "
-        "as on `proxy_unsupplied_identities`.",
+        "In both cases, the body names what is missing; for what is missing while it is ready, set an "
+        "alert, such as one on `proxy_unsupplied_identities`.",
         "a_proxy_is_ready_that_can_sign_for_somebody_or_could_until_a_source_failed",
         "test_a_pod_is_ready_that_can_sign_or_could_until_the_source_failed",
     ),
     Claim(
-        "Stricter is the intake's own `GET /v1/status`: 200 only if every identity holds unexpired credentials.",
+        "The intake's own `GET /v1/status` is stricter: 200 only if every identity holds unexpired credentials.",
         "status_is_ready_only_while_every_identity_holds",
     ),
     Claim("`/metrics`, for Prometheus.", "probes_and_prometheus_are_told_how_it_goes"),
@@ -611,10 +635,10 @@ PROBES_AND_METRICS = [
 
 THE_LOG = [
     Claim(
-        "With `--log-level debug` there are more lines, on what stays as it was (`the source returned "
-        "the same credentials`, `still can't ask the proxy`, `still can't get credentials`), on an identity that "
-        "went away meanwhile (`no policy wants this identity any longer`), and on callers of `--listen` "
-        "(`a status connection broke off`, `can't accept a connection`).",
+        "With `--log-level debug` there are more lines, about what has not changed (`the source returned "
+        "the same credentials`, `still can't ask the proxy`, `still can't get credentials`), about an "
+        "identity that is no longer required (`no policy wants this identity any longer`), and about "
+        "callers of `--listen` (`a status connection broke off`, `can't accept a connection`).",
         "test_every_line_of_the_table_is_one_that_it_writes",
     ),
 ]
@@ -628,18 +652,18 @@ SECRETS = [
         "no_secret_is_logged_at_any_level_whatever_goes_wrong",
     ),
     Claim(
-        "Secrets come in from AWS and go out to the intake, never through an argument of a process.",
+        "Secrets come from AWS and go to the intake, never through an argument of a process.",
         "test_every_option_is_in_the_table_and_takes_no_secret",
         "test_no_shipped_file_sets_a_secret",
     ),
     Claim(
-        "What is held is wiped when it is replaced, which a test looks for in the memory of the running "
+        "What is held is wiped when it is replaced, which a test checks in the memory of the running "
         "process, and at the end.",
         "secrets_that_were_replaced_are_gone_from_memory",
     ),
     Claim(
-        "Not under this program's control are the buffers of the TLS and HTTP libraries, and what the SDK "
-        "makes of an answer of STS.",
+        "The buffers of the TLS and HTTP libraries, and the SDK's copies of an answer of STS, are not "
+        "under this program's control.",
         PROTECTION,
     ),
 ]

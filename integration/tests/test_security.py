@@ -43,8 +43,8 @@ SECURITY = [
 WHERE_THE_SECRET_IS = [
     Claim("place | what is there | for how long", PROMISE),
     Claim(
-        "credential-refresher's memory | the credentials it renews | until they are replaced, then wiped, "
-        "but for what [libraries keep](operations.md#secrets)",
+        "credential-refresher's memory | the credentials it renews | until they are replaced and wiped, "
+        "except for what [libraries keep](operations.md#secrets)",
         "secrets_that_were_replaced_are_gone_from_memory",
     ),
     Claim(
@@ -88,17 +88,24 @@ WHERE_THE_SECRET_IS = [
         "test_an_object_is_put_read_listed_and_deleted",
     ),
     Claim(
-        "It may still be given one by others: EKS mounts IRSA's token into every container of a pod with a "
-        "sidecar, and this token is good for the role.",
+        "Others may still give it one: with a sidecar, EKS mounts the token of IRSA or Pod Identity into "
+        "every container of the pod, and this token suffices for the role.",
         CONTROL,
     ),
-    Claim("With Pod Identity or an [egress gateway](istio.md#where-the-credentials-are) it has none.", CONTROL),
+    Claim(
+        "The pod's annotation `eks.amazonaws.com/skip-containers` can exclude the app's container; with an "
+        "[egress gateway](istio.md#where-the-credentials-are), the app's pod gets none.",
+        "test_the_application_gets_no_token_of_the_role",
+    ),
     Claim(
         "Whoever can read Envoy's or the refresher's memory (root, a debugger of the same user, a core "
         "dump) can read the secret.",
         PROTECTION,
     ),
-    Claim("Run both under a user of their own, and switch core dumps off.", PROMISE),
+    Claim(
+        "Run both as a user of their own, and disable core dumps.",
+        PROMISE,
+    ),
 ]
 
 
@@ -165,14 +172,13 @@ WHAT_LOGS_HOLD = [
         "test_no_level_of_the_filters_log_shows_a_token_and_envoys_own_debug_log_does",
     ),
     Claim(
-        "the access log | the path without its query | as you write its format: leave out the query, "
-        "`authorization` and `x-amz-security-token`",
+        "the access log | the path without its query | depends on the format that you write: leave out the "
+        "query, `authorization` and `x-amz-security-token`",
         "test_no_level_of_the_filters_log_shows_a_token_and_envoys_own_debug_log_does",
         "test_the_access_log_describes_a_request",
     ),
     Claim(
-        "the refresher's | none | none at any level; but the standard error of a `credential_process` is "
-        "shown when it fails",
+        "the refresher's | none | none at any level, except the standard error of a `credential_process` that fails",
         "no_secret_is_logged_at_any_level_whatever_goes_wrong",
         "what_a_broken_credential_process_prints_is_not_logged",
         "a_process_that_writes_without_an_end_is_cut_off",
@@ -184,33 +190,36 @@ WHAT_LOGS_HOLD = [
     ),
     Claim(
         "So in the stock configuration that interface is on a Unix socket, `/run/sigv4/admin.sock`, of "
-        "mode 0600 in a directory of mode 0700: whoever may push credentials may use it, too.",
+        "mode 0600 in a directory of mode 0700: whoever may push credentials may use it as well.",
         "test_the_admin_interface_is_a_socket_of_its_user_alone",
         "test_the_folder_is_made_at_boot",
     ),
     Claim(
-        "`127.0.0.1:9901` forwards `GET /stats/prometheus` and `GET /ready` to it, and nothing else, for "
-        "the names `localhost`, `127.0.0.1` and `[::1]` alone.",
+        "`127.0.0.1:9901` forwards `GET /stats/prometheus` and `GET /ready` to it, and nothing else, and "
+        "only for the names `localhost`, `127.0.0.1` and `[::1]`.",
         "test_the_port_shows_the_statistics_and_readiness",
         "test_no_other_path_of_the_admin_interface_can_be_reached_over_tcp",
         "test_a_web_page_with_a_name_of_its_own_reads_no_statistics",
     ),
     Claim(
-        "To see the filter's lines only, set `wasm` instead of everything: `--component-log-level wasm:debug`.",
+        "To see only the filter's lines, set the level of `wasm` alone: `--component-log-level wasm:debug`.",
         "test_the_filters_lines_alone_can_be_had_at_debug",
     ),
     Claim(
-        "In a mesh the interface is not this project's to move: Istio's is on `127.0.0.1:15000`, for every "
-        "container of the pod, and Envoy Gateway's on `127.0.0.1:19000` of the proxy's.",
+        "In a mesh, this project can't move the interface: Istio's is on `127.0.0.1:15000`, open to every "
+        "container of the pod, and Envoy Gateway's is on `127.0.0.1:19000` of the proxy's pod.",
         CONTROL,
     ),
     Claim("Whoever reaches it and may read the proxy's log can read session tokens.", PROTECTION),
-    Claim("Give the log of a signing proxy to those who may use its identities.", PROMISE),
+    Claim(
+        "Give access to the log of a signing proxy only to those who may use its identities.",
+        PROMISE,
+    ),
 ]
 
 
 def test_the_filters_lines_alone_can_be_had_at_debug(start_proxy, api, configuration):
-    """To see the filter's lines only, set `wasm` instead of everything: `--component-log-level wasm:debug`."""
+    """To see only the filter's lines, set the level of `wasm` alone: `--component-log-level wasm:debug`."""
     configuration.envoy_arguments += ["--component-log-level", "wasm:debug"]
     proxy = start_proxy(policy({"/api": api_route(api)}), configuration)
     proxy.push(TEMPORARY_KEY)
@@ -227,26 +236,26 @@ def test_the_filters_lines_alone_can_be_had_at_debug(start_proxy, api, configura
 WHO_IS_TRUSTED = [
     Claim(
         "**Envoy's configuration** decides everything: which requests reach the signer, what the policy "
-        "is, which filter comes before.",
+        "is, which filters come before it.",
         PROMISE,
     ),
     Claim("Whoever writes it can have anything signed that the credentials allow.", PROTECTION),
     Claim("**The policy** names the roles that the refresher assumes.", PROMISE),
     Claim(
-        "`--allow-role` bounds that from the other side: a role that no pattern matches is never assumed, "
-        "whoever wrote it into a policy, and on no link of a `roleChain`.",
+        "`--allow-role` limits that on the refresher's side: a role that matches no pattern is never "
+        "assumed, whoever wrote it into a policy, not even as a link of a `roleChain`.",
         "a_role_that_no_pattern_covers_is_never_assumed",
         "a_pattern_covers_every_role_of_a_chain",
         "test_a_role_that_is_not_allowed_is_not_assumed",
     ),
     Claim(
-        "Once it or another `--allow-…` is given, the refresher's own credentials, `default`, go to no "
-        "proxy without `--allow-default`: they may assume every role that trusts them.",
+        "Once it or another `--allow-…` is given, the refresher's own credentials, `default`, are not "
+        "pushed without `--allow-default`: they may assume every role that trusts them.",
         "the_base_identity_needs_a_permission_of_its_own_once_roles_are_bounded",
         "the_base_identity_is_not_given_to_who_may_have_roles_alone",
     ),
     Claim(
-        "`--allow-session-name`, `--allow-external-id` and `--allow-tag` bound the rest of a session.",
+        "`--allow-session-name`, `--allow-external-id` and `--allow-tag` limit the rest of a session.",
         "session_names_external_ids_and_tags_can_be_bounded",
     ),
     Claim(
@@ -255,9 +264,9 @@ WHO_IS_TRUSTED = [
         "test_a_revoked_key_is_not_used_any_more_and_taken_again_only_from_who_insists",
     ),
     Claim(
-        "A caller is let in over the Unix socket (the kernel checks the file's mode), with a client "
-        "certificate that Envoy verified, or with a token of whose SHA-256 the configuration knows; "
-        "comparing digests takes as many instructions wherever they differ.",
+        "A caller is admitted over the Unix socket (the kernel checks the file's mode), with a client "
+        "certificate that Envoy verified, or with a token whose SHA-256 is in the configuration; comparing "
+        "digests takes the same number of instructions wherever they differ.",
         "a_caller_is_let_in_by_socket_certificate_or_listed_token",
         "test_intake.py::test_a_verified_client_certificate_lets_in",
         "test_over_the_network_nobody_else_is_let_in",
@@ -265,7 +274,7 @@ WHO_IS_TRUSTED = [
     ),
     Claim(
         "With client certificates, leave `trust_chain_verification` at its default: `ACCEPT_UNTRUSTED` "
-        "lets certificates in that nobody verified.",
+        "admits certificates that nobody verified.",
         "test_a_certificate_that_envoy_takes_unverified_authenticates_nobody",
     ),
     Claim(
@@ -282,7 +291,7 @@ WHO_IS_TRUSTED = [
 
 
 def test_a_tokens_digest_takes_as_long_wherever_it_differs():
-    """[...] comparing digests takes as many instructions wherever they differ."""
+    """[...] comparing digests takes the same number of instructions wherever they differ."""
     token = b"a token that is listed"
     digest = hashlib.sha256(token).digest()
 
@@ -310,32 +319,32 @@ def test_the_stock_configuration_listens_on_loopback(configuration):
 
 THE_VIRTUAL_MACHINE = [
     Claim(
-        "The filter reaches nothing but the host calls that Envoy gives it.",
+        "The filter can only make the host calls that Envoy gives it.",
         "test_the_list_is_what_the_filter_imports_and_exports",
     ),
     Claim(
         "The stock configurations list those that it makes, and the callbacks that Envoy makes "
-        "(`capability_restriction_config`): other code in its place could open no connection of its own "
-        "and call none of Envoy's foreign functions.",
+        "(`capability_restriction_config`): other code in its place could not open a connection of its "
+        "own, nor call Envoy's foreign functions.",
         "test_every_stock_configuration_has_the_list",
         "test_other_code_in_the_filters_place_calls_nothing_else",
     ),
     Claim("It could still read the credentials, so pin the image by its digest.", PROMISE),
     Claim("Istio's WasmPlugin has no field for the list.", "test_every_stock_configuration_has_the_list"),
     Claim(
-        "A list that lacks one of them makes Envoy or the filter refuse, or does no harm, with one "
+        "If the list lacks one of them, Envoy or the filter refuses, or no harm is done, with one "
         "exception: without `proxy_on_request_headers`, Envoy does not ask the filter, and every request "
         "without a body passes unsigned.",
         "test_without_any_of_them_nothing_leaves_unsigned",
     ),
     Claim("Signer and intake have the same list.", "test_every_stock_configuration_has_the_list"),
     Claim(
-        "Up to Envoy 1.39, two plugins of one `vm_id` and code share a machine, which has the list of the "
-        "one that was configured first; from 1.40 on, another list makes another machine.",
+        "Up to Envoy 1.39, two plugins with the same `vm_id` and code share a machine, which has the list "
+        "of the one that was configured first; from 1.40 on, another list creates another machine.",
         "test_the_first_plugins_list_is_the_machines_up_to_envoy_1_39",
     ),
     Claim(
-        "From 1.40 on, which warns of the plugin's field, the list may stand in `vm_config` instead.",
+        "From 1.40 on, which warns that the plugin's field is deprecated, the list may be in `vm_config` instead.",
         "test_envoy_takes_the_list_where_it_knows_the_field",
     ),
     Claim(
@@ -352,23 +361,23 @@ THE_VIRTUAL_MACHINE = [
     ),
     Claim("configuration | `vm_id` | who could add a plugin that shares it | how to prevent it", PROMISE),
     Claim(
-        "`envoy/envoy.yaml`, compose | `sigv4` | who writes Envoy's configuration | the file's owner and mode",
+        "`envoy/envoy.yaml`, compose | `sigv4` | whoever writes Envoy's configuration | the file's owner and mode",
         PROTECTION,
     ),
     Claim(
-        "`envoy/istio/base` | `sigv4` | who may write EnvoyFilters in the pod's namespace or in "
+        "`envoy/istio/base` | `sigv4` | whoever may write EnvoyFilters in the pod's namespace or in "
         "`istio-system` | RBAC: give nobody but the mesh's operators `create`, `update` and `patch` on "
         "`envoyfilters`; have an admission policy refuse a `vm_id` of `sigv4` in all others",
         PROTECTION,
     ),
     Claim(
-        "`envoy/istio/wasm-plugin` | empty | who may write WasmPlugins there, as those have the same, "
+        "`envoy/istio/wasm-plugin` | empty | whoever may write WasmPlugins there, as they have the same, "
         "empty `vm_id` | the same for `wasmplugins`; or `base/`, whose `vm_id` no WasmPlugin can have",
         "test_a_wasm_plugin_shares_credentials_with_the_intake_and_streams_to_s3",
         "test_a_plugin_with_the_filters_vm_id_reads_the_secret_and_no_other_does",
     ),
     Claim(
-        "`envoy/gateway` | `envoyextensionpolicy/aws-egress/sigv4/wasm/0` | who may write "
+        "`envoy/gateway` | `envoyextensionpolicy/aws-egress/sigv4/wasm/0` | whoever may write "
         "EnvoyPatchPolicies in `aws-egress`; another EnvoyExtensionPolicy has a `vm_id` of its own name | "
         "RBAC on `envoypatchpolicies`, and on the policy `sigv4` itself",
         PROTECTION,
@@ -385,8 +394,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "nothing_that_is_sent_can_be_read_as_a_path_outside_of_its_target",
     ),
     Claim(
-        "A path is refused with 400 before it is matched to anything if it has a `.` or `..` segment in "
-        "any spelling that an upstream may see after decoding once: raw, percent-encoded, between `/`, "
+        "A path is refused with 400 before it is matched against anything if it has a `.` or `..` segment "
+        "in any spelling that an upstream may see after decoding once: raw, percent-encoded, between `/`, "
         "`\\`, `%2f` or `%5c`, or followed by `;`, `?`, `#` or NUL.",
         "dot_segments_are_refused_in_every_spelling",
         "test_a_path_that_could_leave_its_target_is_refused",
@@ -399,7 +408,7 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_control_characters_in_a_path_are_refused",
     ),
     Claim(
-        "What is encoded twice decodes once to a text that is no dot.",
+        "A doubly encoded dot, decoded once, is not a dot.",
         "what_only_looks_like_a_dot_segment_passes",
         "test_what_only_looks_like_a_dot_segment_is_signed",
         "escapes_are_decoded_once",
@@ -414,7 +423,7 @@ WHAT_A_REQUEST_CANT_DO = [
         "segments_are_compared_decoded",
     ),
     Claim(
-        "Upstreams read other spellings in different ways, so such a path is looked up in each way that "
+        "Upstreams read other spellings in different ways, so such a path is looked up in every way that "
         "one may read it: as written; with `%2F`, or `%5C` and `\\`, as slashes; with empty segments "
         "dropped; with path parameters dropped, a segment ending at `;`, `?`, `#` or NUL, raw or encoded; "
         "and with several of these, in any order.",
@@ -434,14 +443,14 @@ WHAT_A_REQUEST_CANT_DO = [
         "a_path_that_is_refused_is_looked_for_in_every_reading",
     ),
     Claim(
-        "Prefixes are held to the same rule: one that an upstream may read as another's (`/a%2Fb` beside "
+        "The same rule applies to prefixes: one that an upstream may read as another's (`/a%2Fb` beside "
         "`/a`) is refused when the policy loads.",
         "a_prefix_with_several_readings_stands_alone_below_and_above_them",
         "a_prefix_is_read_like_the_path_that_begins_with_it",
     ),
     Claim(
         "A route that Envoy's own route names in its metadata is chosen by Envoy's matching, and a host "
-        "pattern with a port takes only requests that name the port: list the name without it for the "
+        "pattern with a port matches only requests that name the port: list the name without it for the "
         "others.",
         "test_a_named_route_takes_paths_that_do_not_begin_with_its_prefix",
         "the_patterns_of_an_authority_are_those_that_match_it",
@@ -470,8 +479,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "an_access_point_is_reached_by_its_arn_alone",
     ),
     Claim(
-        "Outside of AWS, where a host name may begin with a bucket or not, the policy says so with "
-        "`s3Domain`; without it, such headers are refused.",
+        "Outside of AWS, the policy's `s3Domain` says whether a host name begins with a bucket; without "
+        "it, such headers are refused.",
         "outside_of_aws_the_policy_says_where_the_bucket_is",
     ),
     Claim(
@@ -483,8 +492,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_client_that_names_the_service_does_not_switch_the_check_off",
     ),
     Claim(
-        "With `signing.redirect` they bind the first request; in the one that follows, S3 refuses such a "
-        "header, as it is not signed.",
+        "With `signing.redirect` they apply to the first request; in the one that follows, S3 refuses such "
+        "a header, as it is not signed.",
         "test_the_copy_headers_of_a_redirected_request_are_checked",
     ),
     Claim(
@@ -505,34 +514,35 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_whatever_host_the_client_names_the_targets_is_signed",
     ),
     Claim(
-        "The header by which the stock configuration tells http targets from https ones, "
-        "`x-sigv4-upstream`, is set by the signer alone.",
+        "The header by which the stock configuration distinguishes http targets from https ones, "
+        "`x-sigv4-upstream`, is set only by the signer.",
         "test_a_client_can_not_choose_the_upstream_cluster",
         "test_a_client_can_not_choose_plain_http",
         "test_a_client_can_not_choose_plain_http_over_http2",
     ),
     Claim(
-        "One that a client sent is removed before Envoy chooses a route by it, from requests that pass "
-        "unsigned too; in a configuration that does not remove it, the filter refuses the request with 400.",
+        "If a client sends one, it is removed before Envoy chooses a route by it, also from requests that "
+        "pass unsigned; in a configuration that does not remove it, the filter refuses the request with "
+        "400.",
         "test_a_client_can_not_choose_the_upstream_cluster",
         "test_a_client_can_not_choose_plain_http",
         "test_headers_that_would_take_the_signature_off_or_lead_elsewhere",
         "test_a_client_does_not_choose_the_metadata_by_the_header_of_the_signer",
     ),
     Claim(
-        "A route without a target keeps the request's own authority, and its `hosts` bound which that can be.",
+        "A route without a target keeps the request's own authority, and its `hosts` limit which that can be.",
         "without_a_target_the_requests_own_authority_is_signed_for",
         "test_a_route_without_a_target_keeps_its_own_hosts",
     ),
     Claim(
-        "**Leave in clear.",
+        "**Be sent in clear text.",
         "test_an_https_target_is_reached_over_tls_with_its_name_checked",
         "test_no_host_is_signed_for_without_tls",
         "test_nothing_signed_leaves_through_istios_pass_through_cluster",
     ),
     Claim(
-        "What is signed goes out over TLS, session token included, unless the policy itself says `http` in "
-        'a target or `"upstreamTls": false`.',
+        "What is signed is sent over TLS, including the session token, unless the policy itself says "
+        '`http` in a target or `"upstreamTls": false`.',
         "test_an_https_target_is_reached_over_tls_with_its_name_checked",
         "test_no_host_is_signed_for_without_tls",
         "test_nothing_signed_leaves_through_istios_pass_through_cluster",
@@ -554,8 +564,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_sidecar_signs_for_the_hosts_of_the_mesh_and_originates_tls",
     ),
     Claim(
-        "`envoy/istio/`, a host that was forgotten there | the filter: for a route without a target it "
-        "looks which cluster Envoy chose, and refuses `PassthroughCluster` (500 `SigningFailed`)",
+        "`envoy/istio/`, a host that was forgotten there | the filter: for a route without a target, it "
+        "checks which cluster Envoy chose, and refuses `PassthroughCluster` (500 `SigningFailed`)",
         "test_a_signed_host_that_the_mesh_has_no_tls_for_is_refused",
         "test_nothing_signed_leaves_through_istios_pass_through_cluster",
     ),
@@ -577,7 +587,10 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_the_check_sees_what_is_wrong",
         "test_a_host_that_is_signed_without_tls_is_found",
     ),
-    Claim("It knows neither those of other repositories nor EnvoyFilters.", PROTECTION),
+    Claim(
+        "It sees neither those of other repositories nor EnvoyFilters.",
+        PROTECTION,
+    ),
     Claim(
         "**Be sent unsigned where the policy says sign.",
         "no_failing_call_lets_a_request_pass_unsigned",
@@ -592,8 +605,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "a_request_that_no_route_takes_is_refused_or_passes_as_the_policy_says",
     ),
     Claim(
-        "A failed host call, a missing credential, an unreadable header, a virtual machine that died: each "
-        "ends in a refusal, or in a request that waits until it times out.",
+        "A failed host call, a missing credential, an unreadable header, a virtual machine that failed: "
+        "each ends in a refusal, or in a request that waits until it times out.",
         "no_failing_call_lets_a_request_pass_unsigned",
         "test_without_credentials_nothing_is_sent",
         "test_without_any_of_them_nothing_leaves_unsigned",
@@ -604,8 +617,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_virtual_machine_that_died_refuses_until_a_new_one_runs",
     ),
     Claim(
-        "Who may write Envoy's routes may switch signing off in a route's metadata; a policy with "
-        '`"routeMetadata": false` does not ask them.',
+        "Whoever may write Envoy's routes can disable signing in a route's metadata; a policy with "
+        '`"routeMetadata": false` ignores the metadata.',
         "test_where_signing_is_off_requests_pass_untouched",
         "test_a_policy_that_leaves_the_metadata_out_decides_alone",
     ),
@@ -633,7 +646,7 @@ WHAT_A_REQUEST_CANT_DO = [
         "signatures_in_a_body_that_can_not_be_replaced_are_refused_in_every_mode",
     ),
     Claim(
-        "Trailers are not looked at: to an HTTP/2 upstream they go on as they came.",
+        "Trailers are not inspected: an HTTP/2 upstream gets them unchanged.",
         "test_trailers_go_on_to_an_http2_upstream_as_they_came",
     ),
     Claim(
@@ -646,16 +659,15 @@ WHAT_A_REQUEST_CANT_DO = [
         "a_probe_is_answered_while_strangers_connect_again_and_again",
     ),
     Claim(
-        "Whoever reaches the refresher's `--listen` may hold and open as many connections as they like: a "
-        "probe is answered all the same, and the manifests' NetworkPolicies let only Prometheus's "
-        "namespace reach the port.",
+        "Whoever reaches the refresher's `--listen` may hold and open any number of connections: a probe "
+        "is still answered, and the manifests' NetworkPolicies let only Prometheus's namespace reach the "
+        "port.",
         "a_probe_is_answered_whatever_strangers_hold",
         "a_probe_is_answered_while_strangers_connect_again_and_again",
         "test_the_kubelet_alone_and_prometheus_reach_the_probes_port",
     ),
     Claim(
-        "Nothing that a source answers, and no log that is not read, stops the supply: [the "
-        "limits](operations.md#limits).",
+        "No answer of a source, and no unread log, stops the supply: see [the limits](operations.md#limits).",
         "an_answer_without_an_end_is_cut_off",
         "a_process_that_hangs_is_ended_with_all_that_it_started",
         "lines_that_nobody_reads_are_dropped_and_counted_and_the_supply_goes_on",
@@ -666,8 +678,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_refusal_is_one_line_at_debug_and_none_at_info",
     ),
     Claim(
-        "A warning or error of one kind is written at most once a second by each worker; the next one "
-        "tells how many were left out.",
+        "A warning or error of one kind is written at most once a second by each worker; the next one says "
+        "how many were omitted.",
         "test_clients_can_not_fill_the_log",
         "one_of_a_kind_is_written_in_a_second_and_the_next_tells_how_many_were_left_out",
     ),
@@ -685,7 +697,7 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_the_reason_of_a_failed_token_in_the_metadata_is_no_authentication",
     ),
     Claim(
-        "No header is looked at.",
+        "No header is consulted.",
         "test_what_a_client_claims_of_itself_counts_nothing",
         "test_a_certificate_that_is_only_claimed_counts_nothing",
     ),
@@ -704,7 +716,7 @@ def test_a_copy_header_that_is_sent_twice_is_refused(start_proxy, s3):
 
 
 def test_the_copy_headers_of_a_redirected_request_are_checked(start_proxy, s3):
-    """With `signing.redirect` they bind the first request; in the one that follows, S3 refuses such a header."""
+    """With `signing.redirect` they apply to the first request; in the one that follows, S3 refuses such a header."""
     by_redirect = {"location": "query", "redirect": True}
     proxy = start_proxy(policy({"/dir": s3_route(s3, "/mine/dir", signing=by_redirect)}))
     proxy.push(TEMPORARY_KEY)
@@ -740,7 +752,7 @@ def test_a_virtual_machine_that_died_refuses_until_a_new_one_runs(start_proxy, a
 
 
 def test_trailers_go_on_to_an_http2_upstream_as_they_came(start_proxy, configuration):
-    """Trailers are not looked at: to an HTTP/2 upstream they go on as they came."""
+    """Trailers are not inspected: an HTTP/2 upstream gets them unchanged."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
         received = threads.submit(one_http2_request, server)
         port = server.getsockname()[1]
@@ -809,7 +821,7 @@ def test_a_form_with_a_signature_of_its_own_is_a_body_like_any_other(start_proxy
 
 EXHAUSTION = [
     Claim(
-        "What a client can make the proxy keep has a bound, so that a flood does not take it from others:",
+        "What a client can make the proxy keep is bounded, so that a flood leaves room for others:",
         "test_a_flood_leaves_the_requests_of_others_untouched",
     ),
     Claim("a flood of | is bounded by", PROMISE),
@@ -826,20 +838,23 @@ EXHAUSTION = [
         "test_a_body_that_outgrows_the_buffer_gets_413_and_is_not_sent",
     ),
     Claim(
-        "headers that HPACK made small | `max_concurrent_streams: 100`, in the stock configuration, compose, the "
-        "egress gateway of Istio and Envoy Gateway. A sidecar has Envoy's own bound: its only client is its pod, whose "
-        "connections to other services the setting would hold for, too",
+        "headers that HPACK compressed | `max_concurrent_streams: 100`, in the stock configuration, "
+        "compose, the egress gateway of Istio and Envoy Gateway. A sidecar has Envoy's own bound: its only "
+        "client is its pod, and the setting would also apply to its connections to other services",
         "test_a_connection_has_a_hundred_requests_at_a_time",
     ),
     Claim(
-        "names of hosts, on a route without a target or where requests pass | a resolver and a cluster of "
-        "their own in the stock configuration, with 1,024 names; those of the policy's targets are "
-        "resolved apart. The filter state `wasm.sigv4.host` is `policy` for the latter",
+        "names of hosts, on a route without a target or where requests pass | a separate resolver and "
+        "cluster in the stock configuration, with 1,024 names; the policy's targets have others. The "
+        "filter state `wasm.sigv4.host` is `policy` for the latter",
         "test_many_names_of_clients_leave_targets_reachable",
         "test_a_client_can_not_say_whose_its_host_is",
     ),
     Claim("log lines | see above", PROMISE),
-    Claim("A virtual machine of V8 ends at 1 GiB, which such floods would fill without a bound.", CONTROL),
+    Claim(
+        "A V8 virtual machine is limited to 1 GiB, which such floods would fill without a bound.",
+        CONTROL,
+    ),
     Claim(
         "With the defaults and two workers, of 300 uploads that stall in a chunk of 1 MiB, 62 are held, "
         "the others are refused, and Envoy grows by less than 200 MiB; of 4,000 requests with 54,600 bytes "
@@ -850,8 +865,8 @@ EXHAUSTION = [
         "Requests that need not be held are answered meanwhile.", "test_of_a_flood_as_much_is_held_as_the_defaults_say"
     ),
     Claim(
-        "`integration/tests/test_overload.py` sends each kind of flood ten times over its bound, and finds "
-        "that requests that need not be held, and one that was held before, are answered as ever.",
+        "`integration/tests/test_overload.py` sends each kind of flood ten times over its bound, and "
+        "checks that requests that need not be held, and one that was held before, are answered as usual.",
         "test_a_flood_leaves_the_requests_of_others_untouched",
     ),
     Claim(
@@ -860,14 +875,14 @@ EXHAUSTION = [
     ),
     Claim(
         "`make soak` mixes floods below the bound with honest load, of which a quarter has to be held, and "
-        "rotating credentials, with a full disk for the access log and a clock that jumps by four minutes either "
-        "way: no honest request was lost, and Envoy grew by 27 MiB.",
+        "rotating credentials, with a full disk for the access log and a clock that jumps by four minutes "
+        "in either direction: no honest request was lost, and Envoy grew by 27 MiB.",
         "integration/soak/__main__.py",
     ),
     Claim("**File descriptors.", CONTROL),
     Claim(
-        "An Envoy that has none left goes on to answer what comes over its connections, and new ones wait in the "
-        "kernel until others close.",
+        "An Envoy that has none left keeps answering requests on its open connections; new connections "
+        "wait in the kernel until others close.",
         "integration/soak/exhaustion.py",
     ),
     Claim("But a request that needs a new connection to its upstream gets 503 from Envoy.", CONTROL),
@@ -878,16 +893,19 @@ EXHAUSTION = [
     ),
     Claim("**A clock that jumps.", CONTROL),
     Claim(
-        "Requests are signed by Envoy's clock, which AWS takes if it is off by less than five minutes, and "
-        "credentials that expire by it are not used: if it jumps forwards by more than what is left of a session, "
-        "requests get 503 `NoCredentials` until it is right.",
+        "Requests are signed with the time of Envoy's clock, which AWS accepts if it is off by less than "
+        "five minutes, and credentials that have expired by that clock are not used: if it jumps forwards "
+        "by more than the rest of a session, requests get 503 `NoCredentials` until it is corrected.",
         "integration/soak/clock.py",
     ),
-    Claim("What Envoy keeps of requests that are not held is Envoy's to bound.", CONTROL),
     Claim(
-        "It decodes all headers that a read brings before it frees any: measured once, 20,000 requests "
-        "with 54,600 bytes of headers over 200 connections at once briefly took 540 MiB, though most were "
-        "refused.",
+        "What Envoy keeps of requests that are not held, Envoy itself has to bound.",
+        CONTROL,
+    ),
+    Claim(
+        "It decodes all headers of a read before it frees any: in one measurement, 20,000 concurrent "
+        "requests with 54,600 bytes of headers over 200 connections briefly took 540 MiB, although most "
+        "were refused.",
         CONTROL,
     ),
     Claim(
@@ -961,7 +979,10 @@ def test_a_connection_has_a_hundred_requests_at_a_time(proxy):
 # Web pages
 
 WEB_PAGES = [
-    Claim("A browser on the same machine reaches loopback for any page that it shows.", CONTROL),
+    Claim(
+        "A browser on the same machine can reach loopback addresses for any page that it shows.",
+        CONTROL,
+    ),
     Claim(
         "Two things in the stock configurations (`envoy/envoy.yaml`, compose; the demo has the first) keep "
         "pages of other sites from having requests signed:",
@@ -974,22 +995,22 @@ WEB_PAGES = [
         "test_only_the_service_name_of_compose_is_taken_beside_loopback",
     ),
     Claim(
-        "A page whose own name is made to lead to this machine (DNS rebinding) sends that name as `host` "
-        "and gets 404 `NoRoute`.",
+        "A page whose own name is made to resolve to this machine (DNS rebinding) sends that name as "
+        "`host` and gets 404 `NoRoute`.",
         "test_a_name_that_was_led_to_this_machine_finds_no_route",
         "test_a_foreign_host_in_the_request_line_finds_no_route",
     ),
     Claim(
-        "Routes without a target take the AWS names that they list.",
+        "Routes without a target match the AWS names that they list.",
         "test_a_route_without_a_target_keeps_its_own_hosts",
     ),
     Claim(
-        "A policy that leaves `hosts` out takes every name.",
+        "A policy without `hosts` matches every name.",
         "test_whatever_host_the_client_names_the_targets_is_signed",
     ),
     Claim(
-        "**The filter `web_pages`**, before the signer: 403 where `sec-fetch-site` is sent and is not "
-        "`same-origin`, `same-site` or `none`, and where `origin` is sent and is not of a loopback host; "
+        "**The filter `web_pages`**, before the signer: 403 if `sec-fetch-site` is sent and is not "
+        "`same-origin`, `same-site` or `none`, and if `origin` is sent and is not that of a loopback host; "
         "`null` is foreign.",
         "test_a_page_of_another_site_is_refused",
         "test_of_several_lines_one_of_another_site_counts",
@@ -997,18 +1018,20 @@ WEB_PAGES = [
     ),
     Claim("Clients that are not browsers send neither.", "test_own_pages_and_programs_are_served"),
     Claim(
-        "`same-site` is let through: for a loopback host, that is a page which this machine serves itself, "
-        "on another port.",
+        "`same-site` is allowed: for a loopback host, that is a page that this machine itself serves on another port.",
         "test_own_pages_and_programs_are_served",
     ),
     Claim(
-        "A browser that sends no `sec-fetch-site` (Safari before 16.4) is stopped at what it sends an "
-        "`origin` for, which leaves out plain `GET`s; such a page can't read the answer.",
+        "A browser that sends no `sec-fetch-site` (Safari before 16.4) is stopped only at requests with an "
+        "`origin`, which plain `GET`s lack; such a page can't read the answer.",
         CONTROL,
     ),
-    Claim("For other names of the proxy, add them to `hosts` and to the expression for `origin`.", PROMISE),
     Claim(
-        "The port of the statistics answers loopback names alone.",
+        "If the proxy has other names, add them to `hosts` and to the expression for `origin`.",
+        PROMISE,
+    ),
+    Claim(
+        "The port of the statistics answers only loopback names.",
         "test_a_web_page_with_a_name_of_its_own_reads_no_statistics",
     ),
 ]
@@ -1029,11 +1052,11 @@ WHAT_REMAINS = [
     ),
     Claim(
         "Bound it with `--allow-role`, leave `--allow-default` out, give the roles no `sts:AssumeRole`, "
-        "and keep Envoy's configuration as closed as the credentials.",
+        "and protect Envoy's configuration like the credentials.",
         PROTECTION,
     ),
     Claim(
-        "**An attacker in the app** can use the routes it can reach, as often as it likes, and with "
+        "**An attacker in the app** can use the routes it can reach, any number of times, and with "
         "`signing.redirect` or a query location it gets presigned URLs that hold for `expiresSeconds`.",
         PROTECTION,
     ),
@@ -1043,7 +1066,10 @@ WHAT_REMAINS = [
         "test_over_the_network_nobody_else_is_let_in",
         "test_the_socket_is_for_its_owner_alone",
     ),
-    Claim("Give each app its own roles, and each role little.", PROMISE),
+    Claim(
+        "Give each app its own roles, and each role few permissions.",
+        PROMISE,
+    ),
     Claim(
         "**An attacker on the network** between Envoy and AWS meets TLS, whose certificate is checked "
         "against the target's host.",
@@ -1060,19 +1086,22 @@ WHAT_REMAINS = [
         "test_a_clock_more_than_a_day_off_is_not_followed",
         "test_nothing_is_learned_from_a_refusal_out_of_a_cache",
     ),
-    Claim("It learns nothing by it, and other hosts keep their time.", "test_other_hosts_keep_their_own_clock"),
+    Claim(
+        "It learns nothing from that, and other hosts are not affected.",
+        "test_other_hosts_keep_their_own_clock",
+    ),
     Claim(
         "The differences of 1,024 hosts are kept, and no metric is made for a host that a client chose.",
         "the_hosts_of_a_mesh_do_not_fill_the_memory",
         "test_hosts_that_clients_choose_share_one_gauge",
     ),
     Claim(
-        "**A chunked upload** is signed as it streams: when its framing turns out malformed, part of it "
-        "has gone out; the rest never does, and the upstream's stream is reset.",
+        "**A chunked upload** is signed as it streams: if its framing turns out to be malformed, part of "
+        "it has been sent; the rest never is, and the upstream's stream is reset.",
         "test_malformed_framing_cuts_off_what_went_upstream",
     ),
     Claim(
-        "S3 stores nothing of a body that did not arrive whole.",
+        "S3 stores nothing of an incomplete body.",
         "test_malformed_framing_ends_the_request_and_stores_nothing",
     ),
     Claim(
@@ -1129,7 +1158,7 @@ def test_what_a_request_can_not_do_stays_on_the_page():
         "Get past a stricter route by spelling.",
         "Reach another object through S3's copy headers.",
         "Choose its upstream.",
-        "Leave in clear.",
+        "Be sent in clear text.",
         "Be sent unsigned where the policy says sign.",
         "Bring a signature of its own in its headers or query.",
         "Silence the probes, so that the kubelet restarts a gateway.",

@@ -49,4 +49,4 @@ def test_nightly_runs_each_envoy_that_the_matrix_shows():
     run = re.findall(r"ENVOY_RELEASES=(\S+)", " ".join(job["strategy"]["matrix"]["target"]))
 
     compatibility = (REPOSITORY / "docs" / "compatibility.md").read_text()
-    assert run == re.findall(r"^\| (\d+\.\d+\.\d+) \| \d+ \|", compatibility, re.MULTILINE)
+    assert run == re.findall(r"^\| (\d+\.\d+\.\d+) \|", compatibility, re.MULTILINE)

@@ -94,7 +94,7 @@ fn known() -> Vec<Known<'static>> {
 #[test]
 fn every_endpoint_of_botocore_is_inferred() {
     let known = known();
-    assert!(known.len() > 50_000, "{} endpoints were read", known.len());
+    assert!(known.len() > 75_000, "{} endpoints were read", known.len());
     let wrong: Vec<String> = known
         .iter()
         .filter(|known| !known.is_inferred() && known.difference().is_none())
