@@ -10,6 +10,9 @@ const CHANGES: &str = "sigv4.changes";
 /// The size of the change log in bytes, a few hundred changes. A worker that missed more reads everything.
 const CHANGES_MAX: usize = 16 << 10;
 
+/// Logged instead of an id if the identities of callers changed. Another version of the filter finds no identity of this id.
+pub(super) const CALLERS_CHANGED: &str = "*";
+
 /// A number that is not a generation of any store.
 pub(super) const UNSEEN: u64 = u64::MAX;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
-use super::changes::{UNSEEN, bump_generation};
+use super::changes::{CALLERS_CHANGED, UNSEEN, bump_generation};
 use super::shared_data::{SetError, SharedData};
 use super::store::CredentialStore;
 
@@ -19,7 +19,7 @@ pub(super) const RENEWAL: Duration = Duration::from_secs(20);
 /// expired may be in use.
 const LONGEST_TICK: u64 = 10;
 
-const LEASES: &str = "sigv4.wanted";
+pub(super) const LEASES: &str = "sigv4.wanted";
 
 /// A virtual machine's record of passing time, which decides when expired leases may be ended.
 ///
@@ -70,10 +70,13 @@ impl Default for RequiredIds {
 
 /// The identities that one policy requires, until the lease ends.
 #[derive(Serialize, Deserialize)]
-struct IdentityLease {
-    policy: String,
-    until: u64,
-    identities: Vec<Identity>,
+pub(super) struct IdentityLease {
+    pub(super) policy: String,
+    pub(super) until: u64,
+    pub(super) identities: Vec<Identity>,
+    /// For the identities of [callers](super::caller_leases): the second in which each was last known to be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) used: Option<Vec<u64>>,
 }
 
 impl<D: SharedData> CredentialStore<D> {
@@ -137,11 +140,33 @@ impl<D: SharedData> CredentialStore<D> {
     /// # Errors
     /// If another version of the filter wrote what this one can't read.
     pub fn required(&self) -> Result<Vec<Identity>, SetError> {
-        let leases: Vec<IdentityLease> = match self.0.get(LEASES) {
-            Some((bytes, _)) => serde_json::from_slice(&bytes).map_err(|_| SetError::Unreadable)?,
-            None => Vec::new(),
-        };
-        Ok(distinct(&leases).into_iter().cloned().collect())
+        Ok(distinct(&self.leases()?).into_iter().cloned().collect())
+    }
+
+    /// Returns the identities that policies name, without those of callers; `None` if no policy is loaded.
+    ///
+    /// # Errors
+    /// If another version of the filter wrote what this one can't read.
+    pub fn named(&self) -> Result<Option<Vec<Identity>>, SetError> {
+        let mut leases = self.leases()?;
+        leases.retain(|lease| lease.used.is_none());
+        let identities = distinct(&leases).into_iter().cloned().collect();
+        Ok((!leases.is_empty()).then_some(identities))
+    }
+
+    /// Returns whether a policy has routes whose identities come with their callers.
+    ///
+    /// # Errors
+    /// If another version of the filter wrote what this one can't read.
+    pub fn takes_callers(&self) -> Result<bool, SetError> {
+        Ok(self.leases()?.iter().any(|lease| lease.used.is_some()))
+    }
+
+    fn leases(&self) -> Result<Vec<IdentityLease>, SetError> {
+        match self.0.get(LEASES) {
+            Some((bytes, _)) => serde_json::from_slice(&bytes).map_err(|_| SetError::Unreadable),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Returns whether a policy requires the identity of this id. `ids` are read again only if the leases may have changed.
@@ -151,7 +176,8 @@ impl<D: SharedData> CredentialStore<D> {
     pub fn is_required(&self, ids: &mut RequiredIds, id: &str) -> Result<bool, SetError> {
         // Read before the leases, so that a concurrent change is seen by the next call.
         let generation = self.generation();
-        if self.changes(ids.generation, generation).is_none() {
+        let changes = self.changes(ids.generation, generation);
+        if changes.is_none_or(|ids| ids.iter().any(|id| id == CALLERS_CHANGED)) {
             ids.sorted = self.required()?.iter().map(|identity| identity.id().to_owned()).collect();
         }
         ids.generation = generation;
@@ -193,7 +219,8 @@ impl Renewal {
                 }
                 _ => {
                     renewal.dropped.extend(index.map(|index| leases.remove(index).identities).into_iter().flatten());
-                    leases.push(IdentityLease { policy: policy.to_owned(), until, identities: identities.to_vec() });
+                    let (policy, identities) = (policy.to_owned(), identities.to_vec());
+                    leases.push(IdentityLease { policy, until, identities, used: None });
                     renewal.changed = true;
                 }
             }
@@ -219,7 +246,7 @@ impl Renewal {
 }
 
 /// Returns all required identities, each once, sorted by id.
-fn distinct(leases: &[IdentityLease]) -> Vec<&Identity> {
+pub(super) fn distinct(leases: &[IdentityLease]) -> Vec<&Identity> {
     let mut identities: Vec<_> = leases.iter().flat_map(|lease| &lease.identities).collect();
     identities.sort_unstable_by(|a, b| a.id().cmp(b.id()));
     identities.dedup_by(|a, b| a.id() == b.id());

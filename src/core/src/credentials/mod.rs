@@ -1,6 +1,7 @@
 //! Credentials in transit: their identity, their document, and the state shared by the workers of one proxy: which identities
 //! the loaded policies require, the credentials held for them, and which workers to notify when they change.
 
+mod caller_leases;
 mod changes;
 mod document;
 mod identity;
@@ -9,6 +10,7 @@ mod shared_data;
 mod slots;
 mod store;
 
+pub use caller_leases::CallerBounds;
 pub(crate) use document::format_expiration;
 pub use document::{CredentialDocumentError, Credentials, parse_expiration};
 pub use identity::{DEFAULT_SESSION_NAME, Identity, Role};

@@ -1,0 +1,265 @@
+//! The identities of callers: those that a policy requires since a caller came, until none has come for a while.
+//!
+//! All workers of a policy share one lease on them. Each identity in it has the second in which it was last known to be
+//! used; the longest-idle one makes room for another when there are as many as there may be.
+
+use std::time::{Duration, SystemTime};
+
+use super::Identity;
+use super::changes::{CALLERS_CHANGED, bump_generation};
+use super::leases::{IdentityLease, LEASE, LEASES, RENEWAL, distinct, seconds};
+use super::shared_data::{SetError, SharedData};
+use super::store::CredentialStore;
+
+/// How often uses are recorded.
+const USE_RECORDED_EVERY: u64 = 30;
+
+/// The bounds on the identities of a policy's callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerBounds {
+    /// The most identities.
+    pub most: usize,
+    /// An identity that was used within this time keeps its place. Longer than uses may go unrecorded.
+    pub in_use: Duration,
+    /// An identity that was not used for this time is given up.
+    pub idle: Duration,
+}
+
+impl<D: SharedData> CredentialStore<D> {
+    /// Renews the lease of a policy on the identities of its callers: records the ids that were `used`, adds the `new`
+    /// identities, and gives up those that are idle. Returns those of `new` for which there is no room.
+    ///
+    /// # Errors
+    /// If the proxy refuses the value.
+    pub fn lease_callers(
+        &self,
+        policy: &str,
+        (used, new): (&[String], &[Identity]),
+        bounds: CallerBounds,
+        now: SystemTime,
+    ) -> Result<Vec<Identity>, SetError> {
+        let policy = format!("{policy}/callers");
+        let mut renewal = CallerRenewal::default();
+        self.0.update(LEASES, |leases: &mut Vec<IdentityLease>| {
+            renewal = CallerRenewal::of(leases, &policy, (used, new), bounds, now);
+            renewal.writes
+        })?;
+        if renewal.changed {
+            // Before wiping, so that no intake still sees the identity as required and stores credentials for it again.
+            bump_generation(&self.0, SystemTime::UNIX_EPOCH, Some(CALLERS_CHANGED))?;
+        }
+        for identity in &renewal.dropped {
+            self.forget(identity.id())?;
+        }
+        Ok(renewal.refused)
+    }
+}
+
+/// The effects of a renewal on the list of leases.
+#[derive(Default)]
+struct CallerRenewal {
+    /// `true` if the list must be written.
+    writes: bool,
+    /// `true` if the required identities have changed.
+    changed: bool,
+    dropped: Vec<Identity>,
+    refused: Vec<Identity>,
+}
+
+impl CallerRenewal {
+    fn of(
+        leases: &mut Vec<IdentityLease>,
+        policy: &str,
+        (used, new): (&[String], &[Identity]),
+        bounds: CallerBounds,
+        now: SystemTime,
+    ) -> Self {
+        let mut renewal = Self::default();
+        let mut lease = match leases.iter().position(|lease| lease.policy == policy) {
+            Some(index) => leases.remove(index),
+            None => {
+                renewal.changed = true;
+                IdentityLease { policy: policy.to_owned(), until: 0, identities: Vec::new(), used: Some(Vec::new()) }
+            }
+        };
+        let (until, due, now) = (seconds(now + LEASE), seconds(now + RENEWAL), seconds(now));
+        if !(due..=until).contains(&lease.until) {
+            lease.until = until;
+            renewal.writes = true;
+        }
+        let times = lease.used.take().unwrap_or_default();
+        let mut entries: Vec<_> = std::mem::take(&mut lease.identities)
+            .into_iter()
+            .zip(times.into_iter().chain(std::iter::repeat(now)))
+            .collect();
+        for (identity, last) in &mut entries {
+            // A time in the future is of a clock that was set back.
+            let is_recorded = *last <= now && *last + USE_RECORDED_EVERY > now;
+            if *last > now || (!is_recorded && used.iter().any(|id| id == identity.id())) {
+                *last = now;
+                renewal.writes = true;
+            }
+        }
+        let is_idle = |last: u64| last + bounds.idle.as_secs() <= now;
+        renewal.dropped.extend(entries.extract_if(.., |(_, last)| is_idle(*last)).map(|(identity, _)| identity));
+        for identity in new {
+            if entries.iter().any(|(known, _)| known.id() == identity.id()) {
+                continue;
+            }
+            if entries.len() >= bounds.most {
+                let longest_idle = (0..).zip(&entries).min_by_key(|(_, (_, last))| *last);
+                match longest_idle.filter(|(_, (_, last))| last + bounds.in_use.as_secs() <= now) {
+                    Some((index, _)) => renewal.dropped.push(entries.swap_remove(index).0),
+                    None => {
+                        renewal.refused.push(identity.clone());
+                        continue;
+                    }
+                }
+            }
+            entries.push((identity.clone(), now));
+            renewal.changed = true;
+        }
+        renewal.changed |= !renewal.dropped.is_empty();
+        renewal.writes |= renewal.changed;
+        let (identities, times) = entries.into_iter().unzip();
+        (lease.identities, lease.used) = (identities, Some(times));
+        leases.push(lease);
+        if !renewal.dropped.is_empty() {
+            let kept = distinct(leases);
+            renewal.dropped.retain(|identity| kept.binary_search_by(|kept| kept.id().cmp(identity.id())).is_err());
+        }
+        renewal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::{RequiredIds, Role, Watch};
+    use crate::test_support::{self, Memory, credentials};
+
+    const BOUNDS: CallerBounds =
+        CallerBounds { most: 3, in_use: Duration::from_secs(120), idle: Duration::from_secs(1800) };
+
+    fn at(seconds: u64) -> SystemTime {
+        test_support::at(1_000_000 + seconds)
+    }
+
+    fn role(name: &str) -> Identity {
+        Identity::assumed(Role::new(format!("arn:aws:iam::123456789012:role/{name}"), "s"))
+    }
+
+    fn ids(identities: &[Identity]) -> Vec<String> {
+        identities.iter().map(|identity| identity.id().to_owned()).collect()
+    }
+
+    /// Renews the lease every ten seconds from one time to another, with the same uses.
+    fn renew(store: &CredentialStore<&Memory>, used: &[Identity], from: u64, to: u64) {
+        for second in (from..=to).step_by(10) {
+            store.lease_callers("p", (&ids(used), &[]), BOUNDS, at(second)).unwrap();
+            store.sweep(at(second)).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_identity_is_required_from_its_first_caller_until_it_is_idle() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.lease_callers("p", (&[], &[role("a"), role("b")]), BOUNDS, at(0)).unwrap();
+        store.put(role("a").id(), &credentials("AKIDA", "secret")).unwrap();
+        store.put(role("b").id(), &credentials("AKIDB", "secret")).unwrap();
+        renew(&store, &[role("a")], 0, 1790);
+        assert_eq!(store.required().unwrap().len(), 2);
+        renew(&store, &[role("a")], 1800, 1800);
+        assert_eq!(store.required().unwrap(), [role("a")]);
+        assert!(store.get(role("b").id()).is_none() && store.get(role("a").id()).is_some());
+    }
+
+    #[test]
+    fn the_longest_idle_makes_room_and_one_in_use_does_not() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.lease_callers("p", (&[], &[role("a"), role("b"), role("c")]), BOUNDS, at(0)).unwrap();
+        renew(&store, &[role("a"), role("c")], 0, 100);
+        let more = |name: &str, second| store.lease_callers("p", (&[], &[role(name)]), BOUNDS, at(second)).unwrap();
+        assert_eq!(more("d", 110), [role("d")]);
+        assert_eq!(more("d", 121), []);
+        let required = ids(&store.required().unwrap());
+        assert!(!required.contains(&role("b").id().to_owned()) && required.len() == 3, "{required:?}");
+        // A flood finds no more room.
+        let flood: Vec<_> = (0..1000).map(|number| role(&format!("flood-{number}"))).collect();
+        renew(&store, &[role("a"), role("c"), role("d")], 122, 132);
+        assert_eq!(store.lease_callers("p", (&[], &flood), BOUNDS, at(140)).unwrap().len(), 1000);
+        assert_eq!(ids(&store.required().unwrap()), required);
+    }
+
+    #[test]
+    fn what_a_policy_names_is_not_wiped_with_a_caller_and_readiness_is_about_it_alone() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        assert_eq!((store.named(), store.takes_callers()), (Ok(None), Ok(false)));
+        store.lease("p", &[role("a")], at(0), false).unwrap();
+        store.lease_callers("p", (&[], &[role("a"), role("b")]), BOUNDS, at(0)).unwrap();
+        store.put(role("a").id(), &credentials("AKIDA", "secret")).unwrap();
+        assert_eq!((store.named(), store.takes_callers()), (Ok(Some(vec![role("a")])), Ok(true)));
+        store.lease("p", &[role("a")], at(1795), false).unwrap();
+        store.lease_callers("p", (&[], &[]), BOUNDS, at(1800)).unwrap();
+        assert_eq!(store.required().unwrap(), [role("a")]);
+        assert!(store.get(role("a").id()).is_some());
+    }
+
+    #[test]
+    fn the_callers_of_a_removed_policy_are_forgotten() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.lease_callers("p", (&[], &[role("a")]), BOUNDS, at(0)).unwrap();
+        store.put(role("a").id(), &credentials("AKIDA", "secret")).unwrap();
+        store.sweep(at(29)).unwrap();
+        assert!(store.get(role("a").id()).is_some());
+        store.sweep(at(30)).unwrap();
+        assert!(store.required().unwrap().is_empty() && store.get(role("a").id()).is_none());
+        assert_eq!(store.takes_callers(), Ok(false));
+    }
+
+    #[test]
+    fn an_intake_sees_a_new_caller_and_workers_read_nothing_else_again() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        let mut required = RequiredIds::default();
+        store.lease_callers("p", (&[], &[]), BOUNDS, at(0)).unwrap();
+        assert_eq!(store.is_required(&mut required, role("a").id()), Ok(false));
+        let seen = store.generation();
+        store.lease_callers("p", (&[], &[role("a")]), BOUNDS, at(1)).unwrap();
+        assert_eq!(store.is_required(&mut required, role("a").id()), Ok(true));
+        assert_eq!(store.changes(seen, store.generation()).map(|ids| ids.len()), Some(1));
+        // Nothing new, nothing due.
+        let seen = store.generation();
+        store.lease_callers("p", (&ids(&[role("a")]), &[role("a")]), BOUNDS, at(2)).unwrap();
+        assert_eq!(store.generation(), seen);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_no_identity_for_long() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        store.lease_callers("p", (&[], &[role("a")]), BOUNDS, at(100_000)).unwrap();
+        renew(&store, &[], 0, 1790);
+        assert_eq!(store.required().unwrap().len(), 1);
+        renew(&store, &[], 1800, 1800);
+        assert!(store.required().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_policys_own_lease_and_that_of_its_callers_do_not_meet() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        let (own, mut watch) = ([role("named")], Watch::new(at(0)));
+        for second in 0..100 {
+            store.tend_leases(&mut watch, Some(("p", &own)), at(second)).unwrap();
+            if second % 10 == 0 {
+                store.lease_callers("p", (&[], &[role("a")]), BOUNDS, at(second)).unwrap();
+            }
+            assert_eq!(store.required().unwrap().len(), 2, "{second}");
+        }
+    }
+}
