@@ -7,16 +7,7 @@ pub struct HeaderMap<B = Vec<u8>>(pub B);
 impl<B: AsRef<[u8]>> HeaderMap<B> {
     /// Returns names, which Envoy keeps in lower case, and values, in the order of arrival. Ends at malformed data.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        // The count, then the lengths of all names and values, then each name and value followed by a NUL.
-        let (count, map) = self.0.as_ref().split_first_chunk().unwrap_or((&[0; 4], &[]));
-        let lengths = length(*count).checked_mul(8).and_then(|size| map.split_at_checked(size));
-        let (lengths, mut texts) = lengths.unwrap_or_default();
-        let (lengths, _) = lengths.as_chunks();
-        lengths.iter().map_while(move |&[n0, n1, n2, n3, v0, v1, v2, v3]| {
-            let name = next_text(&mut texts, length([n0, n1, n2, n3]))?;
-            let value = next_text(&mut texts, length([v0, v1, v2, v3]))?;
-            Some((name, value))
-        })
+        HeaderMap(self.0.as_ref()).entries()
     }
 
     /// Returns the first value of a name.
@@ -27,6 +18,22 @@ impl<B: AsRef<[u8]>> HeaderMap<B> {
     /// Returns the size of all names and values together, as the proxy counts headers.
     pub fn byte_size(&self) -> usize {
         self.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
+impl<'m> HeaderMap<&'m [u8]> {
+    /// Returns names and values for as long as the map lives. Ends at malformed data.
+    pub fn entries(self) -> impl Iterator<Item = (&'m [u8], &'m [u8])> + Clone {
+        // The count, then the lengths of all names and values, then each name and value followed by a NUL.
+        let (count, map) = self.0.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        let lengths = length(*count).checked_mul(8).and_then(|size| map.split_at_checked(size));
+        let (lengths, mut texts) = lengths.unwrap_or_default();
+        let (lengths, _) = lengths.as_chunks();
+        lengths.iter().map_while(move |&[n0, n1, n2, n3, v0, v1, v2, v3]| {
+            let name = next_text(&mut texts, length([n0, n1, n2, n3]))?;
+            let value = next_text(&mut texts, length([v0, v1, v2, v3]))?;
+            Some((name, value))
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use sigv4_core::credentials::{Identity, Role};
 use sigv4_core::intake::IntakeConfig;
-use sigv4_core::policy::{PayloadMode, Policy, Route, SignatureLocation, Unmatched};
+use sigv4_core::policy::{PayloadMode, Policy, Route, RouteIdentity, SignatureLocation, Unmatched};
 use sigv4_core::request::payload::{BodyInfo, PayloadPlan};
 use sigv4_core::signing::Algorithm;
 use sigv4_core::signing::{PayloadHash, is_s3};
@@ -152,9 +152,17 @@ impl PolicySummary {
     }
 }
 
+/// Returns the id of a route's identity; for one of each caller, the role with its placeholders.
+fn identity_of<'p>(policy: &'p Policy, route: &'p Route) -> Option<&'p str> {
+    match &route.identity {
+        RouteIdentity::Fixed(identity) => policy.identities().get(*identity).map(Identity::id),
+        RouteIdentity::Caller(template) => Some(&template.role().arn),
+    }
+}
+
 impl RouteSummary {
     fn of(route: &Route, policy: &Policy) -> Self {
-        let identity = policy.identities().get(route.identity).map(Identity::id);
+        let identity = identity_of(policy, route);
         let (service, region) = match &route.scope {
             Some(scope) => (Some(scope.service.clone()), Some(scope.region.clone())),
             None => (route.service.clone(), route.region.clone()),

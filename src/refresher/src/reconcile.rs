@@ -232,7 +232,7 @@ impl ProxyReconciler {
     async fn supply(&mut self, pool: &RenewalPool, listing: IdentityListing) -> Result<Supply, ProxyError> {
         let has_versions = listing.version >= PROTOCOL;
         self.generation = has_versions.then_some(listing.generation);
-        self.note_whether_required(!listing.identities.is_empty());
+        self.note_whether_required(listing.callers || !listing.identities.is_empty());
         let mut supply = summary(&listing);
         let (mut allowed, mut refused) = (Vec::new(), HashMap::new());
         for status in listing.identities {
@@ -460,8 +460,9 @@ fn summary(listing: &IdentityListing) -> Supply {
     let held = |status: &IdentityStatus| status.held.as_ref().is_some_and(|held| is_unexpired(held, now));
     Supply {
         unsupplied: Vec::new(),
-        requires: !all.is_empty(),
-        holds: all.iter().any(held),
+        requires: listing.callers || !all.is_empty(),
+        // What callers require may lack a source through their own fault.
+        holds: all.iter().any(held) || (listing.callers && all.iter().all(|status| status.caller)),
         was_supplied: all.iter().any(|status| status.held.is_some()),
         expires: all.iter().filter_map(|status| status.held.as_ref()?.expires_at()).filter(|at| *at > now).min(),
     }

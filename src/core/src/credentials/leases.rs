@@ -143,23 +143,22 @@ impl<D: SharedData> CredentialStore<D> {
         Ok(distinct(&self.leases()?).into_iter().cloned().collect())
     }
 
-    /// Returns the identities that policies name, without those of callers; `None` if no policy is loaded.
+    /// Returns what the loaded policies require, each identity once, in a stable order.
     ///
     /// # Errors
     /// If another version of the filter wrote what this one can't read.
-    pub fn named(&self) -> Result<Option<Vec<Identity>>, SetError> {
-        let mut leases = self.leases()?;
-        leases.retain(|lease| lease.used.is_none());
-        let identities = distinct(&leases).into_iter().cloned().collect();
-        Ok((!leases.is_empty()).then_some(identities))
-    }
-
-    /// Returns whether a policy has routes whose identities come with their callers.
-    ///
-    /// # Errors
-    /// If another version of the filter wrote what this one can't read.
-    pub fn takes_callers(&self) -> Result<bool, SetError> {
-        Ok(self.leases()?.iter().any(|lease| lease.used.is_some()))
+    pub fn requirements(&self) -> Result<Requirements, SetError> {
+        let leases = self.leases()?;
+        let (callers, named): (Vec<_>, Vec<_>) = leases.iter().partition(|lease| lease.used.is_some());
+        let named_ids = distinct(named.iter().copied());
+        let is_callers =
+            |identity: &Identity| named_ids.binary_search_by(|named| named.id().cmp(identity.id())).is_err();
+        let identities = distinct(&leases).into_iter().map(|identity| (identity.clone(), is_callers(identity)));
+        Ok(Requirements {
+            is_loaded: !leases.is_empty(),
+            takes_callers: !callers.is_empty(),
+            identities: identities.collect(),
+        })
     }
 
     fn leases(&self) -> Result<Vec<IdentityLease>, SetError> {
@@ -183,6 +182,17 @@ impl<D: SharedData> CredentialStore<D> {
         ids.generation = generation;
         Ok(ids.sorted.binary_search_by(|required| required.as_str().cmp(id)).is_ok())
     }
+}
+
+/// What the loaded policies require.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirements {
+    /// `true` if a policy is loaded.
+    pub is_loaded: bool,
+    /// `true` if a policy has routes whose identities come with their callers.
+    pub takes_callers: bool,
+    /// The identities, each with whether only a caller requires it.
+    pub identities: Vec<(Identity, bool)>,
 }
 
 /// The effects of a renewal on the list of leases.
@@ -238,7 +248,7 @@ impl Renewal {
         renewal.due = leases.iter().map(due).min().unwrap_or(u64::MAX);
         renewal.writes |= renewal.changed;
         if !renewal.dropped.is_empty() {
-            let kept = distinct(leases);
+            let kept = distinct(leases.iter());
             renewal.dropped.retain(|identity| kept.binary_search_by(|kept| kept.id().cmp(identity.id())).is_err());
         }
         renewal
@@ -246,8 +256,8 @@ impl Renewal {
 }
 
 /// Returns all required identities, each once, sorted by id.
-pub(super) fn distinct(leases: &[IdentityLease]) -> Vec<&Identity> {
-    let mut identities: Vec<_> = leases.iter().flat_map(|lease| &lease.identities).collect();
+pub(super) fn distinct<'l>(leases: impl IntoIterator<Item = &'l IdentityLease>) -> Vec<&'l Identity> {
+    let mut identities: Vec<_> = leases.into_iter().flat_map(|lease| &lease.identities).collect();
     identities.sort_unstable_by(|a, b| a.id().cmp(b.id()));
     identities.dedup_by(|a, b| a.id() == b.id());
     identities

@@ -14,6 +14,6 @@ pub use caller_leases::CallerBounds;
 pub(crate) use document::format_expiration;
 pub use document::{CredentialDocumentError, Credentials, parse_expiration};
 pub use identity::{DEFAULT_SESSION_NAME, Identity, Role};
-pub use leases::{LEASE, RequiredIds, Watch};
+pub use leases::{LEASE, RequiredIds, Requirements, Watch};
 pub use shared_data::{SetError, SharedData};
 pub use store::CredentialStore;

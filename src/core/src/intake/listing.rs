@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::credentials::{CredentialStore, Credentials, Identity, SetError, SharedData, format_expiration};
+use crate::credentials::{
+    CredentialStore, Credentials, Identity, Requirements, SetError, SharedData, format_expiration,
+};
 use crate::instant;
 
 /// A page of the listing ends after the identity that makes it exceed this many bytes. It bounds the memory of the caller
@@ -28,6 +30,9 @@ pub struct IdentityListing {
     pub generation: u64,
     /// All identities that the loaded policies require, or a page of them.
     pub identities: Vec<IdentityStatus>,
+    /// `true` if a policy has routes whose identities come with their callers, so that there may be none yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub callers: bool,
     /// The id that the next page begins with; `None` on the last page, or if no page was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -44,6 +49,9 @@ pub struct IdentityStatus {
     /// The ids of access keys that a `DELETE` revoked, latest last. They are not accepted again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<String>,
+    /// `true` if only a caller requires it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub caller: bool,
     /// The reason why the credentials are not used, such as unreadable revocations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -100,20 +108,21 @@ impl IdentityListing {
     pub(super) fn read(store: &CredentialStore<impl SharedData>, from: Option<&[u8]>) -> Result<Self, SetError> {
         // Read before the listing, so that a concurrent change ends the next wait.
         let generation = store.generation();
-        let mut required = store.required()?.into_iter().peekable();
+        let Requirements { takes_callers, identities: required, .. } = store.requirements()?;
+        let mut required = required.into_iter().peekable();
         let (mut identities, mut size) = (Vec::new(), 0);
-        while let Some(identity) = required.next_if(|_| size <= PAGE) {
+        while let Some((identity, is_callers)) = required.next_if(|_| size <= PAGE) {
             if from.is_some_and(|from| identity.id().as_bytes() < from) {
                 continue;
             }
-            let status = describe(store, identity);
+            let status = IdentityStatus { caller: is_callers, ..describe(store, identity) };
             if from.is_some() {
                 size += serde_json::to_vec(&status).map_or(0, |json| json.len());
             }
             identities.push(status);
         }
-        let next = required.next().map(|identity| identity.id().to_owned());
-        Ok(Self { version: PROTOCOL, generation, identities, next })
+        let next = required.next().map(|(identity, _)| identity.id().to_owned());
+        Ok(Self { version: PROTOCOL, generation, identities, callers: takes_callers, next })
     }
 }
 
@@ -123,7 +132,7 @@ fn describe(store: &CredentialStore<impl SharedData>, identity: Identity) -> Ide
         Ok(revoked) => (revoked, None),
         Err(error) => (Vec::new(), Some(unreadable(error))),
     };
-    IdentityStatus { identity, held, revoked, problem }
+    IdentityStatus { identity, held, revoked, problem, caller: false }
 }
 
 /// The answer of `GET /v1/status`.
@@ -137,18 +146,19 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// Returns whether a policy is loaded and every required identity holds unexpired credentials.
+    /// Returns whether a policy is loaded and every identity that it names holds unexpired credentials.
     ///
     /// # Errors
     /// If another version of the filter wrote what this one can't read.
     pub(super) fn read(store: &CredentialStore<impl SharedData>, now: SystemTime) -> Result<Self, SetError> {
-        let required = store.required()?;
-        let mut readiness =
-            Self { ready: !required.is_empty(), missing: Vec::new(), expired: Vec::new(), problem: None };
-        if required.is_empty() {
+        // A caller whose role does not exist must not make the proxy unready.
+        let required = store.requirements()?;
+        let mut readiness = Self { ready: required.is_loaded, missing: Vec::new(), expired: Vec::new(), problem: None };
+        if !required.is_loaded {
             readiness.problem = Some(NO_POLICY.to_owned());
         }
-        for identity in required {
+        let named = required.identities.into_iter().filter(|(_, is_callers)| !is_callers);
+        for (identity, _) in named {
             match store.get(identity.id()) {
                 Some(credentials) if credentials.hold_at(now) => continue,
                 Some(_) => readiness.expired.push(identity.id().to_owned()),
@@ -221,15 +231,24 @@ mod tests {
                     }),
                     revoked: Vec::new(),
                     problem: None,
+                    caller: false,
                 },
                 IdentityStatus {
                     identity: reader(Some("x")),
                     held: None,
                     revoked: vec!["ASIAOLD".to_owned()],
                     problem: None,
+                    caller: false,
                 },
-                IdentityStatus { identity: whole.clone(), held: None, revoked: Vec::new(), problem: None },
+                IdentityStatus {
+                    identity: whole.clone(),
+                    held: None,
+                    revoked: Vec::new(),
+                    problem: None,
+                    caller: false,
+                },
             ],
+            callers: false,
             next: None,
         };
         let json = serde_json::to_value(&listing).unwrap();

@@ -142,6 +142,12 @@ pub enum LengthRequired {
     BodyTooLarge,
 }
 
+impl From<NotAdmitted> for Refusal {
+    fn from(cause: NotAdmitted) -> Self {
+        Self::CallerNotAllowed(cause)
+    }
+}
+
 impl From<LengthRequired> for Refusal {
     fn from(missing: LengthRequired) -> Self {
         Self::LengthRequired(missing)

@@ -9,6 +9,7 @@ use crate::header_map::HeaderMap;
 
 use super::document::{CallerEntry, TokenCaller};
 use super::error::{Location, PolicyError};
+use super::role_template::Placeholder;
 
 /// What Envoy has verified of a client, as far as patterns ask for it.
 #[derive(Debug, Default)]
@@ -83,6 +84,32 @@ pub enum Admitted<'c> {
     Token(HeaderMap<&'c [u8]>),
 }
 
+impl<'c> Admitted<'c> {
+    /// Returns a value of the caller; `None` if it has none.
+    pub(super) fn value(&self, placeholder: &Placeholder) -> Option<&'c [u8]> {
+        match (self, placeholder) {
+            (Self::Token(payload), Placeholder::Claim(name)) => {
+                payload.entries().find(|(claim, _)| *claim == name.as_bytes()).map(|(_, value)| value)
+            }
+            (Self::Name(name), Placeholder::TrustDomain) => spiffe_parts(name)?.next(),
+            (Self::Name(name), Placeholder::Namespace | Placeholder::ServiceAccount) => {
+                let parts: Vec<_> = spiffe_parts(name)?.skip(1).collect();
+                match (&parts[..], placeholder) {
+                    ([b"ns", namespace, b"sa", _], Placeholder::Namespace) => Some(*namespace),
+                    ([b"ns", _, b"sa", account], Placeholder::ServiceAccount) => Some(*account),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Returns the trust domain and the segments of a SPIFFE id.
+fn spiffe_parts(id: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    Some(id.strip_prefix(SPIFFE.as_bytes())?.split(|byte| *byte == b'/'))
+}
+
 const SPIFFE: &str = "spiffe://";
 
 impl CallerPattern {
@@ -114,6 +141,17 @@ impl CallerPattern {
                 });
                 admitted.next().map(Admitted::Token)
             }
+        }
+    }
+
+    /// Returns whether every caller that the pattern admits may have this value.
+    pub(super) fn gives(&self, placeholder: &Placeholder) -> bool {
+        match (&self.kind, placeholder) {
+            (Kind::Spiffe { segments, .. }, Placeholder::Namespace | Placeholder::ServiceAccount) => {
+                matches!(&segments[..], [Some(ns), _, Some(sa), _] if ns == "ns" && sa == "sa")
+            }
+            (Kind::Spiffe { .. }, Placeholder::TrustDomain) | (Kind::Token { .. }, Placeholder::Claim(_)) => true,
+            _ => false,
         }
     }
 
@@ -199,8 +237,7 @@ impl Kind {
     fn is_name(&self, name: &[u8]) -> bool {
         match self {
             Self::Spiffe { trust_domain, segments } => {
-                let Some(id) = name.strip_prefix(SPIFFE.as_bytes()) else { return false };
-                let mut parts = id.split(|byte| *byte == b'/');
+                let Some(mut parts) = spiffe_parts(name) else { return false };
                 parts.next() == Some(trust_domain.as_bytes())
                     && segments.iter().all(|expected| match (expected, parts.next()) {
                         (Some(expected), Some(part)) => part == expected.as_bytes(),

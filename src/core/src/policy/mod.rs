@@ -13,6 +13,7 @@
 //! | `scope` | its credential scope |
 //! | `bucket` | the bucket in its host |
 //! | `caller` | the callers that a route admits |
+//! | `role_template` | the role of a caller |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | header rules |
 //! | `error` | errors, with their location in the document |
@@ -28,6 +29,7 @@ mod error;
 mod headers;
 mod matcher;
 mod path_syntax;
+mod role_template;
 #[cfg(feature = "schema")]
 mod schema;
 mod scope;
@@ -42,6 +44,7 @@ pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
+pub use role_template::{Placeholder, RoleTemplate, ValueError};
 pub use scope::ScopeError;
 pub use target::{Scheme, Target};
 
@@ -58,8 +61,9 @@ pub struct Policy {
     identities: Vec<Identity>,
     /// The treatment of a request that no route matches.
     pub unmatched: Unmatched,
-    /// The longest time that a request waits for the first credentials after a cold start.
-    pub credentials_wait: Duration,
+    has_caller_identities: bool,
+    /// The most identities of callers.
+    pub max_caller_identities: u32,
     /// The bounds on the requests that each worker holds.
     pub held_limits: HeldLimits,
     /// `true` if requests that are signed immediately are described for the access log.
@@ -149,6 +153,11 @@ impl Policy {
         routes
     }
 
+    /// Returns whether routes have identities that come with their callers.
+    pub fn has_caller_identities(&self) -> bool {
+        self.has_caller_identities
+    }
+
     /// Returns the identities that routes sign as, each once.
     pub fn identities(&self) -> &[Identity] {
         &self.identities
@@ -173,8 +182,10 @@ pub struct Route {
     pub upstream_tls: bool,
     /// The domain before which a host names a bucket, for S3 outside of AWS; `None` if that is not known.
     pub s3_domain: Option<String>,
-    /// The identity that it signs as: an index in [`Policy::identities`].
-    pub identity: usize,
+    /// The identity that it signs as.
+    pub identity: RouteIdentity,
+    /// The longest time that a request waits for credentials: after a cold start, or as the first of its caller.
+    pub credentials_wait: Duration,
     /// The signing name that the policy sets; overrides inference.
     pub service: Option<String>,
     /// The region that the policy sets; overrides inference.
@@ -241,8 +252,17 @@ impl Route {
     }
 }
 
+/// The identity that a route signs as.
+#[derive(Debug)]
+pub enum RouteIdentity {
+    /// The same for all requests: an index in [`Policy::identities`].
+    Fixed(usize),
+    /// One for each caller.
+    Caller(Box<RoleTemplate>),
+}
+
 /// Why no route admits a caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
     /// None has the caller among its callers.
     #[error("the route's callers do not include this one")]
@@ -250,6 +270,9 @@ pub enum NotAdmitted {
     /// Several routes admit it, and none more exactly than the others.
     #[error("several routes admit this caller equally; give one of them a more exact caller")]
     Tie,
+    /// The caller's values make no role.
+    #[error(transparent)]
+    Value(#[from] ValueError),
 }
 
 /// The treatment of a request that no route matches.

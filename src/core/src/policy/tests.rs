@@ -21,6 +21,18 @@ fn route_with(members: &str) -> Policy {
 }
 
 /// Returns the name of the route that matches the path on any host.
+/// Returns the index of a route's identity, which is the same for all its callers.
+fn index_of_identity(route: &Route) -> usize {
+    match route.identity {
+        RouteIdentity::Fixed(index) => index,
+        RouteIdentity::Caller(_) => panic!("{} has an identity for each caller", route.name),
+    }
+}
+
+fn identity<'p>(policy: &'p Policy, route: &Route) -> &'p crate::credentials::Identity {
+    &policy.identities()[index_of_identity(route)]
+}
+
 fn taken_by<'p>(policy: &'p Policy, path: &str) -> Option<&'p str> {
     taken_on(policy, "any.example", path)
 }
@@ -47,7 +59,7 @@ fn the_short_form_is_a_target_under_a_prefix() {
     assert_eq!((&*scope.service, &*scope.region), ("execute-api", "eu-west-1"));
     assert_eq!(policy.identities(), [Identity::default_chain()]);
     assert_eq!(policy.unmatched, Unmatched::Deny);
-    assert_eq!(policy.credentials_wait, Duration::ZERO);
+    assert_eq!(policy.routes()[0].credentials_wait, Duration::ZERO);
     assert_eq!(policy.held_limits, HeldLimits { requests: 1000, bytes: 32 << 20 });
     assert_eq!(
         (route.payload, route.location, &route.algorithm),
@@ -86,7 +98,7 @@ fn the_expanded_form_says_all() {
         }"#,
     );
     let [route] = policy.routes() else { panic!("one route") };
-    let role = policy.identities()[route.identity].role().unwrap();
+    let role = identity(&policy, route).role().unwrap();
     assert_eq!((&*role.arn, &*role.session_name, role.external_id.as_deref()), (ROLE, "orders", Some("partner/7")));
     assert_eq!((route.service.as_deref(), route.region.as_deref()), (Some("execute-api"), Some("eu-west-1")));
     let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
@@ -96,7 +108,7 @@ fn the_expanded_form_says_all() {
     assert_eq!(route.request_headers.set()[0].name, "x-team");
     assert!(!route.allow_unauthenticated);
     assert_eq!(policy.unmatched, Unmatched::Pass);
-    assert_eq!(policy.credentials_wait, Duration::from_secs(2));
+    assert_eq!(policy.routes()[0].credentials_wait, Duration::from_secs(2));
     assert_eq!(policy.held_limits, HeldLimits { requests: 100_000, bytes: 1 });
 }
 
@@ -141,7 +153,7 @@ fn numbers_may_arrive_as_a_protobuf_struct_writes_them() {
         r#"{"credentialsWaitMs": 2000.0, "routes": {"/a": {"target": "https://sqs.eu-west-1.amazonaws.com",
             "signing": {"location": "query", "expiresSeconds": 6e1}}}}"#,
     );
-    assert_eq!(policy.credentials_wait, Duration::from_secs(2));
+    assert_eq!(policy.routes()[0].credentials_wait, Duration::from_secs(2));
     assert_eq!(policy.routes()[0].location, SignatureLocation::Query { expires: Duration::from_secs(60) });
 }
 
@@ -334,7 +346,7 @@ fn routes_that_sign_alike_share_an_identity() {
         route(""),
         route(r#", "roleSessionName": "other""#),
     ));
-    let identities: Vec<usize> = policy.routes().iter().map(|route| route.identity).collect();
+    let identities: Vec<_> = policy.routes().iter().map(|route| index_of_identity(route)).collect();
     assert_eq!(identities, [0, 0, 1, 2]);
     assert_eq!(policy.identities().len(), 3);
 }

@@ -1,28 +1,30 @@
-//! The route of a caller, and the authentication that it requires.
+//! The route of a caller, the authentication that it requires, and the identity that signs for the caller.
 
 use crate::connection;
 use crate::host::Host;
 use crate::local_reply::Refusal;
-use crate::policy::{Policy, Route};
+use crate::policy::Route;
+use crate::worker::{SignsAs, Worker};
 
-/// Returns the route that takes the caller's request: `route` or a sibling.
+/// Returns the route that takes the caller's request, `route` or a sibling, and the identity that signs it.
 ///
 /// # Errors
 /// If the route requires a caller whom Envoy has authenticated, or other callers than this one.
-pub(super) fn admit<'p>(policy: &'p Policy, host: &impl Host, route: &'p Route) -> Result<&'p Route, Refusal> {
+pub(super) fn admit<'w, H: Host>(worker: &'w Worker<H>, route: &'w Route) -> Result<(&'w Route, SignsAs), Refusal> {
+    let is_authenticated = || connection::is_authenticated(&worker.host);
     if route.admits_everyone() {
-        return if route.allow_unauthenticated || connection::is_authenticated(host) {
-            Ok(route)
-        } else {
-            Err(Refusal::Unauthenticated)
-        };
+        if route.allow_unauthenticated || is_authenticated() {
+            return Ok((route, worker.signs_as(route, None)?));
+        }
+        return Err(Refusal::Unauthenticated);
     }
-    let caller = connection::caller(host, route.caller_sources)?;
-    match policy.admit(route, &caller) {
-        Ok((admitting, None)) if admitting.allow_unauthenticated || connection::is_authenticated(host) => Ok(admitting),
-        Ok((admitting, Some(_))) => Ok(admitting),
-        Ok((_, None)) => Err(Refusal::Unauthenticated),
-        Err(_) if !connection::is_authenticated(host) => Err(Refusal::Unauthenticated),
-        Err(cause) => Err(Refusal::CallerNotAllowed(cause)),
+    let caller = connection::caller(&worker.host, route.caller_sources)?;
+    match worker.policy.admit(route, &caller) {
+        Ok((route, Some(admitted))) => Ok((route, worker.signs_as(route, Some(&admitted))?)),
+        Ok((route, None)) if route.allow_unauthenticated || is_authenticated() => {
+            Ok((route, worker.signs_as(route, None)?))
+        }
+        Err(cause) if is_authenticated() => Err(Refusal::CallerNotAllowed(cause)),
+        Ok((_, None)) | Err(_) => Err(Refusal::Unauthenticated),
     }
 }

@@ -10,7 +10,7 @@ use crate::host::{Host, MapKind};
 use crate::local_reply::{LengthRequired, Outcome, Refusal, SigningFailure};
 use crate::policy::Route;
 use crate::signing::{PayloadHash, PayloadHasher};
-use crate::worker::{FAST_TICK, TICK, Worker};
+use crate::worker::{FAST_TICK, SignsAs, TICK, Worker};
 
 use super::head::RequestHead;
 use super::payload::{PayloadPlan, requires_length};
@@ -28,6 +28,7 @@ const LATE_BODIES: usize = 100;
 pub(super) struct Held {
     /// The index of its route in the policy.
     route: usize,
+    identity: SignsAs,
     payload: HeldPayload,
     /// What it takes of what the worker may hold; `None` once it goes on.
     share: Option<HeldShare>,
@@ -73,7 +74,7 @@ impl Held {
         worker: &Worker<H>,
         mut share: HeldShare,
         (headers, head): (&HeaderMap, &RequestHead<'_>),
-        (route, payload): (&Route, PayloadPlan),
+        (route, identity, payload): (&Route, SignsAs, PayloadPlan),
         (ends, has_credentials): (bool, bool),
     ) -> Result<Self, Refusal> {
         let (header_size, mut unseen_size) = (headers.byte_size(), 0);
@@ -90,12 +91,13 @@ impl Held {
         let since = worker.clock.elapsed();
         Ok(Self {
             route: route.index,
+            identity,
             payload,
             share: Some(share),
             header_size,
             body_size: unseen_size,
             since,
-            credentials_by: (!has_credentials).then(|| since + worker.policy.credentials_wait),
+            credentials_by: (!has_credentials).then(|| since + route.credentials_wait),
             body_length: None,
             has_trailers: false,
             progress: Progress::Waiting,
@@ -195,21 +197,21 @@ impl Held {
     fn try_sign<H: Host>(&mut self, worker: &Worker<H>, requests: &HeldRequests) -> Result<Progress, Refusal> {
         let route = worker.policy.routes().get(self.route).ok_or(Refusal::NoRoute)?;
         let now = worker.clock.now();
-        let credentials = worker.credentials(route, now);
+        let credentials = worker.credentials(&self.identity, now);
         if let Some(by) = self.credentials_by {
-            if credentials.is_none() && worker.clock.elapsed() < by {
+            if credentials.is_none() && worker.clock.elapsed() < by && !worker.is_refused(&self.identity) {
                 return Ok(Progress::Waiting);
             }
-            credentials.as_ref().ok_or_else(|| worker.no_credentials(route))?;
+            credentials.as_ref().ok_or_else(|| worker.no_credentials(&self.identity))?;
             self.credentials_by = None;
         }
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waiting) };
-        let credentials = credentials.ok_or_else(|| worker.no_credentials(route))?;
+        let credentials = credentials.ok_or_else(|| worker.no_credentials(&self.identity))?;
         let headers = worker.host.headers(MapKind::Request)?;
         let head = RequestHead::parse(&headers)?;
         let mut buffers = worker.buffers.borrow_mut();
         let plan = Plan::new(route, &head, &mut buffers)?;
-        match sign(worker, (&headers, &head), &plan, payload, &credentials, now)? {
+        match sign(worker, (&headers, &head), &plan, payload, (&self.identity, &credentials), now)? {
             Signed::Forwarded(body) => {
                 self.resigned_body = body.map(|body| ResignedBody::new(body, requests.share_of_parts()));
                 self.set_content_length(&worker.host, &head, plan.scope.service)?;

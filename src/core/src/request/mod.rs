@@ -101,7 +101,7 @@ impl<H: Host> Request<H> {
         // Of siblings, none is the request's before its caller is known.
         self.route = route.siblings.is_empty().then_some(route.index);
         let head = head?;
-        let route = caller::admit(policy, host, route)?;
+        let (route, identity) = caller::admit(&worker, route)?;
         self.route = Some(route.index);
         checks::refuse_pass_through(host, route, &head)?;
         let mut buffers = worker.buffers.borrow_mut();
@@ -117,10 +117,10 @@ impl<H: Host> Request<H> {
         }
         let payload = plan.payload(&head, ends).map_err(UnsupportedRequest::from)?;
         let now = worker.clock.now();
-        let credentials = worker.credentials(route, now);
-        match (payload, credentials) {
+        let credentials = worker.credentials(&identity, now);
+        let (payload, has_credentials) = match (payload, credentials) {
             (PayloadPlan::Known(payload), Some(credentials)) => {
-                match sign(&worker, (&headers, &head), &plan, payload, &credentials, now)? {
+                return match sign(&worker, (&headers, &head), &plan, payload, (&identity, &credentials), now)? {
                     Signed::Forwarded(None) => Ok(State::Passing),
                     Signed::Forwarded(Some(body)) => {
                         let body = ResignedBody::new(body, self.held_requests.share_of_parts());
@@ -128,20 +128,18 @@ impl<H: Host> Request<H> {
                         if ends { body.finish().map(|()| State::Passing) } else { Ok(State::ResigningChunks(body)) }
                     }
                     Signed::Redirected => Ok(State::Answered),
-                }
+                };
             }
-            (_, None) if policy.credentials_wait.is_zero() => Err(worker.no_credentials(route)),
-            (payload, credentials) => {
-                let share = self.held_requests.share()?;
-                let given = (ends, credentials.is_some());
-                let held = Held::new(&worker, share, (&headers, &head), (route, payload), given)?;
-                // Envoy itself answers should the body outgrow its buffer, and that answer can name the route.
-                worker.describe("sigv4.route", &route.name);
-                let held = Rc::new(RefCell::new(held));
-                self.held_requests.add(&worker, self.context, &held);
-                Ok(State::Held(held))
-            }
-        }
+            (_, None) if route.credentials_wait.is_zero() => return Err(worker.no_credentials(&identity)),
+            (payload, credentials) => (payload, credentials.is_some()),
+        };
+        let (share, given) = (self.held_requests.share()?, (ends, has_credentials));
+        let held = Held::new(&worker, share, (&headers, &head), (route, identity, payload), given)?;
+        // Envoy itself answers should the body outgrow its buffer, and that answer can name the route.
+        worker.describe("sigv4.route", &route.name);
+        let held = Rc::new(RefCell::new(held));
+        self.held_requests.add(&worker, self.context, &held);
+        Ok(State::Held(held))
     }
 
     /// Records how long the filter took at the headers, unless the request passes unsigned or is held.

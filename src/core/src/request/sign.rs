@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::local_reply::{self, LengthRequired, Outcome, Refusal, UnsupportedRequest};
 use crate::policy::{Route, Scheme, SignatureLocation};
 use crate::signing::{ChunkResigner, PayloadHash, SigningCredentials};
-use crate::worker::Worker;
+use crate::worker::{SignsAs, Worker};
 
 use super::edits::{HeaderEdits, Signature};
 use super::head::RequestHead;
@@ -30,7 +30,7 @@ pub(super) fn sign<H: Host>(
     (headers, head): (&HeaderMap, &RequestHead<'_>),
     plan: &Plan<'_>,
     payload: PayloadHash,
-    credentials: &SigningCredentials,
+    (identity, credentials): (&SignsAs, &SigningCredentials),
     now: SystemTime,
 ) -> Result<Signed, Refusal> {
     let route = plan.route;
@@ -55,7 +55,7 @@ pub(super) fn sign<H: Host>(
         // A client that follows the redirect sends its own headers, so only `host` can be signed.
         SignatureLocation::Query { expires } if route.redirect => {
             let uri = signer.presign(&request, [], &context, expires)?;
-            worker.record(Some(route), plan.scope.service, Outcome::Redirected);
+            worker.record(Some(route), Some(identity), plan.scope.service, Outcome::Redirected);
             local_reply::redirect(&worker.host, &presigned_url(route, plan.authority, uri));
             return Ok(Signed::Redirected);
         }
@@ -66,7 +66,7 @@ pub(super) fn sign<H: Host>(
         // The proxy resolves hosts of the policy apart from those that clients choose.
         worker.describe("sigv4.host", "policy");
     }
-    worker.record(Some(route), plan.scope.service, Outcome::Signed);
+    worker.record(Some(route), Some(identity), plan.scope.service, Outcome::Signed);
     Ok(Signed::Forwarded(chunked_body))
 }
 

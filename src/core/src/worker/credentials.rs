@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use crate::credentials::{CredentialStore, Identity, SharedData};
-use crate::policy::{Policy, Route};
+use crate::policy::Policy;
 use crate::signing::SigningCredentials;
+
+use super::callers::CallerIdentities;
 
 /// Credentials by the index of their identity in the policy.
 pub(crate) struct CredentialCache {
@@ -30,13 +32,20 @@ impl CredentialCache {
     }
 
     /// Reads the changes in the shared data since the last reload. Returns whether there were any.
-    pub(crate) fn reload(&self, store: &CredentialStore<impl SharedData>, policy: &Policy) -> bool {
+    pub(crate) fn reload(
+        &self,
+        store: &CredentialStore<impl SharedData>,
+        policy: &Policy,
+        callers: &CallerIdentities,
+    ) -> bool {
         let generation = store.generation();
         let mut entries = self.entries.borrow_mut();
         if generation == entries.generation {
             return false;
         }
-        match store.changes(entries.generation, generation) {
+        let changes = store.changes(entries.generation, generation);
+        callers.reload(store, changes.as_deref());
+        match changes {
             Some(ids) => {
                 for index in ids.iter().filter_map(|id| self.indexes.get(id)) {
                     entries.reload(store, policy, *index);
@@ -52,10 +61,10 @@ impl CredentialCache {
         true
     }
 
-    /// Returns the credentials of a route's identity, if they are valid at `now`.
-    pub(crate) fn valid(&self, route: &Route, now: SystemTime) -> Option<Ref<'_, SigningCredentials>> {
+    /// Returns the credentials of the policy's identity with this index, if they are valid at `now`.
+    pub(crate) fn valid(&self, identity: usize, now: SystemTime) -> Option<Ref<'_, SigningCredentials>> {
         Ref::filter_map(self.entries.borrow(), |entries| {
-            let cached = entries.by_index.get(route.identity)?.as_ref();
+            let cached = entries.by_index.get(identity)?.as_ref();
             cached.filter(|cached| cached.credentials().hold_at(now))
         })
         .ok()

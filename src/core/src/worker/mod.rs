@@ -1,23 +1,26 @@
 //! State shared by all requests of one worker under one policy.
 
+mod callers;
 mod clock;
 mod credentials;
 mod metrics;
 mod sampling;
 
 use std::cell::{Cell, Ref, RefCell};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
 use crate::clock_skew::{ClockSkew, SkewGauges};
-use crate::credentials::{CredentialStore, SetError, Watch};
+use crate::credentials::{CredentialStore, Identity, SetError, Watch};
 use crate::host::{Host, HostError};
 use crate::local_reply::{self, Outcome, Refusal};
-use crate::policy::{NAME_MAX, NameBuffer, Policy, Route};
+use crate::policy::{Admitted, NAME_MAX, NameBuffer, Policy, Route, RouteIdentity};
 use crate::signing::{Signer, SigningCredentials, WireUri};
 use crate::wakeup;
 
+use callers::{CallerIdentities, CallerIdentity};
 use clock::Clock;
 use credentials::CredentialCache;
 use metrics::Metrics;
@@ -40,6 +43,8 @@ pub struct Worker<H: Host> {
     policy_id: String,
     store: CredentialStore<H>,
     credentials: CredentialCache,
+    /// Of a policy with routes whose identities come with their callers.
+    callers: CallerIdentities,
     pub(crate) signer: RefCell<Signer>,
     pub(crate) buffers: RefCell<SigningBuffers>,
     clock_skew: RefCell<ClockSkew>,
@@ -52,6 +57,14 @@ pub struct Worker<H: Host> {
     pub(crate) clock: Clock,
     pub(crate) sampling: Sampling,
     pub(crate) metrics: Metrics<H>,
+}
+
+/// The identity that a request is signed as.
+pub(crate) enum SignsAs {
+    /// An index in [`Policy::identities`].
+    Named(usize),
+    /// That of its caller.
+    Caller(Rc<CallerIdentity>),
 }
 
 /// Buffers that are reused across requests.
@@ -81,6 +94,7 @@ impl<H: Host> Worker<H> {
             policy_id,
             store: CredentialStore(host.clone()),
             credentials: CredentialCache::new(policy.identities()),
+            callers: CallerIdentities::new(policy.max_caller_identities),
             signer: RefCell::default(),
             buffers: RefCell::default(),
             clock_skew: RefCell::default(),
@@ -108,12 +122,14 @@ impl<H: Host> Worker<H> {
 
     /// Reads credentials that have changed in the shared data. Returns whether any have.
     pub(crate) fn reload(&self) -> bool {
-        self.credentials.reload(&self.store, &self.policy)
+        self.credentials.reload(&self.store, &self.policy, &self.callers)
     }
 
     /// Does the housekeeping if it is due, once a second. Returns whether it was.
     pub(crate) fn on_tick(&self) -> bool {
         let now = self.clock.now();
+        self.callers.on_tick();
+        self.lease_callers();
         if now.duration_since(self.last_housekeeping.get()).is_ok_and(|passed| passed < TICK - FAST_TICK) {
             return false;
         }
@@ -154,27 +170,86 @@ impl<H: Host> Worker<H> {
         Ok(())
     }
 
-    /// Returns the credentials of a route's identity, if there are any that are valid at `now`.
-    pub(crate) fn credentials(&self, route: &Route, now: SystemTime) -> Option<Ref<'_, SigningCredentials>> {
-        self.credentials.valid(route, now)
+    /// Renews the lease on the identities of callers, if the policy has such.
+    fn lease_callers(&self) {
+        if self.policy.has_caller_identities()
+            && let Err(error) =
+                self.callers.lease(&self.store, &self.policy_id, (self.clock.elapsed(), self.clock.now()))
+        {
+            log::error!("{error}; it will be retried");
+        }
+    }
+
+    /// Returns the identity that signs a request of a route, whose caller is `admitted`.
+    ///
+    /// # Errors
+    /// If the caller's values make no role, or there is no room for another identity.
+    pub(crate) fn signs_as(&self, route: &Route, admitted: Option<&Admitted<'_>>) -> Result<SignsAs, Refusal> {
+        let (template, caller) = match (&route.identity, admitted) {
+            (RouteIdentity::Fixed(identity), _) => return Ok(SignsAs::Named(*identity)),
+            (RouteIdentity::Caller(template), Some(caller)) => (template, caller),
+            (RouteIdentity::Caller(_), None) => return Err(Refusal::Unauthenticated),
+        };
+        let times = (self.clock.elapsed(), self.clock.now());
+        let identity = self.callers.identity(&self.store, (route.index, template), caller, times)?;
+        if self.callers.is_early() {
+            self.lease_callers();
+        }
+        Ok(SignsAs::Caller(identity))
+    }
+
+    /// Returns the credentials of an identity, if there are any that are valid at `now`.
+    pub(crate) fn credentials<'a>(
+        &'a self,
+        identity: &'a SignsAs,
+        now: SystemTime,
+    ) -> Option<Ref<'a, SigningCredentials>> {
+        match identity {
+            SignsAs::Named(identity) => self.credentials.valid(*identity, now),
+            SignsAs::Caller(identity) => identity.credentials(now),
+        }
     }
 
     /// Returns the refusal of a request whose identity has no valid credentials.
-    pub(crate) fn no_credentials(&self, route: &Route) -> Refusal {
-        let identity = self.policy.identities().get(route.identity).map(|identity| identity.id().to_owned());
-        Refusal::NoCredentials { identity: identity.unwrap_or_default() }
+    pub(crate) fn no_credentials(&self, identity: &SignsAs) -> Refusal {
+        if self.is_refused(identity) {
+            return Refusal::Overloaded;
+        }
+        Refusal::NoCredentials { identity: self.id_of(identity).to_owned() }
+    }
+
+    /// Returns whether there was no room for an identity.
+    pub(crate) fn is_refused(&self, identity: &SignsAs) -> bool {
+        matches!(identity, SignsAs::Caller(identity) if identity.is_refused())
+    }
+
+    fn id_of<'a>(&'a self, identity: &'a SignsAs) -> &'a str {
+        match identity {
+            SignsAs::Named(identity) => self.policy.identities().get(*identity).map_or("", Identity::id),
+            SignsAs::Caller(identity) => identity.id(),
+        }
     }
 
     /// Counts the outcome of the stream's request, and describes it for the access log.
-    pub(crate) fn record(&self, route: Option<&Route>, signing_name: &str, outcome: Outcome<'_>) {
+    pub(crate) fn record(
+        &self,
+        route: Option<&Route>,
+        identity: Option<&SignsAs>,
+        signing_name: &str,
+        outcome: Outcome<'_>,
+    ) {
         self.metrics.count(route, outcome);
         if matches!(outcome, Outcome::Signed) && !self.policy.access_log {
             return;
         }
         if let Some(route) = route {
             self.describe("sigv4.route", &route.name);
-            if let Some(identity) = self.policy.identities().get(route.identity) {
-                self.describe("sigv4.identity", identity.id());
+            let named = match route.identity {
+                RouteIdentity::Fixed(identity) => Some(SignsAs::Named(identity)),
+                RouteIdentity::Caller(_) => None,
+            };
+            if let Some(identity) = identity.or(named.as_ref()) {
+                self.describe("sigv4.identity", self.id_of(identity));
             }
         }
         if !signing_name.is_empty() {
@@ -185,7 +260,7 @@ impl<H: Host> Worker<H> {
 
     /// Answers the stream's request with a refusal. The stream must stop after that.
     pub(crate) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
-        self.record(route, "", Outcome::Refused(refusal));
+        self.record(route, None, "", Outcome::Refused(refusal));
         local_reply::send(&self.host, refusal, route);
     }
 

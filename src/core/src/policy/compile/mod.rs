@@ -7,6 +7,8 @@ mod route;
 mod siblings;
 mod signing;
 
+pub(super) use role::{is_role_arn, is_session_word, is_tag_value};
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -14,12 +16,19 @@ use super::confusable::confusable;
 use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber};
 use super::error::{Location, PolicyError};
 use super::matcher::Matcher;
-use super::{Policy, Route};
+use super::role_template::RoleTemplate;
+use super::{Policy, Route, RouteIdentity};
 use crate::credentials::Identity;
 use crate::held::HeldLimits;
 
 /// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
 const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
+
+/// How long a request waits by default for the credentials of its caller's identity, in milliseconds.
+const CALLER_WAIT_MS: u64 = 5000;
+
+/// `maxCallerIdentities`: default and largest value.
+const CALLER_IDENTITIES: (u32, u32) = (1000, 10_000);
 
 /// `maxHeldRequests`: default and largest value. With the default of `maxHeldBytes`, two workers fit a sidecar of 256 MiB.
 const HELD_REQUESTS: (u32, u32) = (1000, 100_000);
@@ -64,6 +73,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
         credentials_wait_ms,
         max_held_requests,
         max_held_bytes,
+        max_caller_identities,
         access_log,
         route_metadata,
         proxysigv4,
@@ -76,6 +86,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
             && credentials_wait_ms.is_none()
             && max_held_requests.is_none()
             && max_held_bytes.is_none()
+            && max_caller_identities.is_none()
             && access_log.is_none()
             && route_metadata.is_none()
             && backstage_routes.0.is_empty();
@@ -87,12 +98,16 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
     }
 
     let allow_unauthenticated = allow_unauthenticated_requests.unwrap_or(true);
-    let (routes, identities) = compile_routes(routes, backstage_routes, allow_unauthenticated, top)?;
-    let wait_ms = credentials_wait_ms.map_or(0, |WholeNumber(ms)| ms);
-    if wait_ms > CREDENTIALS_WAIT_MAX_MS {
+    let (mut routes, identities) = compile_routes(routes, backstage_routes, allow_unauthenticated, top)?;
+    let wait_ms = credentials_wait_ms.map(|WholeNumber(ms)| ms);
+    if let Some(wait_ms) = wait_ms.filter(|ms| *ms > CREDENTIALS_WAIT_MAX_MS) {
         return Err(top.key("credentialsWaitMs").error(format!(
             "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; use at most {CREDENTIALS_WAIT_MAX_MS}"
         )));
+    }
+    for route in &mut routes {
+        let default = if matches!(route.identity, RouteIdentity::Caller(_)) { CALLER_WAIT_MS } else { 0 };
+        route.credentials_wait = Duration::from_millis(wait_ms.unwrap_or(default));
     }
     let held_limits = HeldLimits {
         requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
@@ -100,10 +115,11 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
     };
     Ok(Policy {
         matcher: Matcher::new(&routes),
+        has_caller_identities: routes.iter().any(|route| matches!(route.identity, RouteIdentity::Caller(_))),
         routes,
         identities,
         unmatched: unmatched.unwrap_or_default(),
-        credentials_wait: Duration::from_millis(wait_ms),
+        max_caller_identities: bound(max_caller_identities, CALLER_IDENTITIES, &top.key("maxCallerIdentities"))?,
         held_limits,
         access_log: access_log.unwrap_or(false),
         route_metadata: route_metadata.unwrap_or(true),
@@ -200,7 +216,10 @@ impl Compiler {
             document.callers.is_none() && document.allow_unauthenticated_requests.unwrap_or(self.allow_unauthenticated);
         let (mut route, identity) = route::compile(prefix, document, place, prefix_place)?;
         route.index = self.routes.len();
-        route.identity = self.identity(identity);
+        route.identity = match caller_identity(&identity, &route, place)? {
+            Some(template) => RouteIdentity::Caller(Box::new(template)),
+            None => RouteIdentity::Fixed(self.identity(identity)),
+        };
         route.allow_unauthenticated = allow_unauthenticated;
         self.routes.push((route, prefix_place.clone()));
         Ok(())
@@ -212,6 +231,24 @@ impl Compiler {
             self.identities.len() - 1
         })
     }
+}
+
+/// Returns the template of an identity whose role has placeholders, for which each of the route's callers has a value.
+fn caller_identity(identity: &Identity, route: &Route, place: &Location) -> Result<Option<RoleTemplate>, PolicyError> {
+    let template = identity.role().map(RoleTemplate::of).transpose();
+    let Some(template) = template.map_err(|problem| place.error(problem))?.flatten() else { return Ok(None) };
+    if route.callers.is_empty() {
+        return Err(place.error("a placeholder stands for the caller's value; add callers"));
+    }
+    for (i, caller) in route.callers.iter().enumerate() {
+        if let Some(placeholder) = template.lacks(caller) {
+            return Err(place.key("callers").index(i).error(format!(
+                "\"{caller}\" has no {placeholder}; {{namespace}} and {{serviceAccount}} need a SPIFFE id with \
+                 /ns/…/sa/…, {{trustDomain}} one of any path, and {{claim:NAME}} an issuer"
+            )));
+        }
+    }
+    Ok(Some(template))
 }
 
 /// Rejects two routes if an upstream may confuse the requests of one with those of the other.
@@ -250,6 +287,6 @@ fn is_scope_byte(byte: u8) -> bool {
 }
 
 /// Returns whether a byte is a letter, a digit, `_`, or one of `more`.
-fn is_word(byte: u8, more: &[u8]) -> bool {
+pub(super) fn is_word(byte: u8, more: &[u8]) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || more.contains(&byte)
 }

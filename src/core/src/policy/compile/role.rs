@@ -4,6 +4,7 @@ use crate::credentials::{DEFAULT_SESSION_NAME, Role};
 
 use super::super::document::{Entries, RouteDocument, WholeNumber};
 use super::super::error::{Location, PolicyError};
+use super::super::role_template::sample;
 use super::is_word;
 
 /// The shortest and longest session, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
@@ -54,9 +55,9 @@ impl RoleSettings {
                 None => Ok(None),
             };
         };
-        check_role_arn(&arn, &place.key("roleArn"))?;
+        check_role_arn(&sample(&arn), &place.key("roleArn"))?;
         let session_name = self.session_name.unwrap_or_else(|| DEFAULT_SESSION_NAME.to_owned());
-        if !(2..=64).contains(&session_name.len()) || !session_name.bytes().all(|b| is_word(b, b"+=,.@-")) {
+        if !is_session_word(&sample(&session_name)) {
             return Err(place.key("roleSessionName").error("must be 2 to 64 letters, digits and _+=,.@-"));
         }
         if let Some(id) = &self.external_id
@@ -114,7 +115,7 @@ fn role_tags(written: Option<Entries<String>>, place: &Location) -> Result<Vec<(
         if key.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:")) {
             return Err(place.error("keys that begin with aws: are reserved by AWS; use another"));
         }
-        if value.chars().count() > 256 || !value.chars().all(is_tag_character) {
+        if !is_tag_value(&sample(value)) {
             return Err(place.error("the value must be up to 256 letters, digits, blanks and _.:/=+-@"));
         }
         // AWS treats them as one key.
@@ -125,6 +126,16 @@ fn role_tags(written: Option<Entries<String>>, place: &Location) -> Result<Vec<(
     // Order is not significant.
     tags.sort_unstable();
     Ok(tags)
+}
+
+/// Returns whether a session may have this name.
+pub(in super::super) fn is_session_word(word: &str) -> bool {
+    (2..=64).contains(&word.len()) && word.bytes().all(|byte| is_word(byte, b"+=,.@-"))
+}
+
+/// Returns whether a tag may have this value.
+pub(in super::super) fn is_tag_value(value: &str) -> bool {
+    value.chars().count() <= 256 && value.chars().all(is_tag_character)
 }
 
 fn is_tag_character(character: char) -> bool {
@@ -138,7 +149,8 @@ fn check_role_arn(arn: &str, place: &Location) -> Result<(), PolicyError> {
     Err(place.error(format!("{arn:?} is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name")))
 }
 
-fn is_role_arn(arn: &str) -> bool {
+/// Returns whether this is the ARN of a role.
+pub(in super::super) fn is_role_arn(arn: &str) -> bool {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
     let lower = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');

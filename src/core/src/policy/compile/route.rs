@@ -1,5 +1,7 @@
 //! Compiles one route of a policy.
 
+use std::time::Duration;
+
 use crate::aws_endpoint::{S3Host, s3_host, strip_domain};
 use crate::credentials::Identity;
 use crate::signing::is_s3;
@@ -11,7 +13,7 @@ use super::super::error::{Location, PolicyError};
 use super::super::headers::{self, Direction, HeaderRules};
 use super::super::matcher::PREFIX_MAX;
 use super::super::scope::ScopeRule;
-use super::super::{PayloadMode, Route, Scheme, SignatureLocation, Target, path_syntax};
+use super::super::{PayloadMode, Route, RouteIdentity, Scheme, SignatureLocation, Target, path_syntax};
 use super::role::RoleSettings;
 use super::{is_scope_byte, signing};
 
@@ -67,7 +69,8 @@ pub(super) fn compile(
         target,
         upstream_tls,
         s3_domain,
-        identity: 0,
+        identity: RouteIdentity::Fixed(0),
+        credentials_wait: Duration::ZERO,
         scope,
         service: document.service,
         region: document.region,

@@ -51,6 +51,11 @@ pub(super) struct Settings {
     #[serde(default, deserialize_with = "not_null")]
     pub(super) max_held_bytes: Option<WholeNumber>,
 
+    /// The most identities of callers, from roles with placeholders, that are held together: 1 to 10000. A further caller takes
+    /// the place of the one that has been idle for longest, or is answered with 503. Default: 1000.
+    #[serde(default, deserialize_with = "not_null")]
+    pub(super) max_caller_identities: Option<WholeNumber>,
+
     /// `true` to let Envoy's access log show route, identity, signing name and outcome of requests that are signed
     /// immediately, as it can for others. Default: false.
     #[serde(default, deserialize_with = "not_null")]

@@ -121,3 +121,50 @@ fn routes_that_could_not_be_told_apart_are_refused() {
         assert_eq!(error(&routes), message);
     }
 }
+
+#[test]
+fn a_role_with_placeholders_is_one_for_each_caller() {
+    let policy = policy(&siblings(&[
+        r#""callers": ["spiffe://td/ns/*/sa/*"], "roleArn": "arn:aws:iam::123456789012:role/mesh-{namespace}",
+           "roleSessionName": "{serviceAccount}@{trustDomain}", "roleTags": {"team": "{namespace}"}"#,
+        r#""callers": ["x.internal"]"#,
+    ]));
+    let [of_caller, fixed] = policy.routes() else { panic!() };
+    assert!(policy.has_caller_identities() && matches!(of_caller.identity, crate::policy::RouteIdentity::Caller(_)));
+    assert_eq!(policy.identities().len(), 1);
+    let waits = [of_caller, fixed].map(|route| route.credentials_wait.as_millis());
+    assert_eq!((waits, policy.max_caller_identities), ([5000, 0], 1000));
+}
+
+#[test]
+fn placeholders_that_can_have_no_value_are_refused() {
+    let role = |callers: &str, members: &str| {
+        siblings(&[&format!(r#"{callers} "roleArn": "arn:aws:iam::123456789012:role/mesh-{members}"#)])
+    };
+    let spiffe = r#""callers": ["spiffe://td/ns/*/sa/*"],"#;
+    for (routes, message) in [
+        (role("", r#"{namespace}""#), "routes[0]: a placeholder stands for the caller's value; add callers"),
+        (
+            role(spiffe, r#"{team}""#),
+            "routes[0]: {team} is not a placeholder; use {namespace}, {serviceAccount}, {trustDomain} or {claim:NAME}",
+        ),
+        (
+            role(r#""callers": ["spiffe://td/ns/*/sa/*", "spiffe://td/*"],"#, r#"{namespace}""#),
+            r#"routes[0].callers[1]: "spiffe://td/*" has no {namespace}; {namespace} and {serviceAccount} need a SPIFFE id with /ns/…/sa/…, {trustDomain} one of any path, and {claim:NAME} an issuer"#,
+        ),
+        (
+            role(spiffe, r#"{claim:team}""#),
+            r#"routes[0].callers[0]: "spiffe://td/ns/*/sa/*" has no {claim:team}; {namespace} and {serviceAccount} need a SPIFFE id with /ns/…/sa/…, {trustDomain} one of any path, and {claim:NAME} an issuer"#,
+        ),
+        (
+            role(spiffe, r#"{namespace}/", "roleTags": {"a": "b"}"#),
+            r#"routes[0].roleArn: "arn:aws:iam::123456789012:role/mesh-xx/" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
+        ),
+        (
+            role(spiffe, r#"x", "externalId": "{namespace}""#),
+            "routes[0].externalId: must be 2 to 1224 letters, digits and _+=,.@:/-",
+        ),
+    ] {
+        assert_eq!(error(&routes), message);
+    }
+}

@@ -69,7 +69,7 @@ fn keys_and_values_of_the_policy() {
         (policy(r#"{"unmatch": "deny"}"#), r#"unmatch: unknown key; did you mean "unmatched"?"#),
         (
             policy(r#"{"intakes": {}}"#),
-            "intakes: unknown key; a route's key begins with /, the other keys are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
+            "intakes: unknown key; a route's key begins with /, the other keys are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, maxCallerIdentities, accessLog, routeMetadata, proxysigv4",
         ),
         (policy(r#"{"unmatched": "reject", "routes": {}}"#), r#"unmatched: "reject" is unknown; use "deny" or "pass""#),
         (policy(r#"{"unmatched": 5, "routes": {}}"#), "unmatched: must be a string, not a number"),
@@ -121,7 +121,7 @@ fn keys_and_values_of_the_policy() {
         ),
         (
             policy(r#"{"a": "https://h"}"#),
-            "a: unknown key; a route's key begins with /, the other keys are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, accessLog, routeMetadata, proxysigv4",
+            "a: unknown key; a route's key begins with /, the other keys are routes, unmatched, allowUnauthenticatedRequests, credentialsWaitMs, maxHeldRequests, maxHeldBytes, maxCallerIdentities, accessLog, routeMetadata, proxysigv4",
         ),
     ]);
 }

@@ -1,6 +1,9 @@
 //! Requests whose caller decides about their route.
 
-use super::proxy::{Fate, Proxy, refused};
+use std::time::Duration;
+
+use super::proxy::{Fate, Proxy, Sent, refused};
+use crate::credentials::{CredentialStore, Credentials, Identity, Role};
 use crate::header_map::HeaderMap;
 
 const POLICY: &str = r#"{"routes": [
@@ -79,4 +82,147 @@ fn a_caller_who_can_not_be_read_is_not_admitted() {
     proxy.host.fail_every("get_property");
     let mut sent = proxy.send_with(&[(URI, b"spiffe://td/ns/orders/sa/x".to_vec())], "GET", "/b", &[], true);
     assert!(matches!(sent.fate(&proxy), Fate::Replied(reply) if reply.status >= 400));
+}
+
+const MESH: &str = r#"{"maxCallerIdentities": 150, "routes": {"/a": {
+    "target": "https://sqs.eu-west-1.amazonaws.com", "callers": ["spiffe://td/ns/*/sa/*"],
+    "roleArn": "arn:aws:iam::123456789012:role/mesh-{namespace}", "roleSessionName": "{namespace}"}}}"#;
+
+fn of_namespace(namespace: &str) -> Identity {
+    Identity::assumed(Role::new(format!("arn:aws:iam::123456789012:role/mesh-{namespace}"), namespace))
+}
+
+fn send(proxy: &mut Proxy, namespace: &str) -> Sent {
+    let uri = format!("spiffe://td/ns/{namespace}/sa/default").into_bytes();
+    proxy.send_with(&[(MTLS, vec![1]), (URI, uri)], "GET", "/a/1", &[], true)
+}
+
+/// Puts the credentials of a namespace into the shared data, as an intake does if they are required.
+fn supply(proxy: &Proxy, namespace: &str) {
+    let (store, id) = (CredentialStore(proxy.host.shared_data()), of_namespace(namespace));
+    assert!(store.required().unwrap().contains(&id), "{namespace} is not required");
+    let key = format!("ASIA{}", namespace.to_uppercase());
+    store.put(id.id(), &Credentials::new(key, "secret".to_owned(), Some("token".into()), None).unwrap()).unwrap();
+}
+
+fn required(proxy: &Proxy) -> usize {
+    CredentialStore(proxy.host.shared_data()).required().unwrap().len()
+}
+
+#[test]
+fn the_first_request_of_a_caller_waits_for_its_role_and_later_ones_do_not() {
+    let mut proxy = Proxy::start(MESH);
+    let mut first = send(&mut proxy, "orders");
+    assert_eq!(first.fate(&proxy), Fate::Held);
+    supply(&proxy, "orders");
+    proxy.tick();
+    assert_eq!(first.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+    assert!(first.stream(&proxy).header("authorization").unwrap().contains("ASIAORDERS"));
+
+    let mut second = send(&mut proxy, "orders");
+    assert_eq!(second.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+    let mut other = send(&mut proxy, "shop");
+    assert_eq!(other.fate(&proxy), Fate::Held);
+    let _third = send(&mut proxy, "third");
+    assert_eq!(required(&proxy), 2, "further ones are leased together, with the next tick");
+    proxy.tick();
+    assert_eq!(required(&proxy), 3);
+    supply(&proxy, "shop");
+    proxy.tick();
+    assert!(other.stream(&proxy).header("authorization").unwrap().contains("ASIASHOP"));
+}
+
+#[test]
+fn callers_that_come_together_ask_for_one_identity() {
+    let mut proxy = Proxy::start(MESH);
+    let mut sent: Vec<_> = (0..10).map(|_| send(&mut proxy, "orders")).collect();
+    proxy.tick();
+    assert_eq!(required(&proxy), 1);
+    supply(&proxy, "orders");
+    proxy.tick();
+    assert!(sent.iter_mut().all(|sent| sent.fate(&proxy) == Fate::Forwarded { body: Vec::new() }));
+}
+
+#[test]
+fn a_caller_whose_role_does_not_come_is_told_after_five_seconds() {
+    let mut proxy = Proxy::start(MESH);
+    let mut sent = send(&mut proxy, "orders");
+    for _ in 0..4 {
+        proxy.pass(Duration::from_secs(1));
+        assert_eq!(sent.fate(&proxy), Fate::Held);
+    }
+    proxy.pass(Duration::from_secs(1));
+    let message = refused(sent.fate(&proxy), 503, "NoCredentials");
+    assert!(message.contains(of_namespace("orders").id()), "{message}");
+}
+
+#[test]
+fn an_identity_is_given_up_when_no_caller_has_come_for_half_an_hour() {
+    let mut proxy = Proxy::start(MESH);
+    for namespace in ["orders", "shop"] {
+        let _sent = send(&mut proxy, namespace);
+        proxy.tick();
+        supply(&proxy, namespace);
+    }
+    for _ in 0..29 * 60 {
+        proxy.pass(Duration::from_secs(1));
+    }
+    assert_eq!(send(&mut proxy, "orders").fate(&proxy), Fate::Forwarded { body: Vec::new() });
+    for _ in 0..2 * 60 {
+        proxy.pass(Duration::from_secs(1));
+    }
+    assert_eq!(CredentialStore(proxy.host.shared_data()).required().unwrap(), [of_namespace("orders")]);
+    assert_eq!(send(&mut proxy, "orders").fate(&proxy), Fate::Forwarded { body: Vec::new() });
+    assert_eq!(send(&mut proxy, "shop").fate(&proxy), Fate::Held);
+}
+
+#[test]
+fn a_flood_of_callers_takes_no_place_of_those_in_use_and_asks_for_a_bounded_number() {
+    let mut proxy = Proxy::start(MESH);
+    let _sent = send(&mut proxy, "orders");
+    supply(&proxy, "orders");
+    proxy.tick();
+    for second in 0..60 {
+        for number in 0..50 {
+            let mut sent = send(&mut proxy, &format!("flood-{second}-{number}"));
+            assert_ne!(sent.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+        }
+        proxy.pass(Duration::from_secs(1));
+        assert_eq!(send(&mut proxy, "orders").fate(&proxy), Fate::Forwarded { body: Vec::new() }, "{second}");
+        assert!(required(&proxy) <= 150, "{}", required(&proxy));
+        if second < 10 {
+            assert!(required(&proxy) <= 101, "{}", required(&proxy));
+        }
+    }
+    let refused = proxy.host.metric("sigv4.requests;route=/a;outcome=Overloaded");
+    assert!(refused > 2000, "{refused}");
+    // When the flood has ended, another caller finds room.
+    for _ in 0..130 {
+        proxy.pass(Duration::from_secs(1));
+    }
+    let mut other = send(&mut proxy, "shop");
+    supply(&proxy, "shop");
+    proxy.tick();
+    assert_eq!(other.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+}
+
+#[test]
+fn a_callers_value_that_makes_no_role_is_refused() {
+    let mut proxy = Proxy::start(MESH);
+    let mut sent = send(&mut proxy, &"x".repeat(64));
+    let message = refused(sent.fate(&proxy), 403, "CallerNotAllowed");
+    assert!(message.contains("too long"), "{message}");
+    assert_eq!(required(&proxy), 0);
+}
+
+#[test]
+fn a_known_caller_costs_one_property_and_no_shared_data() {
+    let mut proxy = Proxy::start(MESH);
+    let _sent = send(&mut proxy, "orders");
+    supply(&proxy, "orders");
+    proxy.tick();
+    proxy.host.fail_call(None);
+    assert_eq!(send(&mut proxy, "orders").fate(&proxy), Fate::Forwarded { body: Vec::new() });
+    let calls = proxy.host.calls();
+    assert!(!calls.contains(&"get_shared_data"), "{calls:?}");
 }

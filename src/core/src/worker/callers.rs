@@ -1,0 +1,202 @@
+//! A worker's cache of the identities of callers, and their credentials.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use crate::credentials::{CallerBounds, CredentialStore, Identity, SetError, SharedData};
+use crate::local_reply::Refusal;
+use crate::policy::{Admitted, NotAdmitted, RoleTemplate};
+use crate::signing::SigningCredentials;
+
+/// An identity that was used within this time is not given up for another one.
+const IN_USE: Duration = Duration::from_secs(120);
+
+/// An identity that was not used for this time is given up.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// How often the lease is renewed. Less than a lease lasts, and than an identity stays in use.
+const RENEWAL: Duration = Duration::from_secs(10);
+
+/// How often an identity without credentials is asked for again, in case the proxy has given it up.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The most identities that a worker has asked for and that have no credentials yet. It bounds what a flood of new callers
+/// demands of the refresher and of STS.
+const MOST_PENDING: usize = 100;
+
+/// An identity without credentials for this long is no longer pending: its role may not exist.
+const PENDING: Duration = Duration::from_secs(10);
+
+/// The identity of a caller.
+pub(crate) struct CallerIdentity {
+    identity: Identity,
+    credentials: RefCell<Option<SigningCredentials>>,
+    /// Times are by [`Clock::elapsed`](super::Clock::elapsed).
+    since: Duration,
+    used: Cell<Duration>,
+    asked: Cell<Duration>,
+    /// `true` if there was no room for it.
+    is_refused: Cell<bool>,
+}
+
+impl CallerIdentity {
+    /// Returns its id.
+    pub(crate) fn id(&self) -> &str {
+        self.identity.id()
+    }
+
+    /// Returns its credentials, if they are valid at `now`.
+    pub(super) fn credentials(&self, now: SystemTime) -> Option<Ref<'_, SigningCredentials>> {
+        let held = |credentials: &SigningCredentials| credentials.credentials().hold_at(now);
+        Ref::filter_map(self.credentials.borrow(), |credentials| credentials.as_ref().filter(|it| held(it))).ok()
+    }
+
+    /// Returns whether the proxy holds as many identities of callers as it may, all of them in use.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.get()
+    }
+
+    fn reload(&self, store: &CredentialStore<impl SharedData>) {
+        let stored = store.get(self.id());
+        let mut credentials = self.credentials.borrow_mut();
+        // Unchanged credentials keep their derived keys.
+        if credentials.as_ref().map(SigningCredentials::credentials) != stored.as_ref() {
+            *credentials = stored.map(SigningCredentials::from);
+        }
+    }
+}
+
+/// The identities of callers by their values.
+pub(crate) struct CallerIdentities {
+    most: usize,
+    by_values: RefCell<HashMap<Vec<u8>, Rc<CallerIdentity>>>,
+    /// The key of a request, whose memory is reused.
+    key: RefCell<Vec<u8>>,
+    /// What is to be leased.
+    new: RefCell<Vec<Identity>>,
+    renewed: Cell<Option<Duration>>,
+    /// `true` if something was leased outside of a tick since the last one.
+    leased_early: Cell<bool>,
+}
+
+impl CallerIdentities {
+    /// Knows no caller yet.
+    pub(super) fn new(most: u32) -> Self {
+        Self {
+            most: most as usize,
+            by_values: RefCell::default(),
+            key: RefCell::default(),
+            new: RefCell::default(),
+            renewed: Cell::default(),
+            leased_early: Cell::default(),
+        }
+    }
+
+    /// Returns the identity of a caller, and asks for it if it has no credentials.
+    ///
+    /// # Errors
+    /// If the caller's values make no role, or there is no room for another identity.
+    pub(super) fn identity(
+        &self,
+        store: &CredentialStore<impl SharedData>,
+        (route, template): (usize, &RoleTemplate),
+        caller: &Admitted<'_>,
+        (elapsed, now): (Duration, SystemTime),
+    ) -> Result<Rc<CallerIdentity>, Refusal> {
+        let mut key = self.key.borrow_mut();
+        key.clear();
+        key.extend_from_slice(&(route as u32).to_le_bytes());
+        let start = key.len();
+        template.values(caller, &mut key).map_err(NotAdmitted::from)?;
+        let mut known = self.by_values.borrow_mut();
+        if let Some(identity) = known.get(key.as_slice()) {
+            identity.used.set(elapsed);
+            if elapsed.saturating_sub(identity.asked.get()) >= ASK_AGAIN && identity.credentials(now).is_none() {
+                identity.asked.set(elapsed);
+                identity.is_refused.set(false);
+                self.new.borrow_mut().push(identity.identity.clone());
+            }
+            return Ok(Rc::clone(identity));
+        }
+        let role = template.expand(key.get(start..).unwrap_or_default()).map_err(NotAdmitted::from)?;
+        self.make_room(&mut known, elapsed)?;
+        let identity = Rc::new(CallerIdentity {
+            identity: Identity::assumed(role),
+            credentials: RefCell::default(),
+            since: elapsed,
+            used: Cell::new(elapsed),
+            asked: Cell::new(elapsed),
+            is_refused: Cell::new(false),
+        });
+        // Another worker may have asked for it.
+        identity.reload(store);
+        self.new.borrow_mut().push(identity.identity.clone());
+        known.insert(key.clone(), Rc::clone(&identity));
+        Ok(identity)
+    }
+
+    /// Forgets the longest-idle caller if there are as many as there may be.
+    fn make_room(&self, known: &mut HashMap<Vec<u8>, Rc<CallerIdentity>>, elapsed: Duration) -> Result<(), Refusal> {
+        let is_pending = |identity: &&Rc<CallerIdentity>| {
+            identity.credentials.borrow().is_none() && elapsed.saturating_sub(identity.since) < PENDING
+        };
+        if known.values().filter(is_pending).count() >= MOST_PENDING {
+            return Err(Refusal::Overloaded);
+        }
+        if known.len() >= self.most {
+            let idle = known.iter().filter(|(_, identity)| elapsed.saturating_sub(identity.used.get()) >= IN_USE);
+            let longest = idle.min_by_key(|(_, identity)| identity.used.get()).map(|(values, _)| values.clone());
+            known.remove(&longest.ok_or(Refusal::Overloaded)?);
+        }
+        Ok(())
+    }
+
+    /// Returns whether an identity should be leased before the next tick.
+    pub(super) fn is_early(&self) -> bool {
+        !self.new.borrow().is_empty() && !self.leased_early.replace(true)
+    }
+
+    /// Renews the lease on all identities that are in use, if that is due or there are new ones.
+    ///
+    /// # Errors
+    /// If the proxy refuses the value. The new ones are leased with the next renewal.
+    pub(super) fn lease(
+        &self,
+        store: &CredentialStore<impl SharedData>,
+        policy: &str,
+        (elapsed, now): (Duration, SystemTime),
+    ) -> Result<(), SetError> {
+        let since = self.renewed.get();
+        if self.new.borrow().is_empty() && since.is_some_and(|since| elapsed.saturating_sub(since) < RENEWAL) {
+            return Ok(());
+        }
+        let mut known = self.by_values.borrow_mut();
+        known.retain(|_, identity| elapsed.saturating_sub(identity.used.get()) < IDLE);
+        let is_used = |identity: &&Rc<CallerIdentity>| since.is_none_or(|since| identity.used.get() >= since);
+        let used: Vec<_> = known.values().filter(is_used).map(|identity| identity.id().to_owned()).collect();
+        let bounds = CallerBounds { most: self.most, in_use: IN_USE, idle: IDLE };
+        let refused = store.lease_callers(policy, (&used, &self.new.borrow()), bounds, now)?;
+        self.renewed.set(Some(elapsed));
+        self.new.take();
+        for identity in known.values().filter(|identity| refused.contains(&identity.identity)) {
+            identity.is_refused.set(true);
+        }
+        Ok(())
+    }
+
+    /// Begins another tick.
+    pub(super) fn on_tick(&self) {
+        self.leased_early.set(false);
+    }
+
+    /// Reads the credentials of these ids, or of all identities.
+    pub(super) fn reload(&self, store: &CredentialStore<impl SharedData>, ids: Option<&[String]>) {
+        for identity in self.by_values.borrow().values() {
+            if ids.is_none_or(|ids| ids.iter().any(|id| id == identity.id())) {
+                identity.reload(store);
+            }
+        }
+    }
+}
