@@ -346,7 +346,7 @@ fn routes_that_sign_alike_share_an_identity() {
         route(""),
         route(r#", "roleSessionName": "other""#),
     ));
-    let identities: Vec<_> = policy.routes().iter().map(|route| index_of_identity(route)).collect();
+    let identities: Vec<_> = policy.routes().iter().map(index_of_identity).collect();
     assert_eq!(identities, [0, 0, 1, 2]);
     assert_eq!(policy.identities().len(), 3);
 }
