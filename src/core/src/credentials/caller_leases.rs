@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Identity;
 use super::changes::{CALLERS_CHANGED, bump_generation};
-use super::leases::{IdentityLease, LEASE, LEASES, RENEWAL, distinct, seconds};
+use super::leases::{IdentityLease, LEASE, LEASES, RENEWAL, keep_unrequired, seconds};
 use super::shared_data::{SetError, SharedData};
 use super::store::CredentialStore;
 
@@ -125,8 +125,7 @@ impl CallerRenewal {
         (lease.identities, lease.used) = (identities, Some(times));
         leases.push(lease);
         if !renewal.dropped.is_empty() {
-            let kept = distinct(leases.iter());
-            renewal.dropped.retain(|identity| kept.binary_search_by(|kept| kept.id().cmp(identity.id())).is_err());
+            keep_unrequired(&mut renewal.dropped, leases);
         }
         renewal
     }

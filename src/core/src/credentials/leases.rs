@@ -140,7 +140,7 @@ impl<D: SharedData> CredentialStore<D> {
     /// # Errors
     /// If another version of the filter wrote what this one can't read.
     pub fn required(&self) -> Result<Vec<Identity>, SetError> {
-        Ok(distinct(&self.leases()?).into_iter().cloned().collect())
+        Ok(self.requirements()?.identities.into_iter().map(|(identity, _)| identity).collect())
     }
 
     /// Returns what the loaded policies require, each identity once, in a stable order.
@@ -150,10 +150,11 @@ impl<D: SharedData> CredentialStore<D> {
     pub fn requirements(&self) -> Result<Requirements, SetError> {
         let leases = self.leases()?;
         let (callers, named): (Vec<_>, Vec<_>) = leases.iter().partition(|lease| lease.used.is_some());
-        let named_ids = distinct(named.iter().copied());
+        let named_ids = distinct(&named);
         let is_callers =
             |identity: &Identity| named_ids.binary_search_by(|named| named.id().cmp(identity.id())).is_err();
-        let identities = distinct(&leases).into_iter().map(|identity| (identity.clone(), is_callers(identity)));
+        let all: Vec<_> = leases.iter().collect();
+        let identities = distinct(&all).into_iter().map(|identity| (identity.clone(), is_callers(identity)));
         Ok(Requirements {
             is_loaded: !leases.is_empty(),
             takes_callers: !callers.is_empty(),
@@ -248,19 +249,25 @@ impl Renewal {
         renewal.due = leases.iter().map(due).min().unwrap_or(u64::MAX);
         renewal.writes |= renewal.changed;
         if !renewal.dropped.is_empty() {
-            let kept = distinct(leases.iter());
-            renewal.dropped.retain(|identity| kept.binary_search_by(|kept| kept.id().cmp(identity.id())).is_err());
+            keep_unrequired(&mut renewal.dropped, leases);
         }
         renewal
     }
 }
 
 /// Returns all required identities, each once, sorted by id.
-pub(super) fn distinct<'l>(leases: impl IntoIterator<Item = &'l IdentityLease>) -> Vec<&'l Identity> {
-    let mut identities: Vec<_> = leases.into_iter().flat_map(|lease| &lease.identities).collect();
+pub(super) fn distinct<'l>(leases: &[&'l IdentityLease]) -> Vec<&'l Identity> {
+    let mut identities: Vec<_> = leases.iter().flat_map(|lease| &lease.identities).collect();
     identities.sort_unstable_by(|a, b| a.id().cmp(b.id()));
     identities.dedup_by(|a, b| a.id() == b.id());
     identities
+}
+
+/// Removes the identities that are required by another lease.
+pub(super) fn keep_unrequired(dropped: &mut Vec<Identity>, leases: &[IdentityLease]) {
+    let all: Vec<_> = leases.iter().collect();
+    let required = distinct(&all);
+    dropped.retain(|identity| required.binary_search_by(|required| required.id().cmp(identity.id())).is_err());
 }
 
 /// Compares by id, which is derived from all settings of an identity.
