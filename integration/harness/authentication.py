@@ -35,18 +35,18 @@ class TlsProxy:
                 "common_tls_context": common,
             },
         }
-        self._proxy = start(policy, configuration)
+        self.proxy = start(policy, configuration)
         if push:
-            push(self._proxy)
+            push(self.proxy)
         else:
-            self._proxy.push(TEMPORARY_KEY)
+            self.proxy.push(TEMPORARY_KEY)
 
     def request(self, path: str, client: tuple[Path, Path] | None = None, **options):
         tls = ["--cacert", str(self._authority)]
         if client:
             certificate, key = client
             tls += ["--cert", str(certificate), "--key", str(key)]
-        return curl(f"https://localhost:{self._proxy.port}{path}", options=tls, **options)
+        return curl(f"https://localhost:{self.proxy.port}{path}", options=tls, **options)
 
 
 ISSUER = "https://issuer.example"

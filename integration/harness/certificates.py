@@ -27,7 +27,7 @@ class Authority:
     def issue(self, *names: str) -> tuple[Path, Path]:
         """Issues a certificate for names, IP addresses or URIs; returns the paths of its PEM file and its key's."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         certificate = self._builder(subject, key).add_extension(alternatives, critical=False)
         certificate = certificate.sign(self._key, hashes.SHA256())

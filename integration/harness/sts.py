@@ -1,25 +1,39 @@
-"""A fast STS for many roles; it assumes any, and verifies nothing."""
+"""A fast STS for many roles; it assumes any but those that it denies, and verifies nothing."""
 
 import asyncio
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
+
+from botocore.credentials import Credentials
 
 _ANSWER = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>\
 <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>{token}</SessionToken>\
 <Expiration>{expiration}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
+_DENIED = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>\
+<Code>AccessDenied</Code><Message>not authorized to perform: sts:AssumeRole</Message></Error></ErrorResponse>"""
 
 # As long as those of the real one.
 _TOKEN = "T" * 800
 
 
 class QuickSts:
-    """Answers each call after `latency` seconds, and counts the calls and the most in flight together."""
+    """Answers each call after `latency` seconds, and counts the calls and the most in flight together.
+
+    `assumed` has the parameters of each call, `keys` the key that answered it; a role whose ARN contains one of
+    `denied` is denied.
+    """
 
     def __init__(self, latency: float = 0.05, tls: ssl.SSLContext | None = None):
         self._tls = tls
         self.latency = latency
         self.calls = 0
+        self.assumed: list[dict[str, str]] = []
+        self.keys: dict[str, Credentials] = {}
+        self.lifetime = timedelta(hours=1)
+        self.denied: set[str] = set()
         self.most_in_flight = 0
         self._in_flight = 0
         self._loop = asyncio.new_event_loop()
@@ -44,17 +58,25 @@ class QuickSts:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 [length] = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-                await reader.readexactly(int(length.split(b":")[1]))
-                writer.write(await self._answer())
+                body = await reader.readexactly(int(length.split(b":")[1]))
+                writer.write(await self._answer(dict(parse_qsl(body.decode()))))
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    async def _answer(self) -> bytes:
+    async def _answer(self, parameters: dict[str, str]) -> bytes:
         self.calls += 1
+        self.assumed.append(parameters)
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         await asyncio.sleep(self.latency)
         self._in_flight -= 1
-        expiration = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = _ANSWER.format(key=f"ASIA{self.calls:016}", token=_TOKEN, expiration=expiration)
-        return f"HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+        if any(name in parameters.get("RoleArn", "") for name in self.denied):
+            return _message("403 Forbidden", _DENIED)
+        expiration = (datetime.now(UTC) + self.lifetime).strftime("%Y-%m-%dT%H:%M:%SZ")
+        key = f"ASIA{len(self.keys):016}"
+        self.keys[key] = Credentials(key, "secret", _TOKEN)
+        return _message("200 OK", _ANSWER.format(key=key, token=_TOKEN, expiration=expiration))
+
+
+def _message(status: str, body: str) -> bytes:
+    return f"HTTP/1.1 {status}\r\ncontent-type: text/xml\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()

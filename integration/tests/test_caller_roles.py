@@ -1,0 +1,196 @@
+"""Roles that come with their callers: a policy for a whole mesh in one line, in a real Envoy with the refresher."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from integration.harness.authentication import ISSUER, TlsProxy, jwt_authn, token, with_filter_before_the_signer
+from integration.harness.keys import STATIC_KEY
+from integration.harness.policies import api_route
+from integration.harness.sts import QuickSts
+from integration.harness.upstream import Upstream
+from integration.harness.verifier import Verifier
+from integration.stack.aws_servers import REGION
+from integration.stack.client import curl
+from integration.stack.process import wait_until
+from integration.stack.refresher import Refresher
+
+ACCOUNT = "arn:aws:iam::123456789012:role"
+
+
+@pytest.fixture
+def sts():
+    with QuickSts() as sts:
+        yield sts
+
+
+@pytest.fixture
+def upstream(sts):
+    """An upstream that knows the keys which the STS gave."""
+    with Upstream(Verifier(sts.keys, REGION, "execute-api")) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def mesh(start_proxy, upstream, authority):
+    """A proxy whose callers each sign as the role of their namespace, and whose refresher never polls."""
+    route = api_route(
+        upstream,
+        callers=["spiffe://cluster.local/ns/*/sa/*"],
+        roleArn=f"{ACCOUNT}/mesh-{{namespace}}",
+        roleSessionName="{serviceAccount}@{trustDomain}",
+        roleTags={"team": "{namespace}"},
+    )
+    return TlsProxy(start_proxy, {"routes": {"/a": route}}, authority, push=lambda proxy: None)
+
+
+@pytest.fixture
+def start_refresher(tmp_path, sts):
+    running = []
+
+    def start(proxy, *arguments: str) -> Refresher:
+        refresher = Refresher(tmp_path, proxy, sts, "--interval", "1h", *arguments, credentials=STATIC_KEY)
+        refresher.start()
+        running.append(refresher)
+        return refresher
+
+    yield start
+    for refresher in running:
+        refresher.stop()
+
+
+@pytest.fixture
+def caller(authority):
+    """Returns a function that issues the certificate of a namespace's workload."""
+    return lambda namespace, account="app", domain="cluster.local": authority.issue(
+        f"spiffe://{domain}/ns/{namespace}/sa/{account}"
+    )
+
+
+def timed(send):
+    start = time.monotonic()
+    response = send()
+    return response, time.monotonic() - start
+
+
+def test_the_first_request_of_a_caller_is_served_in_the_time_of_one_call_to_sts(
+    mesh, start_refresher, sts, upstream, caller
+):
+    start_refresher(mesh.proxy)
+    mesh.request("/a", caller("warm-up"))
+    for namespace in ("orders", "shop"):
+        response, took = timed(lambda namespace=namespace: mesh.request("/a/b", caller(namespace)))
+        assert response.status == 200, response
+        assert took < 1.5
+        assert sts.assumed[-1]["RoleArn"] == f"{ACCOUNT}/mesh-{namespace}"
+        assert sts.assumed[-1]["RoleSessionName"] == "app@cluster.local"
+        assert sts.assumed[-1]["Tags.member.1.Value"] == namespace
+        assert upstream.last.verdict.access_key_id == list(sts.keys)[-1]
+    calls = sts.calls
+    for namespace in ("orders", "shop", "orders"):
+        response, took = timed(lambda namespace=namespace: mesh.request("/a", caller(namespace)))
+        assert response.status == 200
+    assert sts.calls == calls
+
+
+def test_callers_that_come_together_cause_one_call(mesh, start_refresher, sts, caller):
+    start_refresher(mesh.proxy)
+    certificate = caller("orders")
+    with ThreadPoolExecutor(16) as pool:
+        statuses = set(pool.map(lambda _: mesh.request("/a", certificate).status, range(32)))
+
+    assert (statuses, sts.calls) == ({200}, 1)
+
+
+def test_many_callers_that_come_together_each_get_their_role(mesh, start_refresher, sts, caller):
+    start_refresher(mesh.proxy)
+    certificates = [caller(f"team-{number}") for number in range(60)]
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(lambda certificate: mesh.request("/a", certificate).status, certificates))
+
+    assert set(statuses) == {200}
+    assert {call["RoleArn"] for call in sts.assumed} == {f"{ACCOUNT}/mesh-team-{number}" for number in range(60)}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "domain", "message"),
+    [
+        ("orders", "elsewhere.local", "the route's callers do not include this one"),
+        ("x" * 70, "cluster.local", "too long"),
+    ],
+)
+def test_a_caller_who_makes_no_role_is_refused_and_sts_hears_nothing(
+    mesh, start_refresher, sts, upstream, caller, namespace, domain, message
+):
+    start_refresher(mesh.proxy)
+    response = mesh.request("/a", caller(namespace, domain=domain))
+
+    assert (response.status, response.json["error"]["code"]) == (403, "CallerNotAllowed")
+    assert message in response.json["error"]["message"]
+    assert not sts.calls
+    assert not upstream.received
+
+
+def test_a_caller_whose_role_is_denied_makes_nothing_unready(mesh, start_refresher, sts, caller):
+    refresher = start_refresher(mesh.proxy, "--listen", "127.0.0.1:0")
+    wait_until(lambda: "listening for probes" in refresher.log, "the probes")
+    probe = f"http://{refresher.log.split('address=')[1].split()[0]}/readyz"
+    wait_until(lambda: curl(probe).status == 200, "the refresher to be ready without a caller")
+    sts.denied.add("mesh-stranger")
+    response = mesh.request("/a", caller("stranger"))
+
+    assert (response.status, response.json["error"]["code"]) == (503, "NoCredentials")
+    assert mesh.proxy.intake("/v1/status").status == 200
+    assert curl(probe).status == 200
+    assert mesh.request("/a", caller("orders")).status == 200
+
+
+def test_the_refresher_still_says_which_roles_it_assumes(mesh, start_refresher, sts, caller):
+    start_refresher(mesh.proxy, "--allow-role", f"{ACCOUNT}/mesh-orders")
+
+    assert mesh.request("/a", caller("orders")).status == 200
+    assert mesh.request("/a", caller("shop")).status == 503
+    assert {call["RoleArn"] for call in sts.assumed} == {f"{ACCOUNT}/mesh-orders"}
+
+
+def test_a_renewed_session_keeps_its_name(mesh, start_refresher, sts, caller):
+    sts.lifetime = timedelta(seconds=15)
+    start_refresher(mesh.proxy)
+    assert mesh.request("/a", caller("orders")).status == 200
+    wait_until(lambda: sts.calls >= 3, "two renewals", timeout=60)
+
+    assert len({(call["RoleArn"], call["RoleSessionName"]) for call in sts.assumed}) == 1
+    assert mesh.request("/a", caller("orders")).status == 200
+
+
+def test_a_claim_names_the_role(start_proxy, start_refresher, sts, upstream):
+    route = api_route(
+        upstream,
+        callers=[{"issuer": ISSUER}],
+        roleArn=f"{ACCOUNT}/bedrock",
+        roleSessionName="{claim:sub}",
+        roleTags={"team": "{claim:team}"},
+    )
+    proxy = start_proxy({"routes": {"/a": route}}, with_filter_before_the_signer(jwt_authn(payload_in_metadata="jwt")))
+    start_refresher(proxy)
+
+    def send(**claims):
+        return proxy.request("/a", headers={"authorization": f"Bearer {token(**claims)}"})
+
+    assert send(sub="ann@example.com", team="orders").status == 200
+    assert sts.assumed[-1]["RoleSessionName"] == "ann@example.com"
+    assert sts.assumed[-1]["Tags.member.1.Value"] == "orders"
+    for claims in (
+        {},
+        {"team": ""},
+        {"team": ["orders"]},
+        {"team": "a/b"},
+        {"team": "é"},
+        {"team": 5},
+        {"team": "a" * 257},
+    ):
+        response = send(sub="ann@example.com", **claims)
+        assert (response.status, response.json["error"]["code"]) == (403, "CallerNotAllowed"), claims
+    assert sts.calls == 1
