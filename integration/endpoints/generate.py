@@ -29,9 +29,7 @@ from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError, EndpointVariantError, UnknownServiceError
 
-from integration.stack.process import REPOSITORY
-
-OUTPUT = REPOSITORY / "src/core/tests/data/botocore-endpoints.tsv"
+from integration.endpoints.data import DATA
 
 ACCOUNT = "123456789012"
 
@@ -266,4 +264,4 @@ def render(endpoints):
 
 
 if __name__ == "__main__":
-    OUTPUT.write_text("".join(line + "\n" for line in render(Endpoints())))
+    DATA.write_text("".join(line + "\n" for line in render(Endpoints())))
