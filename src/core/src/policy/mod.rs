@@ -42,7 +42,7 @@ pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
-pub use scope::ScopeError;
+pub use scope::{RequestScope, ScopeError};
 pub use target::{Scheme, Target};
 
 use crate::credentials::Identity;
@@ -237,7 +237,7 @@ impl Route {
 
     /// Returns whether a client may choose the service, by the scope that it signed for.
     pub fn takes_clients_service(&self) -> bool {
-        self.scope.is_none() && self.service.is_none() && self.scope_source == ScopeSource::Client
+        self.scope.is_none() && self.service.is_none() && self.scope_source != ScopeSource::Infer
     }
 }
 
@@ -284,7 +284,7 @@ pub enum PayloadMode {
 /// The source of service and region, if the policy does not set them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum ScopeSource {
     /// From the host name.
     #[default]
@@ -292,6 +292,8 @@ pub enum ScopeSource {
     /// From the host name or, if they can't be inferred, from the credential scope that the client, an AWS SDK, signed
     /// for under a throw-away key.
     Client,
+    /// From the client's credential scope or, if it has none, from the host name.
+    ClientFirst,
 }
 
 /// The location of the signature.

@@ -67,6 +67,9 @@ pub(super) fn sign<H: Host>(
         worker.describe("sigv4.host", "policy");
     }
     worker.record(Some(route), plan.scope.service, Outcome::Signed);
+    if let Some(signed_for) = route.overridden_scope(plan.scope, head.authorization) {
+        worker.report_overridden_scope(route, plan.authority, plan.scope, signed_for);
+    }
     Ok(Signed::Forwarded(chunked_body))
 }
 
