@@ -3,6 +3,7 @@
 from integration.stack.process import REPOSITORY
 
 DATA = REPOSITORY / "src/core/tests/data/botocore-endpoints.tsv"
+UNSIGNED_OPERATIONS = DATA.with_name("botocore-unsigned-operations.tsv")
 
 
 def read_data() -> set[tuple[str, str, str]]:

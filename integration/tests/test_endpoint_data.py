@@ -6,14 +6,16 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from integration.endpoints.data import DATA, read_data
-from integration.endpoints.generate import Endpoints, render
+from integration.endpoints.data import DATA, UNSIGNED_OPERATIONS, read_data
+from integration.endpoints.generate import Endpoints, render, render_unsigned_operations
 
 
 def test_the_data_is_what_botocore_gives():
-    assert list(render(Endpoints())) == DATA.read_text().splitlines(), (
-        "run python -m integration.endpoints.generate and look at the change"
-    )
+    endpoints = Endpoints()
+    for file, written in ((DATA, render(endpoints)), (UNSIGNED_OPERATIONS, render_unsigned_operations(endpoints))):
+        assert list(written) == file.read_text().splitlines(), (
+            "run python -m integration.endpoints.generate and look at the change"
+        )
 
 
 SCOPE = re.compile(rb"AWS4-HMAC-SHA256 Credential=[^/]*/\d{8}/([^/]*)/([^/]*)/aws4_request")

@@ -15,6 +15,7 @@
 //! | `caller` | the callers that a route admits |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | header rules |
+//! | `notes` | notes on valid settings |
 //! | `error` | errors, with their location in the document |
 
 mod authority;
@@ -27,6 +28,7 @@ mod document;
 mod error;
 mod headers;
 mod matcher;
+mod notes;
 mod path_syntax;
 #[cfg(feature = "schema")]
 mod schema;
@@ -269,7 +271,8 @@ pub enum Unmatched {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PayloadMode {
-    /// No body: the empty hash, immediately. S3 over https: `unsigned`. Else: `signed`.
+    /// No body: the empty hash, immediately. With an SHA-256 that the client signed in `x-amz-content-sha256`: `client`. S3,
+    /// and operations that AWS's SDKs leave unsigned, over https: `unsigned`. Else: `signed`.
     #[default]
     Auto,
     /// The body is hashed as it arrives and held until it is complete.

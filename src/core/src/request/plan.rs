@@ -6,7 +6,7 @@ use crate::path;
 use crate::policy::{RequestScope, Route, Target};
 use crate::signing::{
     PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm, UriStyle,
-    WireUri,
+    WireUri, is_unsigned_operation, signs_content_sha256,
 };
 use crate::worker::SigningBuffers;
 
@@ -72,6 +72,10 @@ impl<'a> Plan<'a> {
                 is_event_stream: head.is_event_stream,
                 // A redirected client sends its body elsewhere.
                 has_length: ends || head.content_length.is_some() || self.route.redirect,
+                signs_client_hash: !ends
+                    && head.content_sha256.is_some()
+                    && head.authorization.is_some_and(signs_content_sha256),
+                is_unsigned_operation: !ends && is_unsigned_operation(self.service, head.method, self.uri.path()),
             },
         )
     }
