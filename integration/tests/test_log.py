@@ -1,6 +1,7 @@
 """The log lines that requests can cause: one for each refusal at debug, and no warning more than once a second."""
 
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from integration.harness.keys import TEMPORARY_KEY
@@ -53,3 +54,19 @@ def test_a_payload_mode_that_its_service_does_not_take_is_noted_at_load(start_pr
         assert "[warning][wasm]" in line
         assert '/api: "payload": "unsigned"' in line
         assert "execute-api is not known to accept UNSIGNED-PAYLOAD" in line
+
+
+def test_a_tunnel_is_a_warning_with_advice_as_clients_do_not_show_the_answer(start_proxy):
+    proxy = start_proxy({"routes": {"/": {"hosts": ["*.amazonaws.com"]}}})
+    host = "sqs.eu-west-1.amazonaws.com"
+    command = ["curl", "-sS", "--noproxy", "", "--proxy", proxy.url, f"https://{host}/"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+    assert done.returncode != 0
+    assert "CONNECT tunnel failed, response 400" in done.stderr
+
+    def lines() -> list[str]:
+        return [line for line in proxy.envoy.log.splitlines() if "CONNECT" in line and "[warning][wasm]" in line]
+
+    wait_until(lines, "the line")
+    assert "through http_proxy, not to https:// URLs through https_proxy" in lines()[0]
