@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -138,11 +139,14 @@ def test_a_recipe_is_signed_for_what_it_says(proxy, aws, number):
 
     for command in commands:
         arguments = shlex.split(command.replace("127.0.0.1:8080", address))
+        environment = {}
+        while "=" in arguments[0]:
+            name, _, environment[name] = arguments.pop(0).partition("=")
         assert arguments[0] == "curl"
 
         done = subprocess.run(
             ["curl", "-sS", "--output", "/dev/null", "--write-out", "%{http_code}", *arguments[1:]],
-            input="a file", capture_output=True, text=True, check=False, timeout=20,
+            input="a file", capture_output=True, text=True, check=False, timeout=20, env=os.environ | environment,
         )  # fmt: skip
         refusal = aws.last.refusal if aws.received else None
         assert (done.stdout, refusal) == (str(example.status), None), done.stderr
