@@ -197,11 +197,9 @@ impl Route {
         })
     }
 
-    /// Returns the scope that a client signed for, if it may choose and `used` differs from it in a part that the policy
-    /// does not set.
+    /// Returns the scope that a client signed for, if `used` differs from it in a part that the policy does not set.
     pub fn overridden_scope<'a>(&self, used: Scope<&str>, authorization: Option<&'a [u8]>) -> Option<Scope<&'a str>> {
-        let authorization = authorization.filter(|_| self.scope_source != ScopeSource::Infer)?;
-        let signed_for = Scope::of_authorization(authorization)?;
+        let signed_for = Scope::of_authorization(authorization?)?;
         // With SigV4A, the region set is signed instead of the region.
         let region_counts = self.region.is_none() && self.algorithm == Algorithm::SigV4;
         let differs = (self.service.is_none() && signed_for.service != used.service)

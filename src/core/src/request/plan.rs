@@ -6,7 +6,7 @@ use crate::path;
 use crate::policy::{RequestScope, Route, Target};
 use crate::signing::{
     PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm, UriStyle,
-    WireUri, is_unsigned_operation, signs_content_sha256,
+    WireUri, is_unsigned_operation, signs_content_sha256, takes_nothing_else,
 };
 use crate::worker::SigningBuffers;
 
@@ -60,6 +60,10 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// If the body has signatures in it that can't be replaced.
     pub(super) fn payload(&self, head: &RequestHead<'_>, ends: bool) -> Result<PayloadPlan, UnsupportedStreamingForm> {
+        // Most requests, for which nothing has to be decided.
+        if ends && head.content_sha256.is_none() && !takes_nothing_else(self.service) {
+            return Ok(PayloadPlan::Known(PayloadHash::Empty));
+        }
         PayloadPlan::decide(
             self.route.payload,
             BodyInfo {
