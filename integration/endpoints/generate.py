@@ -1,5 +1,5 @@
 """Writes src/core/tests/data/botocore-endpoints.tsv: every endpoint that botocore knows, with its signing name and
-region.
+region; and botocore-unsigned-operations.tsv: its operations whose body is not signed.
 
     .venv/bin/python -m integration.endpoints.generate
 
@@ -29,9 +29,7 @@ from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError, EndpointVariantError, UnknownServiceError
 
-from integration.stack.process import REPOSITORY
-
-OUTPUT = REPOSITORY / "src/core/tests/data/botocore-endpoints.tsv"
+from integration.endpoints.data import DATA, UNSIGNED_OPERATIONS
 
 ACCOUNT = "123456789012"
 
@@ -265,5 +263,21 @@ def render(endpoints):
     yield from ("\t".join(row) for row in endpoints.of_s3_control())
 
 
+def render_unsigned_operations(endpoints):
+    """Returns a line for each operation whose body is not signed: signing name, method, and path with examples."""
+    yield f"# The operations of botocore {botocore.__version__} whose body is not signed, written by"
+    yield "# integration/endpoints/generate.py: signing name, method, path with an example for each parameter"
+    found = set()
+    for name in endpoints.session.get_available_services():
+        service = endpoints.session.get_service_model(name)
+        for operation in map(service.operation_model, service.operation_names):
+            if operation.auth_type == "v4-unsigned-body" or operation.unsigned_payload:
+                path = re.sub(r"\{\w+\+\}", "a/b", operation.http["requestUri"])
+                found.add((service.signing_name, operation.http["method"], re.sub(r"\{\w+\}", "a", path)))
+    yield from ("\t".join(row) for row in sorted(found))
+
+
 if __name__ == "__main__":
-    OUTPUT.write_text("".join(line + "\n" for line in render(Endpoints())))
+    known = Endpoints()
+    DATA.write_text("".join(line + "\n" for line in render(known)))
+    UNSIGNED_OPERATIONS.write_text("".join(line + "\n" for line in render_unsigned_operations(known)))

@@ -260,6 +260,23 @@ class Verifier:
             raise Refused("the trailers' signature does not match the trailers")
 
 
+@dataclass(frozen=True)
+class AnyScope(Verifier):
+    """Accepts a signature for any service and region; the test checks which they were."""
+
+    region: str = ""
+    service: str = ""
+
+    def verify(self, request, now=None):
+        claimed = Signature.of(request)
+        *region, service, end = claimed.scope[1:]
+        if end != "aws4_request":
+            raise Refused(f"scope is {claimed.scope}")
+        # A set of regions is not part of the scope.
+        named = region[0] if region else claimed.region_set.split(",")[0].replace("*", "us-east-1")
+        return Verifier(self.keys, named, service).verify(request, now)
+
+
 class _Signer:
     """Recomputes a signature with botocore."""
 

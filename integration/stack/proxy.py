@@ -115,13 +115,16 @@ class StockConfiguration:
             tls = self.cluster(name)["transport_socket"]["typed_config"]["common_tls_context"]
             tls["validation_context"]["trusted_ca"]["filename"] = str(certificate)
 
-    def lead_https_to(self, port: int) -> None:
-        """Sends requests for any https host to a port of this machine, without TLS: names are not resolved in tests."""
+    def lead_https_to(self, port: int, tls: bool = False) -> None:
+        """Sends requests for any https host to a port of this machine: names are not resolved in tests. With `tls`, the
+        server there must have a certificate for each name."""
         endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
         for name in HTTPS_CLUSTERS:
             cluster = self.cluster(name)
+            kept = {key: cluster[key] for key in ("transport_socket", "typed_extension_protocol_options") if tls}
             cluster.clear()
             cluster.update(
+                kept,
                 name=name,
                 type="STATIC",
                 load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},

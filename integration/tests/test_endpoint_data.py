@@ -6,34 +6,16 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from integration.endpoints.generate import OUTPUT, Endpoints, render
-
-
-def read_data():
-    """Returns (host, signing name, signing region) of every line."""
-    section, partitions, rows = None, {}, set()
-    for line in OUTPUT.read_text().splitlines():
-        fields = line.split("\t")
-        if line.startswith("#"):
-            continue
-        if line.startswith("["):
-            section = line
-        elif section == "[partitions]":
-            partitions[fields[0]] = fields[1].split(" ")
-        elif section == "[forms]":
-            for group in fields[2].split(" "):
-                partition, suffix = group.split(":")
-                for region in partitions[partition]:
-                    rows.add((fields[0].replace("{region}", region) + "." + suffix, fields[1], region))
-        elif section == "[hosts]":
-            rows.add(tuple(fields))
-    return rows
+from integration.endpoints.data import DATA, UNSIGNED_OPERATIONS, read_data
+from integration.endpoints.generate import Endpoints, render, render_unsigned_operations
 
 
 def test_the_data_is_what_botocore_gives():
-    assert list(render(Endpoints())) == OUTPUT.read_text().splitlines(), (
-        "run python -m integration.endpoints.generate and look at the change"
-    )
+    endpoints = Endpoints()
+    for file, written in ((DATA, render(endpoints)), (UNSIGNED_OPERATIONS, render_unsigned_operations(endpoints))):
+        assert list(written) == file.read_text().splitlines(), (
+            "run python -m integration.endpoints.generate and look at the change"
+        )
 
 
 SCOPE = re.compile(rb"AWS4-HMAC-SHA256 Credential=[^/]*/\d{8}/([^/]*)/([^/]*)/aws4_request")

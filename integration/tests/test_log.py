@@ -1,10 +1,11 @@
 """The log lines that requests can cause: one for each refusal at debug, and no warning more than once a second."""
 
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from integration.harness.keys import TEMPORARY_KEY
-from integration.harness.policies import api_route, policy
+from integration.harness.policies import api_route, policy, s3_route
 from integration.stack.process import wait_until
 
 WITHHELD = "the proxy does not show the body to the filter"
@@ -41,3 +42,31 @@ def test_clients_can_not_fill_the_log(start_proxy, api, configuration):
     # Two workers, and two rounds of a second or two.
     assert 1 <= len(lines) <= 10, lines
     assert any("more like it were left out" in line for line in lines), lines
+
+
+def test_a_payload_mode_that_its_service_does_not_take_is_noted_at_load(start_proxy, api, s3):
+    routes = {"/api": api_route(api, payload="unsigned"), "/s3": s3_route(s3, payload="unsigned")}
+    proxy = start_proxy(policy(routes))
+
+    lines = [line for line in proxy.envoy.log.splitlines() if "UNSIGNED-PAYLOAD" in line]
+    assert lines
+    for line in lines:
+        assert "[warning][wasm]" in line
+        assert '/api: "payload": "unsigned"' in line
+        assert "execute-api is not known to accept UNSIGNED-PAYLOAD" in line
+
+
+def test_a_tunnel_is_a_warning_with_advice_as_clients_do_not_show_the_answer(start_proxy):
+    proxy = start_proxy({"routes": {"/": {"hosts": ["*.amazonaws.com"]}}})
+    host = "sqs.eu-west-1.amazonaws.com"
+    command = ["curl", "-sS", "--noproxy", "", "--proxy", proxy.url, f"https://{host}/"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+    assert done.returncode != 0
+    assert "CONNECT tunnel failed, response 400" in done.stderr
+
+    def lines() -> list[str]:
+        return [line for line in proxy.envoy.log.splitlines() if "CONNECT" in line and "[warning][wasm]" in line]
+
+    wait_until(lines, "the line")
+    assert "through http_proxy, not to https:// URLs through https_proxy" in lines()[0]

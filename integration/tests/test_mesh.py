@@ -48,6 +48,9 @@ def proxy(start_shared_proxy, _api):
         {"prefix": "/fixed", "hosts": ["*.scope.internal"], "service": "execute-api", "region": REGION,
          "signing": {"scope": "client"}},
         {"prefix": "/client-aws", "hosts": ["*.amazonaws.com"], "signing": {"scope": "client"}},
+        {"prefix": "/first", "hosts": ["*.amazonaws.com"], "signing": {"scope": "client-first"}},
+        {"prefix": "/first-fixed", "hosts": ["*.amazonaws.com"], "service": "execute-api", "region": REGION,
+         "signing": {"scope": "client-first"}},
     ]  # fmt: skip
     return start_mesh_proxy(start_shared_proxy, _api, routes, unmatched="pass")
 
@@ -199,12 +202,55 @@ def test_without_a_scope_of_the_client_the_request_is_refused(proxy, api, author
 
 @pytest.mark.parametrize(
     ("path", "host"),
-    [("/infer", "a.scope.internal"), ("/fixed", "a.scope.internal"), ("/client-aws", API_HOST)],
+    [
+        ("/infer", "a.scope.internal"),
+        ("/fixed", "a.scope.internal"),
+        ("/client-aws", API_HOST),
+        ("/first-fixed", f"iam.{REGION}.amazonaws.com"),
+    ],
 )
 def test_the_policy_and_the_hosts_name_win_over_the_client(proxy, api, path, host):
     headers = {"Host": host, **own_signature("iam", "us-east-1")}
 
     assert proxy.request(path, headers=headers).status == 200, api.last.refusal
+
+
+def mismatches(proxy) -> int:
+    line = 'sigv4_scope_mismatches{route="/client-aws",outcome="Signed"}'
+    found = [text for text in proxy.envoy.admin("/stats/prometheus").splitlines() if text.startswith(line)]
+    return int(found[0].split()[-1]) if found else 0
+
+
+def test_a_scope_of_the_client_that_is_not_used_is_counted_and_logged(proxy, api):
+    proxy.envoy.admin("/logging?wasm=debug", "POST")
+    before = mismatches(proxy)
+
+    assert proxy.request("/client-aws", headers={"Host": API_HOST, **own_signature("execute-api")}).status == 200
+    assert mismatches(proxy) == before
+    assert proxy.request("/client-aws", headers={"Host": API_HOST, **own_signature("iam", "us-east-1")}).status == 200
+
+    wait_until(lambda: mismatches(proxy) == before + 1, "the mismatch to be counted")
+    line = f"the client signed for iam in us-east-1, but {API_HOST} is signed for execute-api in {REGION}"
+    wait_until(lambda: line in proxy.envoy.log, "the line")
+    proxy.envoy.admin("/logging?wasm=info", "POST")
+
+
+def test_with_client_first_the_clients_scope_wins_over_the_hosts_name(proxy, api):
+    host = f"unheard-of.{REGION}.amazonaws.com"
+    assert proxy.request("/first", headers={"Host": host, **own_signature("execute-api")}).status == 200
+    assert proxy.request("/first", headers={"Host": API_HOST}).status == 200, api.last.refusal
+
+    proxy.request("/first", headers={"Host": API_HOST, **own_signature("iam", "us-east-1")})
+    assert "/us-east-1/iam/aws4_request" in api.last.refusal
+
+
+def test_a_client_that_signs_for_s3_does_not_get_the_body_past_the_signature(proxy, api):
+    """The host's name decides on the form of path and body."""
+    headers = {"Host": API_HOST, **own_signature("s3")}
+    proxy.request("/first/a%2Fb", "PUT", headers=headers, body=b"order")
+
+    assert api.last.request.target == "/first/a%2Fb"
+    assert api.last.request.header("x-amz-content-sha256") != "UNSIGNED-PAYLOAD"
 
 
 def test_a_host_that_does_not_tell_its_service_is_refused_where_nothing_else_does(proxy, api):

@@ -11,7 +11,10 @@ import pytest
 from integration.harness import raw
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route, policy, s3_route
-from integration.harness.upstream import Upstream
+from integration.harness.sdk import sdk_client
+from integration.harness.upstream import Answer, Upstream
+from integration.harness.verifier import AnyScope
+from integration.stack.aws_servers import REGION
 from integration.stack.client import http2
 from integration.stack.process import wait_until
 from integration.stack.proxy import StockConfiguration
@@ -25,6 +28,7 @@ def proxy(start_shared_proxy, _api, _s3):
         "/client": s3_route(_s3, payload="client"),
         "/auto": s3_route(_s3),
         "/api": api_route(_api),
+        "/query": api_route(_api, signing={"location": "query"}),
     }
     proxy = start_shared_proxy(policy(routes))
     proxy.push(TEMPORARY_KEY)
@@ -67,15 +71,66 @@ def test_a_false_hash_that_the_client_gave_is_for_the_upstream_to_refuse(proxy, 
     assert s3.last.refusal == "X-Amz-Content-SHA256 is not the hash of the body"
 
 
+def signed_hash(value: str, *others: str) -> dict:
+    """Returns the headers of a client that signed its hash under a throw-away key, as S3's clients and AWS's SDK for
+    JavaScript do."""
+    names = ";".join(["host", *others, "x-amz-content-sha256", "x-amz-date"])
+    credential = f"AKIDTHROWAWAY/20260101/{REGION}/dynamodb/aws4_request"
+    authorization = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={'0' * 64}"
+    return {"X-Amz-Content-SHA256": value, "Authorization": authorization, "X-Amz-Date": "20260101T000000Z"}
+
+
+@pytest.mark.parametrize("route", ["/auto/b/k", "/api", "/query"])
+def test_auto_takes_a_hash_that_the_client_signed_and_streams(proxy, api, s3, route):
+    upstream, body = s3 if route == "/auto/b/k" else api, b"x" * 20_000
+    headers = signed_hash(hashlib.sha256(body).hexdigest())
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = raw.http1_head(f"PUT {route} HTTP/1.1", "Content-Length: 20000", *lines)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
+        tcp.sendall(head + body[:5_000])
+        wait_until(lambda: upstream.arrived == 5_000, "the first bytes to arrive", timeout=5)
+        tcp.sendall(body[5_000:])
+        assert tcp.recv(65536).startswith(b"HTTP/1.1 200"), upstream.last.refusal
+
+    assert upstream.last.verdict.payload == "signed"
+
+
+@pytest.mark.parametrize(
+    ("route", "refusal"),
+    [
+        ("/auto/b/k", "X-Amz-Content-SHA256 is not the hash of the body"),
+        ("/api", "the signature does not match the request"),
+    ],
+)
+def test_a_false_hash_that_the_client_signed_is_refused_by_the_upstream(proxy, api, s3, route, refusal):
+    headers = signed_hash(hashlib.sha256(b"another").hexdigest())
+    upstream = api if route == "/api" else s3
+
+    assert proxy.request(route, "PUT", headers=headers, body=b"object").status == 403
+    assert upstream.last.refusal == refusal
+
+
+@pytest.mark.parametrize("value", ["UNSIGNED-PAYLOAD", "no hash", "0" * 63])
+def test_auto_never_takes_a_clients_word_that_the_body_need_not_be_signed(proxy, api, s3, value):
+    for route, upstream in (("/auto/b/k", s3), ("/api", api)):
+        assert proxy.request(route, "PUT", headers=signed_hash(value), body=b"object").status == 200
+        assert upstream.last.verdict.payload == "signed"
+
+
 @pytest.fixture(scope="module")
-def small_proxy(start_shared_proxy, _api):
+def small_proxy(start_shared_proxy, _api, _s3):
     """Returns a proxy that buffers at most 64 KiB."""
     configuration = StockConfiguration()
     configuration.listener("traffic")["per_connection_buffer_limit_bytes"] = 64 * 1024
     # Over HTTP/2, the stream's window bounds Envoy's buffer.
     window = {"initial_stream_window_size": 65536}
     configuration.http_connection_manager("traffic")["http2_protocol_options"] = window
-    routes = {"/api": api_route(_api), "/unsigned": api_route(_api, payload="unsigned")}
+    routes = {
+        "/api": api_route(_api),
+        "/signed": api_route(_api, payload="signed"),
+        "/unsigned": api_route(_api, payload="unsigned"),
+        "/s3": s3_route(_s3),
+    }
     proxy = start_shared_proxy(policy(routes), configuration)
     proxy.push(TEMPORARY_KEY)
     return proxy
@@ -112,6 +167,112 @@ def test_a_body_that_outgrows_the_buffer_of_an_http2_stream_gets_413(small_proxy
 def test_a_body_that_streams_may_outgrow_the_buffer(small_proxy, api):
     assert small_proxy.request("/unsigned", "POST", body=b"x" * 20_000_000).status == 200
     assert len(api.last.request.body) == 20_000_000
+
+
+def test_a_body_that_outgrows_the_buffer_streams_under_the_clients_hash(small_proxy, api):
+    body = b"x" * 1_000_000
+    headers = signed_hash(hashlib.sha256(body).hexdigest())
+
+    assert small_proxy.request("/api", "POST", headers=headers, body=body).status == 200, api.last.refusal
+    assert small_proxy.request("/signed", "POST", headers=headers, body=body).status == 413
+    assert small_proxy.request("/api", "POST", headers=signed_hash("UNSIGNED-PAYLOAD"), body=body).status == 413
+
+
+def test_boto3_uploads_to_s3_without_tls_what_outgrows_the_buffer(small_proxy, s3):
+    s3.answer = Answer()
+    sdk_client("s3", f"{small_proxy.url}/s3").put_object(Bucket="bucket", Key="key", Body=b"x" * 1_000_000)
+
+    assert s3.last.verdict.payload == "signed"
+    assert len(s3.last.request.body) == 1_000_000
+
+
+LARGE = b"x" * 200_000
+
+# The operations whose body AWS's SDKs don't sign.
+UNSIGNED_OPERATIONS = {
+    "ebs": lambda client: client.put_snapshot_block(
+        SnapshotId="snap-1", BlockIndex=0, BlockData=LARGE, DataLength=len(LARGE), Checksum="a",
+        ChecksumAlgorithm="SHA256",
+    ),
+    "lex-runtime": lambda client: client.post_content(
+        botName="bot", botAlias="alias", userId="user", contentType="audio/l16; rate=16000", inputStream=LARGE
+    ),
+    "lexv2-runtime": lambda client: client.recognize_utterance(
+        botId="BOTID12345", botAliasId="a", localeId="en_US", sessionId="session", requestContentType="audio/l16",
+        inputStream=LARGE,
+    ),
+    "mediastore-data": lambda client: client.put_object(Path="a/b.mp4", Body=LARGE),
+    "omics": lambda client: client.upload_read_set_part(
+        sequenceStoreId="1234567890", uploadId="1234567890", partSource="SOURCE1", partNumber=1, payload=LARGE
+    ),
+    "s3": lambda client: client.write_get_object_response(RequestRoute="route", RequestToken="token", Body=LARGE),
+}  # fmt: skip
+
+# Their signing names.
+SERVICES = {
+    "ebs": "ebs",
+    "lex-runtime": "lex",
+    "lexv2-runtime": "lex",
+    "mediastore-data": "mediastore",
+    "omics": "omics",
+    "s3": "s3-object-lambda",
+}
+
+
+@pytest.fixture(scope="module")
+def unsigned_operations(start_shared_proxy, authority, keys):
+    """Returns a proxy with a small buffer, and an upstream with TLS for all of their services."""
+    configuration = StockConfiguration()
+    configuration.trust(authority.certificate)
+    configuration.listener("traffic")["per_connection_buffer_limit_bytes"] = 64 * 1024
+    with Upstream(AnyScope(keys), tls=authority.server_context("localhost"), answer=Answer(parts=[b"{}"])) as upstream:
+        target = upstream.url.replace("127.0.0.1", "localhost")
+        routes = {
+            f"/{name}": {"target": target, "service": service, "region": REGION} for name, service in SERVICES.items()
+        }
+        proxy = start_shared_proxy(policy(routes), configuration)
+        proxy.push(TEMPORARY_KEY)
+        yield proxy, upstream
+
+
+@pytest.mark.parametrize("name", UNSIGNED_OPERATIONS)
+def test_an_operation_with_an_unsigned_body_streams_under_auto(unsigned_operations, name):
+    proxy, upstream = unsigned_operations
+    upstream.reset()
+
+    UNSIGNED_OPERATIONS[name](sdk_client(name, f"{proxy.url}/{name}", inject_host_prefix=False))
+
+    # To an http:// endpoint, boto3 signs what goes to S3.
+    payload = "signed" if name == "s3" else "unsigned"
+    assert (upstream.last.verdict.service, upstream.last.verdict.payload) == (SERVICES[name], payload)
+    assert upstream.last.request.body == LARGE
+
+
+def test_other_operations_of_their_services_are_signed(unsigned_operations):
+    proxy, upstream = unsigned_operations
+    upstream.reset()
+
+    assert proxy.request("/ebs/snapshots/completion/snap-1", "POST", body=b"{}").status == 200
+    assert upstream.last.verdict.payload == "signed"
+
+
+def test_a_filter_before_the_signer_that_changes_bodies_needs_payload_signed(start_proxy, api):
+    configuration = StockConfiguration()
+    filters = configuration.http_connection_manager("traffic")["http_filters"]
+    code = "function envoy_on_request(handle) handle:body():setBytes('changed') end"
+    lua = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
+    place = [each["name"] for each in filters].index("sigv4")
+    filters.insert(
+        place, {"name": "lua", "typed_config": {"@type": lua, "default_source_code": {"inline_string": code}}}
+    )
+    proxy = start_proxy(policy({"/auto": api_route(api), "/signed": api_route(api, payload="signed")}), configuration)
+    proxy.push(TEMPORARY_KEY)
+    headers = signed_hash(hashlib.sha256(b"order").hexdigest())
+
+    assert proxy.request("/auto", "POST", headers=headers, body=b"order").status == 403
+    assert api.last.refusal == "the signature does not match the request"
+    assert proxy.request("/signed", "POST", headers=headers, body=b"order").status == 200, api.last.refusal
+    assert api.last.request.body == b"changed"
 
 
 @pytest.mark.parametrize("route", ["/signed", "/unsigned", "/client", "/auto", "/api"])

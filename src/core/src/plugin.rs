@@ -68,6 +68,7 @@ impl<H: Host> Plugin<H> {
             return Ok(Role::Intake(Rc::new(intake)));
         }
         let policy = Policy::from_json(configuration).map_err(|error| error.to_string())?;
+        policy.notes().for_each(|note| log::warn!(target: UNLIMITED, "{note}"));
         let held = HeldRequests::new(Rc::clone(&self.held_totals), policy.held_limits);
         let worker = Worker::start(self.host.clone(), policy, configuration).map_err(|error| error.to_string())?;
         Ok(Role::Signer { worker: Rc::new(worker), held: Rc::new(held) })

@@ -129,3 +129,33 @@ fn every_difference_still_differs() {
         assert!(equal.is_empty(), "{host} ({signing_name}) is listed, but botocore agrees on {equal:?}");
     }
 }
+
+/// Endpoints of older releases of botocore, written by `integration/endpoints/older.py`.
+const OLDER: &str = include_str!("data/older-botocore-endpoints.tsv");
+
+/// As [`DIFFERENCES`], for those.
+const OLDER_DIFFERENCES: &[(&str, &str, &str)] = &[
+    ("autoscaling.*", "application-autoscaling", "EC2 Auto Scaling has the host; this service has moved to its own"),
+    ("autoscaling.*", "autoscaling-plans", "EC2 Auto Scaling has the host; this service has moved to its own"),
+    ("iot.*", "execute-api", "1.29 signs for iot"),
+    ("service.chime.aws.amazon.com", "chime", "outside of AWS's suffixes for endpoints"),
+    ("verification.verification.signer*", "signer", "the prefix, twice"),
+];
+
+#[test]
+fn every_endpoint_of_older_botocores_is_inferred() {
+    let is_listed = |host, name| OLDER_DIFFERENCES.iter().any(|(form, of, _)| matches(form, host) && *of == name);
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for line in OLDER.lines().filter(|line| !line.starts_with('#')) {
+        let [host, signing_name, region, release] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("not a line of this file: {line}")
+        };
+        compared += 1;
+        let is_inferred = infer(host) == Some(Endpoint { signing_name, region });
+        if is_inferred == is_listed(host, signing_name) {
+            wrong.push(format!("{host} ({release}): {signing_name} {region}, but inferred {:?}", infer(host)));
+        }
+    }
+    assert!(compared > 100, "{compared} endpoints were read");
+    assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong.join("\n"));
+}

@@ -140,6 +140,7 @@ impl PolicySummary {
         }
         notes.extend(routes.iter().filter_map(|route| doubled_slash(route)));
         notes.extend(dropped_buckets(&routes));
+        notes.extend(policy.notes());
         Self {
             routes: routes.into_iter().map(|route| RouteSummary::of(route, policy)).collect(),
             identities: policy.identities().to_vec(),
@@ -237,6 +238,8 @@ fn payload(route: &Route) -> String {
         client_hash: None,
         is_event_stream: false,
         has_length: true,
+        signs_client_hash: false,
+        is_unsigned_operation: false,
     };
     match PayloadPlan::decide(route.payload, body) {
         Ok(PayloadPlan::Known(PayloadHash::Unsigned)) => format!("{name}: unsigned"),

@@ -198,3 +198,39 @@ fn a_route_that_takes_buckets_from_its_hosts_is_shown_with_their_place() {
     assert!(output.contains("https://{bucket}.s3.eu-west-1.amazonaws.com   s3 eu-west-1"), "{output}");
     assert!(!output.contains("Note: "), "{output}");
 }
+
+#[test]
+fn an_unsigned_payload_is_noted_unless_its_service_is_known_to_take_it() {
+    let noted = |route: &str| {
+        let policy = format!(r#"{{"routes": {{"/a": {{{route}}}}}}}"#);
+        let (code, output, errors) = check(&["-"], &policy);
+        assert_eq!(code, Some(0), "{errors}");
+        output.lines().find(|line| line.starts_with("Note: /a: \"payload\"")).map(str::to_owned)
+    };
+    let unsigned = |host: &str| format!(r#""target": "https://{host}", "payload": "unsigned""#);
+    for host in [
+        "b.s3.eu-west-1.amazonaws.com",
+        "b--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com",
+        "a.7d67968.vpc-lattice-svcs.eu-west-1.on.aws",
+        "ebs.eu-west-1.amazonaws.com",
+        "storage-omics.eu-west-1.amazonaws.com",
+    ] {
+        assert_eq!(noted(&unsigned(host)), None, "{host}");
+    }
+    let note = noted(&unsigned("dynamodb.eu-west-1.amazonaws.com")).expect("a note");
+    assert!(note.ends_with("dynamodb is not known to accept UNSIGNED-PAYLOAD. Use \"auto\""), "{note}");
+    let note = noted(r#""hosts": ["*.amazonaws.com"], "payload": "unsigned""#).expect("a note");
+    assert!(note.contains("another service is not known to accept"), "{note}");
+    assert_eq!(noted(r#""hosts": ["*.amazonaws.com"], "service": "s3", "payload": "unsigned""#), None);
+    assert_eq!(noted(r#""hosts": ["*.amazonaws.com"]"#), None);
+}
+
+#[test]
+fn a_signed_payload_for_vpc_lattice_is_noted() {
+    let policy =
+        r#"{"routes": {"/a": {"target": "https://a.7d67968.vpc-lattice-svcs.eu-west-1.on.aws", "payload": "signed"}}}"#;
+    let (code, output, _) = check(&["-"], policy);
+    assert_eq!(code, Some(0));
+    let note = "Note: /a: VPC Lattice accepts only \"payload\": \"unsigned\"; use that, or \"auto\"";
+    assert!(output.contains(note), "{output}");
+}

@@ -123,7 +123,10 @@ fn global<'a>(name: &'a str, suffix: &Suffix, govcloud: bool) -> Option<Endpoint
     if let Some(signing_name) = family(MULTI_REGION, name) {
         return Some(Endpoint { signing_name, region: ALL_REGIONS });
     }
-    let signing_name = lookup(GLOBAL, name).or_else(|| strip_domain(name, "s3").map(|_bucket| "s3"))?;
+    let signing_name = lookup(GLOBAL, name).or_else(|| {
+        let with_bucket = ["s3", "s3-external-1"].iter().any(|endpoint| strip_domain(name, endpoint).is_some());
+        with_bucket.then_some("s3")
+    })?;
     let region = match signing_name {
         _ if govcloud => GOVCLOUD_GLOBAL_REGION,
         "iam" => suffix.iam_region,

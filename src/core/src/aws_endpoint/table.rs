@@ -1,7 +1,7 @@
 //! The names of AWS's services in host names that differ from their signing names.
 //!
-//! Sources: botocore's endpoint rule sets, operation host prefixes and `endpoints.json`, against which
-//! `tests/aws_endpoints.rs` checks every line that they cover; for the rest the service's page in the AWS documentation.
+//! Sources: botocore's endpoint rule sets, operation host prefixes and `endpoints.json`, of the current release and of older
+//! ones, against which `tests/aws_endpoints.rs` checks every line that they cover; for the rest the service's page in the AWS documentation.
 //! Tables that are searched are sorted.
 
 /// A DNS suffix of AWS, and the properties of hosts below it.
@@ -69,6 +69,8 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("api.detective", "detective"),
     ("api.ecr", "ecr"),
     ("api.ecr-public", "ecr-public"),
+    ("api.elastic-inference", "elastic-inference"),
+    ("api.fleethub.iot", "iotfleethub"),
     ("api.iot-tunneling", "IoTSecuredTunneling"),
     ("api.iotdeviceadvisor", "iotdeviceadvisor"),
     ("api.iotmanagedintegrations", "iotmanagedintegrations"),
@@ -85,6 +87,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("aps-workspaces", "aps"),
     ("arc-recovery-control-config", "route53-recovery-control-config"),
     ("arc-region-switch-control-plane", "arc-region-switch"),
+    ("backupstorage", "backup-storage"),
     ("bedrock-agent", "bedrock"),
     ("bedrock-agent-runtime", "bedrock"),
     ("bedrock-agentcore-control", "bedrock-agentcore"),
@@ -114,17 +117,22 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("data-signer", "signer"),
     ("data.ats.iot", "iotdata"),
     ("data.iot", "iotdata"),
+    ("data.iotevents", "ioteventsdata"),
     ("data.iotsitewise", "iotsitewise"),
     ("data.iottwinmaker", "iottwinmaker"),
     ("data.jobs.iot", "iot-jobs-data"),
     ("data.mediastore", "mediastore"),
     ("data.qapps", "qapps"),
+    ("dataplane.evidently", "evidently"),
     ("dataplane.payment-cryptography", "payment-cryptography"),
     ("dataplane.rum", "rum"),
     ("datatransformation.healthlake", "healthlake"),
     ("deployment-marketplace", "aws-marketplace"),
+    ("devices.iot1click", "iot1click"),
+    ("discovery-datasync", "datasync"),
     ("discovery-marketplace", "aws-marketplace"),
     ("dp.aidevops", "aidevops"),
+    ("edge.iotsitewise", "iotsitewise"),
     ("edge.sagemaker", "sagemaker"),
     ("efs", "elasticfilesystem"),
     ("email", "ses"),
@@ -158,6 +166,8 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("metrics-sagemaker", "sagemaker"),
     ("metrics.sagemaker", "sagemaker"),
     ("migrationhub-config", "mgh"),
+    ("mobile", "AWSMobileHubService"),
+    ("model.iotsitewise", "iotsitewise"),
     ("models-fips.lex", "lex"),
     ("models-lex", "lex"),
     ("models-v2-lex", "lex"),
@@ -172,6 +182,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("personalize-runtime", "personalize"),
     ("pinpoint", "mobiletargeting"),
     ("portal.sso", "awsssoportal"),
+    ("projects.iot1click", "iot1click"),
     ("query-lakeformation", "lakeformation"),
     ("query.timestream", "timestream"),
     ("reporting-marketplace", "aws-marketplace"),
@@ -187,9 +198,12 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("scheduling.deadline", "deadline"),
     ("search-dynamodb", "dynamodb"),
     ("servicecatalog-appregistry", "servicecatalog"),
+    ("session.qldb", "qldb"),
     ("sms-voice.pinpoint", "sms-voice"),
+    ("ssm-facade", "ssm"),
     ("storage-omics", "omics"),
     ("stream-logs", "logs"),
+    ("streaming-logs", "logs"),
     ("streaming.health-agent", "health-agent"),
     ("streams-dynamodb", "dynamodb"),
     ("streams.dynamodb", "dynamodb"),
@@ -293,6 +307,8 @@ pub(super) const AMBIGUOUS: &[&str] = &[
     "tunneling.iot",
     // SMTP, whose passwords are made from a signature.
     "email-smtp",
+    // Git, whose passwords contain a signature over less than a request.
+    "git-codecommit",
     "inbound-smtp",
     // An older and a newer service share the host; the path decides (`geo` or `geo-maps`, ...).
     "maps.geo",

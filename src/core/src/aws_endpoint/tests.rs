@@ -36,6 +36,8 @@ fn regional_services() {
         email.eu-west-1.amazonaws.com                    ses                     eu-west-1
         monitoring.eu-west-1.amazonaws.com               monitoring              eu-west-1
         logs.eu-west-1.amazonaws.com                     logs                    eu-west-1
+        streaming-logs.eu-west-1.amazonaws.com           logs                    eu-west-1
+        stream-logs.eu-west-1.amazonaws.com              logs                    eu-west-1
         sync-states.eu-west-1.amazonaws.com              states                  eu-west-1
         api.ecr.eu-west-1.amazonaws.com                  ecr                     eu-west-1
         aps-workspaces.eu-west-1.amazonaws.com           aps                     eu-west-1
@@ -88,6 +90,7 @@ fn s3() {
         bucket.s3-us-west-2.amazonaws.com                              s3                us-west-2
         s3-fips-us-gov-west-1.amazonaws.com                            s3                us-gov-west-1
         s3-external-1.amazonaws.com                                    s3                us-east-1
+        bucket.s3-external-1.amazonaws.com                             s3                us-east-1
         bucket.s3.cn-north-1.amazonaws.com.cn                          s3                cn-north-1
         point-123456789012.s3-accesspoint.eu-west-1.amazonaws.com      s3                eu-west-1
         point-123456789012.s3-accesspoint-fips.dualstack.us-east-1.amazonaws.com s3      us-east-1
@@ -241,6 +244,10 @@ fn hosts_that_tell_nothing() {
         123456789012.dkr.ecr.eu-west-1.amazonaws.com       -
         email-smtp.eu-west-1.amazonaws.com                 -
         abc.credentials.iot.eu-west-1.amazonaws.com        -
+        git-codecommit.eu-west-1.amazonaws.com             -
+        git-codecommit-fips.us-east-1.amazonaws.com        -
+        git-codecommit.eu-west-1.vpce.amazonaws.com        -
+        vpce-0a1b-2c3d.git-codecommit.eu-west-1.vpce.amazonaws.com -
         abc.transfer-webapp.eu-west-1.on.aws               -
         anything.eu-west-1.on.aws                          -
         ",

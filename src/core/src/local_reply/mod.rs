@@ -272,7 +272,12 @@ impl Outcome<'_> {
 
 /// Answers the stream's request with a refusal. The stream must stop after that.
 pub(crate) fn send(host: &impl Host, refusal: &Refusal, route: Option<&Route>) {
-    log::debug!("refused with {}: {refusal}", refusal.code());
+    if matches!(refusal, Refusal::UnsupportedRequest(UnsupportedRequest::Connect)) {
+        // Clients don't show the answer to a CONNECT.
+        log::warn!("refused with {}: {refusal}", refusal.code());
+    } else {
+        log::debug!("refused with {}: {refusal}", refusal.code());
+    }
     let dialect = match host.headers(MapKind::Request) {
         Ok(headers) => dialect(host, &headers, route),
         Err(error) => {

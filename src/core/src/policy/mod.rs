@@ -16,6 +16,7 @@
 //! | `role_template` | the role of a caller |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | header rules |
+//! | `notes` | notes on valid settings |
 //! | `error` | errors, with their location in the document |
 
 mod authority;
@@ -28,6 +29,7 @@ mod document;
 mod error;
 mod headers;
 mod matcher;
+mod notes;
 mod path_syntax;
 mod role_template;
 #[cfg(feature = "schema")]
@@ -45,7 +47,7 @@ pub use document::PolicyDocument;
 pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
 pub use role_template::{Placeholder, RoleTemplate, ValueError};
-pub use scope::ScopeError;
+pub use scope::{RequestScope, ScopeError};
 pub use target::{Scheme, Target};
 
 use crate::credentials::Identity;
@@ -248,7 +250,7 @@ impl Route {
 
     /// Returns whether a client may choose the service, by the scope that it signed for.
     pub fn takes_clients_service(&self) -> bool {
-        self.scope.is_none() && self.service.is_none() && self.scope_source == ScopeSource::Client
+        self.scope.is_none() && self.service.is_none() && self.scope_source != ScopeSource::Infer
     }
 }
 
@@ -292,7 +294,8 @@ pub enum Unmatched {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PayloadMode {
-    /// No body: the empty hash, immediately. S3 over https: `unsigned`. Else: `signed`.
+    /// No body: the empty hash, immediately. With an SHA-256 that the client signed in `x-amz-content-sha256`: `client`. S3,
+    /// and operations that AWS's SDKs leave unsigned, over https: `unsigned`. Else: `signed`.
     #[default]
     Auto,
     /// The body is hashed as it arrives and held until it is complete.
@@ -307,7 +310,7 @@ pub enum PayloadMode {
 /// The source of service and region, if the policy does not set them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum ScopeSource {
     /// From the host name.
     #[default]
@@ -315,6 +318,8 @@ pub enum ScopeSource {
     /// From the host name or, if they can't be inferred, from the credential scope that the client, an AWS SDK, signed
     /// for under a throw-away key.
     Client,
+    /// From the client's credential scope or, if it has none, from the host name.
+    ClientFirst,
 }
 
 /// The location of the signature.

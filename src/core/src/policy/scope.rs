@@ -23,10 +23,22 @@ enum NoScope {
     Unknown { service: bool, region: bool },
 }
 
+/// The scope of a request, and what else is known of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestScope<'a> {
+    /// What it is signed for.
+    pub scope: Scope<&'a str>,
+    /// The signing name by which the wire form of the path is chosen. The policy or the host name sets it; the client's
+    /// scope does only if neither does, as no other form could be verified.
+    pub service: &'a str,
+    /// Whether the policy or the host name sets `service`.
+    pub is_service_known: bool,
+}
+
 impl<'a> ScopeRule<'a> {
     /// Returns the scope of requests to a host, in lower case and without its port. `signed_for` is the scope that the
     /// client signed for, if it may choose.
-    fn for_host(&self, host: &'a str, signed_for: Option<Scope<&'a str>>) -> Result<Scope<&'a str>, NoScope> {
+    fn for_host(&self, host: &'a str, signed_for: Option<Scope<&'a str>>) -> Result<RequestScope<'a>, NoScope> {
         let inferred = aws_endpoint::infer(host);
         if inferred.is_some_and(|endpoint| endpoint.requires_sigv4a())
             && self.region.is_none()
@@ -35,15 +47,23 @@ impl<'a> ScopeRule<'a> {
             return Err(NoScope::RequiresSigv4a);
         }
         let inferred = inferred.map(|endpoint| Scope { region: endpoint.region, service: endpoint.signing_name });
-        let found = inferred.or(signed_for);
+        let found = match self.source {
+            ScopeSource::ClientFirst => signed_for.or(inferred),
+            ScopeSource::Infer | ScopeSource::Client => inferred.or(signed_for),
+        };
         let service = self.service.or(found.map(|scope| scope.service));
         let region = self.region.or(found.map(|scope| scope.region)).or(match self.algorithm {
             Algorithm::SigV4 => None,
             // The region set is signed instead.
             Algorithm::SigV4a { .. } => Some(""),
         });
+        let known = self.service.or(inferred.map(|scope| scope.service));
         match (region, service) {
-            (Some(region), Some(service)) => Ok(Scope { region, service }),
+            (Some(region), Some(service)) => Ok(RequestScope {
+                scope: Scope { region, service },
+                service: known.unwrap_or(service),
+                is_service_known: known.is_some(),
+            }),
             _ => Err(NoScope::Unknown { service: service.is_none(), region: region.is_none() }),
         }
     }
@@ -58,11 +78,14 @@ impl<'a> ScopeRule<'a> {
         hosts: &'a [HostPattern],
         place: &Location,
     ) -> Result<Option<Scope>, PolicyError> {
-        let owned = |scope: Scope<&str>| Scope { region: scope.region.to_owned(), service: scope.service.to_owned() };
+        let owned = |RequestScope { scope, .. }: RequestScope<'_>| Scope {
+            region: scope.region.to_owned(),
+            service: scope.service.to_owned(),
+        };
         if let Some(target) = target {
             let scope = self.for_host(target.host(), None);
             self.require_inferable(scope, target.host(), place)?;
-            return Ok(scope.ok().map(owned));
+            return Ok(scope.ok().filter(|_| !self.may_client_override()).map(owned));
         }
         for (i, host) in hosts.iter().enumerate() {
             let place = place.key("hosts").index(i);
@@ -73,13 +96,18 @@ impl<'a> ScopeRule<'a> {
             }
         }
         // A scope without any host is the scope of every host.
-        Ok(self.for_host("", None).ok().map(owned))
+        Ok(self.for_host("", None).ok().filter(|_| !self.may_client_override()).map(owned))
+    }
+
+    /// Returns whether a client's scope wins over one that needs no client.
+    fn may_client_override(&self) -> bool {
+        self.source == ScopeSource::ClientFirst && (self.service.is_none() || self.region.is_none())
     }
 
     /// Rejects a route whose requests to a host could have no scope.
     fn require_inferable(
         &self,
-        scope: Result<Scope<&str>, NoScope>,
+        scope: Result<RequestScope<'_>, NoScope>,
         host: &str,
         place: &Location,
     ) -> Result<(), PolicyError> {
@@ -90,7 +118,7 @@ impl<'a> ScopeRule<'a> {
                     "{host:?} serves all regions and accepts only SigV4A; add \"signing\": {{\"algorithm\": \"sigv4a\"}}"
                 )));
             }
-            Err(NoScope::Unknown { .. }) if self.source == ScopeSource::Client => return Ok(()),
+            Err(NoScope::Unknown { .. }) if self.source != ScopeSource::Infer => return Ok(()),
             Err(NoScope::Unknown { region: false, .. }) => ("its service", "\"service\", such as \"execute-api\""),
             Err(NoScope::Unknown { service: false, .. }) => ("its region", "\"region\", such as \"eu-west-1\""),
             Err(NoScope::Unknown { .. }) => {
@@ -143,9 +171,9 @@ impl Route {
         authority: &[u8],
         authorization: Option<&'a [u8]>,
         buffer: &'a mut NameBuffer,
-    ) -> Result<Scope<&'a str>, ScopeError> {
+    ) -> Result<RequestScope<'a>, ScopeError> {
         if let Some(scope) = &self.scope {
-            return Ok(scope.as_deref());
+            return Ok(RequestScope { scope: scope.as_deref(), service: &scope.service, is_service_known: true });
         }
         let rule = ScopeRule {
             service: self.service.as_deref(),
@@ -153,16 +181,29 @@ impl Route {
             source: self.scope_source,
             algorithm: &self.algorithm,
         };
-        let host = Authority::parse(authority, buffer).map_or("", |authority| authority.name);
-        let signed_for = authorization.filter(|_| self.scope_source == ScopeSource::Client);
+        let host = match &self.target {
+            Some(target) => target.host(),
+            None => Authority::parse(authority, buffer).map_or("", |authority| authority.name),
+        };
+        let signed_for = authorization.filter(|_| self.scope_source != ScopeSource::Infer);
         rule.for_host(host, signed_for.and_then(Scope::of_authorization)).map_err(|refused| {
             let host = if host.is_empty() { String::from_utf8_lossy(authority).into_owned() } else { host.to_owned() };
             let route = self.name.clone();
             match (refused, self.scope_source) {
                 (NoScope::RequiresSigv4a, _) => ScopeError::Sigv4aHost { host, route },
-                (NoScope::Unknown { .. }, ScopeSource::Client) => ScopeError::NoClientScope { host, route },
                 (NoScope::Unknown { .. }, ScopeSource::Infer) => ScopeError::UnknownScope { host, route },
+                (NoScope::Unknown { .. }, _) => ScopeError::NoClientScope { host, route },
             }
         })
+    }
+
+    /// Returns the scope that a client signed for, if `used` differs from it in a part that the policy does not set.
+    pub fn overridden_scope<'a>(&self, used: Scope<&str>, authorization: Option<&'a [u8]>) -> Option<Scope<&'a str>> {
+        let signed_for = Scope::of_authorization(authorization?)?;
+        // With SigV4A, the region set is signed instead of the region.
+        let region_counts = self.region.is_none() && self.algorithm == Algorithm::SigV4;
+        let differs = (self.service.is_none() && signed_for.service != used.service)
+            || (region_counts && signed_for.region != used.region);
+        differs.then_some(signed_for)
     }
 }

@@ -214,7 +214,7 @@ impl Held {
         match sign(worker, (&headers, &head), &plan, payload, (&self.identity, &credentials), now)? {
             Signed::Forwarded(body) => {
                 self.resigned_body = body.map(|body| ResignedBody::new(body, requests.share_of_parts()));
-                self.set_content_length(&worker.host, &head, plan.scope.service)?;
+                self.set_content_length(&worker.host, &head, plan.service)?;
                 Ok(Progress::Signed)
             }
             Signed::Redirected => Ok(Progress::Answered),

@@ -109,10 +109,10 @@ impl<H: Host> Request<H> {
         if self.is_sampled && !route.has_fixed_authority() {
             self.authority = plan.authority.to_vec();
         }
-        if is_s3(plan.scope.service) {
+        if is_s3(plan.service) {
             route.check_host_names_no_bucket(head.authority).map_err(UnsupportedRequest::from)?;
         }
-        if is_s3(plan.scope.service) || route.takes_clients_service() {
+        if is_s3(plan.service) || route.takes_clients_service() {
             checks::check_copy_source(policy, route, &headers, &head).map_err(Refusal::InvalidCopySource)?;
         }
         let payload = plan.payload(&head, ends).map_err(UnsupportedRequest::from)?;

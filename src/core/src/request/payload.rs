@@ -20,6 +20,10 @@ pub struct BodyInfo<'a> {
     pub is_event_stream: bool,
     /// It says how long it is.
     pub has_length: bool,
+    /// The client signed its `client_hash`, so that it is meant for a signature.
+    pub signs_client_hash: bool,
+    /// It is of an operation that takes an body that is not signed.
+    pub is_unsigned_operation: bool,
 }
 
 /// Returns whether a content type is that of an event stream, whose events a client signs one by one. AWS's SDK for Rust
@@ -69,21 +73,25 @@ impl PayloadPlan {
             }
             None => {}
         }
+        if signing::takes_nothing_else(body.service) && mode != PayloadMode::Signed {
+            return Ok(Self::known(PayloadHash::Unsigned, body));
+        }
+        let from_client = || body.client_hash.and_then(PayloadHash::from_client_header);
         if mode == PayloadMode::Client
-            && let Some(hash) = body.client_hash.and_then(PayloadHash::from_client_header)
+            && let Some(hash) = from_client()
         {
             return Ok(Self::known(hash, body));
         }
-        // VPC Lattice User Guide, "SigV4 authenticated requests": it takes UNSIGNED-PAYLOAD and nothing else.
-        let takes_unsigned_alone = body.service == "vpc-lattice-svcs" && mode != PayloadMode::Signed;
         Ok(match mode {
-            _ if takes_unsigned_alone => Self::known(PayloadHash::Unsigned, body),
             _ if body.is_empty || body.is_upgrade => Self::Known(PayloadHash::Empty),
             PayloadMode::Unsigned => Self::known(PayloadHash::Unsigned, body),
-            PayloadMode::Auto | PayloadMode::Client if is_s3 && body.over_tls => {
-                Self::known(PayloadHash::Unsigned, body)
-            }
-            PayloadMode::Auto | PayloadMode::Client | PayloadMode::Signed => Self::HashBody,
+            PayloadMode::Signed => Self::HashBody,
+            PayloadMode::Auto | PayloadMode::Client => match from_client() {
+                // The service compares it with the body. A client's word that a body need not be signed is not taken.
+                Some(hash @ PayloadHash::Sha256(_)) if body.signs_client_hash => Self::known(hash, body),
+                _ if body.over_tls && (is_s3 || body.is_unsigned_operation) => Self::known(PayloadHash::Unsigned, body),
+                _ => Self::HashBody,
+            },
         })
     }
 
@@ -108,6 +116,8 @@ mod tests {
         client_hash: None,
         is_event_stream: false,
         has_length: true,
+        signs_client_hash: false,
+        is_unsigned_operation: false,
     };
 
     const S3: BodyInfo<'_> = BodyInfo { service: "s3", ..WITH_BODY };
@@ -151,6 +161,50 @@ mod tests {
         assert_eq!(PayloadPlan::decide(Client, with(&digest)), Ok(PayloadPlan::Known(PayloadHash::Sha256(digest))));
         assert_eq!(PayloadPlan::decide(Client, with(b"no hash")), Ok(PayloadPlan::HashBody));
         assert_eq!(PayloadPlan::decide(Auto, with(&digest)), Ok(PayloadPlan::HashBody));
+    }
+
+    #[test]
+    fn auto_takes_a_hash_that_the_client_signed_and_never_its_word_for_none() {
+        let (digest, hash) = ([b'a'; 64], PayloadPlan::Known(PayloadHash::Sha256([b'a'; 64])));
+        let lattice = BodyInfo { service: "vpc-lattice-svcs", ..WITH_BODY };
+        let unsigned = PayloadPlan::Known(PayloadHash::Unsigned);
+        for (mode, body, client_hash, plan) in [
+            (Auto, WITH_BODY, &digest[..], hash),
+            (Client, WITH_BODY, &digest, hash),
+            (Auto, S3, &digest, hash),
+            (
+                Auto,
+                BodyInfo { has_length: false, ..S3 },
+                &digest,
+                PayloadPlan::MeasureBody(PayloadHash::Sha256(digest)),
+            ),
+            (Auto, WITH_BODY, b"UNSIGNED-PAYLOAD", PayloadPlan::HashBody),
+            (Auto, WITH_BODY, b"no hash", PayloadPlan::HashBody),
+            (Signed, WITH_BODY, &digest, PayloadPlan::HashBody),
+            (Signed, S3, &digest, PayloadPlan::HashBody),
+            (Unsigned, S3, &digest, unsigned),
+            (Auto, lattice, &digest, unsigned),
+            (Client, lattice, &digest, unsigned),
+            (Auto, BodyInfo { is_empty: true, ..WITH_BODY }, &digest, PayloadPlan::Known(PayloadHash::Empty)),
+            (Auto, BodyInfo { is_upgrade: true, ..WITH_BODY }, &digest, PayloadPlan::Known(PayloadHash::Empty)),
+        ] {
+            let body = BodyInfo { client_hash: Some(client_hash), signs_client_hash: true, ..body };
+            assert_eq!(PayloadPlan::decide(mode, body), Ok(plan), "{mode:?} {body:?}");
+        }
+    }
+
+    #[test]
+    fn an_operation_that_takes_an_unsigned_body_gets_one_over_tls() {
+        let operation = BodyInfo { service: "ebs", is_unsigned_operation: true, ..WITH_BODY };
+        for (mode, body, plan) in [
+            (Auto, operation, PayloadPlan::Known(PayloadHash::Unsigned)),
+            (Client, operation, PayloadPlan::Known(PayloadHash::Unsigned)),
+            (Signed, operation, PayloadPlan::HashBody),
+            (Auto, BodyInfo { over_tls: false, ..operation }, PayloadPlan::HashBody),
+            (Auto, BodyInfo { is_unsigned_operation: false, ..operation }, PayloadPlan::HashBody),
+        ] {
+            assert_eq!(PayloadPlan::decide(mode, body), Ok(plan), "{mode:?} {body:?}");
+        }
     }
 
     #[test]

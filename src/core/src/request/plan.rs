@@ -3,10 +3,10 @@
 use std::time::SystemTime;
 
 use crate::path;
-use crate::policy::{Route, Target};
+use crate::policy::{RequestScope, Route, Target};
 use crate::signing::{
     PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm, UriStyle,
-    WireUri,
+    WireUri, is_unsigned_operation, signs_content_sha256, takes_nothing_else,
 };
 use crate::worker::SigningBuffers;
 
@@ -18,6 +18,10 @@ use crate::local_reply::{Refusal, UnsupportedRequest};
 pub(super) struct Plan<'a> {
     pub(super) route: &'a Route,
     pub(super) scope: Scope<&'a str>,
+    /// The signing name that decides on the form of path and body: that of the policy or of the host, and only if neither is
+    /// known, the client's.
+    pub(super) service: &'a str,
+    is_service_known: bool,
     /// The authority that the upstream sees.
     pub(super) authority: &'a [u8],
     /// The path and query that the upstream sees.
@@ -36,7 +40,8 @@ impl<'a> Plan<'a> {
         buffers: &'a mut SigningBuffers,
     ) -> Result<Self, Refusal> {
         let SigningBuffers { host, authority: own_authority, path, uri } = buffers;
-        let scope = route.request_scope(head.authority, head.authorization, host)?;
+        let RequestScope { scope, service, is_service_known } =
+            route.request_scope(head.authority, head.authorization, host)?;
         let (authority, path) = match &route.target {
             Some(target) if target.bucket.is_some() => to_bucket(route, target, head, (own_authority, path))?,
             Some(target) => {
@@ -46,8 +51,8 @@ impl<'a> Plan<'a> {
             }
             None => (head.authority, head.path.path()),
         };
-        uri.set(UriStyle::of(scope.service, authority), path, head.path.query());
-        Ok(Self { route, scope, authority, uri })
+        uri.set(UriStyle::of(service, authority), path, head.path.query());
+        Ok(Self { route, scope, service, is_service_known, authority, uri })
     }
 
     /// Decides when the payload hash is known; `ends` is whether no body follows.
@@ -55,17 +60,26 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// If the body has signatures in it that can't be replaced.
     pub(super) fn payload(&self, head: &RequestHead<'_>, ends: bool) -> Result<PayloadPlan, UnsupportedStreamingForm> {
+        // Most requests, for which nothing has to be decided.
+        if ends && head.content_sha256.is_none() && !takes_nothing_else(self.service) {
+            return Ok(PayloadPlan::Known(PayloadHash::Empty));
+        }
         PayloadPlan::decide(
             self.route.payload,
             BodyInfo {
                 is_empty: ends,
                 is_upgrade: head.is_upgrade,
-                service: self.scope.service,
-                over_tls: self.route.upstream_tls,
+                service: self.service,
+                // A client's word for S3 must not take its body out of the signature.
+                over_tls: self.route.upstream_tls && self.is_service_known,
                 client_hash: head.content_sha256,
                 is_event_stream: head.is_event_stream,
                 // A redirected client sends its body elsewhere.
                 has_length: ends || head.content_length.is_some() || self.route.redirect,
+                signs_client_hash: !ends
+                    && head.content_sha256.is_some()
+                    && head.authorization.is_some_and(signs_content_sha256),
+                is_unsigned_operation: !ends && is_unsigned_operation(self.service, head.method, self.uri.path()),
             },
         )
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::header_map::HeaderMap;
 use crate::host::Host;
 use crate::local_reply::{self, LengthRequired, Outcome, Refusal, UnsupportedRequest};
-use crate::policy::{Route, Scheme, SignatureLocation};
+use crate::policy::{Route, Scheme, ScopeSource, SignatureLocation};
 use crate::signing::{ChunkResigner, PayloadHash, SigningCredentials};
 use crate::worker::{SignsAs, Worker};
 
@@ -67,6 +67,11 @@ pub(super) fn sign<H: Host>(
         worker.describe("sigv4.host", "policy");
     }
     worker.record(Some(route), Some(identity), plan.scope.service, Outcome::Signed);
+    if route.scope_source != ScopeSource::Infer
+        && let Some(signed_for) = route.overridden_scope(plan.scope, head.authorization)
+    {
+        worker.report_overridden_scope(route, plan.authority, plan.scope, signed_for);
+    }
     Ok(Signed::Forwarded(chunked_body))
 }
 

@@ -6,4 +6,5 @@ mod failing_host;
 mod held;
 mod proxy;
 mod resigned;
+mod scope;
 mod signed;

@@ -19,6 +19,7 @@ mod signer;
 mod signing_key;
 mod sigv4a;
 mod timestamp;
+mod unsigned_payload;
 mod uri;
 
 pub use algorithm::Algorithm;
@@ -28,8 +29,10 @@ pub use aws_chunked::{
 pub use error::SigningError;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
-pub use signed_headers::{is_hop_by_hop, is_signature_header, may_be_signed};
+pub use signed_headers::{is_hop_by_hop, is_signature_header, may_be_signed, signs_content_sha256};
 pub use signer::{SignedHeaders, Signer, SigningContext, UnsignedRequest};
 pub use signing_key::SigningCredentials;
+pub use unsigned_payload::takes_unsigned_payload;
+pub(crate) use unsigned_payload::{is_unsigned_operation, takes_nothing_else};
 pub(crate) use uri::write_encoded;
 pub use uri::{UriStyle, WireUri, is_s3};

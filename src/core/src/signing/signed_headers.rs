@@ -67,6 +67,15 @@ pub fn may_be_signed(name: &str) -> bool {
         && !is_signature_header(name.as_bytes())
 }
 
+/// Returns whether a client's `authorization` is a signature, of any kind of AWS's, that covers `x-amz-content-sha256`.
+pub fn signs_content_sha256(authorization: &[u8]) -> bool {
+    let parameters = authorization.strip_prefix(b"AWS4-").unwrap_or_default();
+    parameters
+        .split(|byte| matches!(byte, b' ' | b','))
+        .find_map(|parameter| parameter.strip_prefix(b"SignedHeaders="))
+        .is_some_and(|names| names.split(|&byte| byte == b';').any(|name| name == b"x-amz-content-sha256"))
+}
+
 /// Returns whether a client's header is signed. `policy` holds the additional names of the policy, in lower case.
 pub(super) fn is_signed(name: &[u8], policy: &[String]) -> bool {
     let by_rule = match name.first() {
@@ -91,6 +100,27 @@ mod tests {
         }
         for name in ["", "accept", "content-length", "cookie", "x-amz", "x-amzn-trace-id", "x-amz-date", "x-team"] {
             assert!(!is_signed(name.as_bytes(), &[]), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_signature_covers_the_payload_hash_if_it_names_the_header() {
+        for authorization in [
+            "AWS4-HMAC-SHA256 Credential=A/1/r/s/aws4_request, SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=0",
+            "AWS4-HMAC-SHA256 Credential=A/1/r/s/aws4_request,SignedHeaders=x-amz-content-sha256,Signature=0",
+            "AWS4-ECDSA-P256-SHA256 Credential=A/1/s/aws4_request, SignedHeaders=host;x-amz-content-sha256, Signature=0",
+        ] {
+            assert!(signs_content_sha256(authorization.as_bytes()), "{authorization}");
+        }
+        for authorization in [
+            "",
+            "AWS4-HMAC-SHA256",
+            "Bearer SignedHeaders=x-amz-content-sha256",
+            "AWS4-HMAC-SHA256 Credential=A/1/r/s/aws4_request, SignedHeaders=host;x-amz-date, Signature=0",
+            "AWS4-HMAC-SHA256 Credential=x-amz-content-sha256, SignedHeaders=host, Signature=x-amz-content-sha256",
+            "AWS4-HMAC-SHA256 SignedHeaders=x-amz-content-sha2566;xx-amz-content-sha256",
+        ] {
+            assert!(!signs_content_sha256(authorization.as_bytes()), "{authorization}");
         }
     }
 

@@ -26,6 +26,7 @@ struct Known {
 type MetricIndex = (usize, usize);
 
 /// The metrics of one route and outcome, by the ids that the proxy gave them.
+#[derive(Default)]
 struct OutcomeMetrics {
     outcome: &'static str,
     requests: u32,
@@ -33,6 +34,7 @@ struct OutcomeMetrics {
     unpublished: u32,
     signing: Option<u32>,
     held: Option<u32>,
+    scope_mismatches: Option<u32>,
 }
 
 impl<H: Host> Metrics<H> {
@@ -66,21 +68,30 @@ impl<H: Host> Metrics<H> {
 
     /// Records the time that the filter took for the headers of a request.
     pub(crate) fn took(&self, route: Option<&Route>, outcome: Outcome<'_>, time: Duration) {
-        let id = self.histogram(route, outcome, "signing_microseconds", |metrics| &mut metrics.signing);
+        let histogram = (MetricKind::Histogram, "signing_microseconds");
+        let id = self.metric(route, outcome, histogram, |metrics| &mut metrics.signing);
         log_failure(id.and_then(|id| self.host.record_metric(id, time.as_micros() as u64)));
     }
 
     /// Records the time that a request was held, for its body or for credentials.
     pub(crate) fn held(&self, route: Option<&Route>, outcome: Outcome<'_>, time: Duration) {
-        let id = self.histogram(route, outcome, "held_milliseconds", |metrics| &mut metrics.held);
+        let histogram = (MetricKind::Histogram, "held_milliseconds");
+        let id = self.metric(route, outcome, histogram, |metrics| &mut metrics.held);
         log_failure(id.and_then(|id| self.host.record_metric(id, time.as_millis() as u64)));
     }
 
-    fn histogram(
+    /// Counts a request that was signed for another scope than its client signed for.
+    pub(crate) fn scope_mismatch(&self, route: &Route) {
+        let counter = (MetricKind::Counter, "scope_mismatches");
+        let id = self.metric(Some(route), Outcome::Signed, counter, |metrics| &mut metrics.scope_mismatches);
+        log_failure(id.and_then(|id| self.host.increment_metric(id, 1)));
+    }
+
+    fn metric(
         &self,
         route: Option<&Route>,
         outcome: Outcome<'_>,
-        name: &str,
+        (kind, name): (MetricKind, &str),
         choose: impl Fn(&mut OutcomeMetrics) -> &mut Option<u32>,
     ) -> Result<u32, HostError> {
         let Known { by_route, .. } = &mut *self.known.borrow_mut();
@@ -88,7 +99,7 @@ impl<H: Host> Metrics<H> {
         let id = choose(&mut by_route[at][which]);
         match *id {
             Some(id) => Ok(id),
-            None => Ok(*id.insert(self.define(MetricKind::Histogram, name, route, outcome.code())?)),
+            None => Ok(*id.insert(self.define(kind, name, route, outcome.code())?)),
         }
     }
 
@@ -120,7 +131,7 @@ impl<H: Host> Metrics<H> {
             Some(which) => which,
             None => {
                 let requests = self.define(MetricKind::Counter, "requests", route, outcome)?;
-                of_route.push(OutcomeMetrics { outcome, requests, unpublished: 0, signing: None, held: None });
+                of_route.push(OutcomeMetrics { outcome, requests, ..OutcomeMetrics::default() });
                 of_route.len() - 1
             }
         };

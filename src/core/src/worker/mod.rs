@@ -17,7 +17,7 @@ use crate::credentials::{CredentialStore, Identity, SetError, Watch};
 use crate::host::{Host, HostError};
 use crate::local_reply::{self, Outcome, Refusal};
 use crate::policy::{Admitted, NAME_MAX, NameBuffer, Policy, Route, RouteIdentity};
-use crate::signing::{Signer, SigningCredentials, WireUri};
+use crate::signing::{Scope, Signer, SigningCredentials, WireUri};
 use crate::wakeup;
 
 use callers::{CallerIdentities, CallerIdentity};
@@ -262,6 +262,27 @@ impl<H: Host> Worker<H> {
     pub(crate) fn refuse(&self, refusal: &Refusal, route: Option<&Route>) {
         self.record(route, None, "", Outcome::Refused(refusal));
         local_reply::send(&self.host, refusal, route);
+    }
+
+    /// Reports that a request was signed for another scope than its client signed for.
+    #[cold]
+    pub(crate) fn report_overridden_scope(
+        &self,
+        route: &Route,
+        authority: &[u8],
+        used: Scope<&str>,
+        signed_for: Scope<&str>,
+    ) {
+        log::debug!(
+            "route {}: the client signed for {} in {}, but {} is signed for {} in {}; set service and region, or              signing.scope: client-first",
+            route.name,
+            signed_for.service,
+            signed_for.region,
+            String::from_utf8_lossy(authority),
+            used.service,
+            used.region
+        );
+        self.metrics.scope_mismatch(route);
     }
 
     /// Stores a property of the stream's request in the proxy's filter state, for its access log and its own local replies.

@@ -236,8 +236,8 @@ pub(super) struct SigningDocument {
     pub(super) expires_seconds: Option<WholeNumber>,
 
     /// The source of service and region: `infer` infers them from the host name; if that is not possible, `client` takes
-    /// them from the credential scope that an AWS SDK client signed for under a throw-away key. `service` and `region` of
-    /// the route override both. Default: `infer`.
+    /// them from the credential scope that an AWS SDK client signed for under a throw-away key; with `client-first`, the
+    /// client's scope overrides the host name. `service` and `region` of the route override all. Default: `infer`.
     #[serde(default, deserialize_with = "keyword")]
     pub(super) scope: Option<ScopeSource>,
 

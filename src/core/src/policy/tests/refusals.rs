@@ -655,7 +655,7 @@ fn signing() {
         ),
         (
             route(r#""signing": {"scope": "policy"}"#),
-            r#"routes["/a"].signing.scope: "policy" is unknown; use "infer" or "client""#,
+            r#"routes["/a"].signing.scope: "policy" is unknown; use "infer" or "client" or "client-first""#,
         ),
         (
             route(r#""signing": {"redirect": true}"#),

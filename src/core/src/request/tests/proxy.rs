@@ -108,7 +108,8 @@ impl Proxy {
         ends: bool,
     ) -> Sent {
         let fixed = [(":method", method), (":authority", "app.example"), (":path", path), (":scheme", "http")];
-        let request = fixed.iter().chain(headers).map(|&(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        let fixed = fixed.iter().filter(|(name, _)| headers.iter().all(|(other, _)| other != name));
+        let request = fixed.chain(headers).map(|&(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
         self.contexts += 1;
         let context = self.contexts;
         let properties = properties.iter().cloned().collect();
