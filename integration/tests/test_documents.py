@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -49,7 +50,8 @@ class AnyScope(Verifier):
             raise Refused(f"scope is {claimed.scope}")
         # A set of regions is not part of the scope.
         named = region[0] if region else claimed.region_set.split(",")[0].replace("*", "us-east-1")
-        return Verifier(self.keys, named, service).verify(request, now)
+        verdict = Verifier(self.keys, named, service).verify(request, now)
+        return verdict if region else replace(verdict, region=claimed.region_set)
 
 
 @pytest.fixture(scope="module")
