@@ -1,0 +1,246 @@
+"""What the recipes promise beside their requests: paths, sizes, streams, sessions, and where credentials come from."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import re
+import shlex
+import socket
+import threading
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from integration.harness import raw
+from integration.harness.doc_examples import examples, listeners
+from integration.harness.errors import local_error
+from integration.harness.keys import TEMPORARY_KEY, THROWAWAY
+from integration.harness.policies import api_route
+from integration.harness.upstream import Answer, Upstream
+from integration.harness.verifier import Verifier
+from integration.stack.process import REPOSITORY, Process, environment_without_aws, wait_until
+from integration.stack.proxy import Proxy, StockConfiguration
+from integration.stack.refresher import BINARY
+
+REGION = "us-east-1"
+RECIPES = {example.place.removeprefix("recipes.md: "): example for example in examples("recipes.md")}
+PROFILE = f"arn:aws:bedrock:{REGION}:123456789012:inference-profile/us.anthropic.claude-sonnet-4-20250514-v1:0"
+AGENT = f"arn:aws:bedrock-agentcore:{REGION}:123456789012:runtime/orders-abc123"
+AGENT_PATH = AGENT.replace(":", "%3A").replace("/", "%2F")
+MIB = 1 << 20
+
+
+@contextlib.contextmanager
+def serving(directory, recipe: str, keys, configure=lambda configuration: None, **members):
+    """Starts a proxy with a recipe's policy, and the upstream to which all its requests go."""
+    policy = json.loads(RECIPES[recipe].policy) | members
+    with Upstream(Verifier(keys, REGION, RECIPES[recipe].scope[0])) as upstream:
+        configuration = listeners({"traffic": json.dumps(policy)})
+        configuration.lead_https_to(upstream.port)
+        configure(configuration)
+        with Proxy(directory, None, configuration) as proxy:
+            for identity in proxy.identities():
+                proxy.push(TEMPORARY_KEY, identity)
+            yield proxy, upstream
+
+
+def client(service: str, url: str):
+    return boto3.client(
+        service, endpoint_url=url, region_name=REGION, aws_access_key_id=THROWAWAY.access_key,
+        aws_secret_access_key=THROWAWAY.secret_key, config=Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+
+def test_an_arn_in_a_path_goes_out_as_the_sdk_wrote_it(tmp_path, keys):
+    with serving(tmp_path, "Bedrock by an inference profile", keys) as (proxy, bedrock):
+        messages = [{"role": "user", "content": [{"text": "Hello"}]}]
+        client("bedrock-runtime", f"{proxy.url}/bedrock").converse(modelId=PROFILE, messages=messages)
+
+        encoded = PROFILE.replace(":", "%3A").replace("/", "%2F")
+        assert bedrock.last.request.target == f"/model/{encoded}/converse"
+        # The verifier encodes the path once more, as Bedrock does.
+        assert bedrock.last.accepted
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory, keys):
+    with serving(tmp_path_factory.mktemp("agents"), "AgentCore Runtime", keys) as started:
+        yield started
+
+
+def invoke(proxy, body: bytes, **headers: str):
+    path = f"/agents/runtimes/{AGENT_PATH}/invocations"
+    return proxy.request(path, "POST", headers={"content-type": "application/json", **headers}, body=body)
+
+
+def test_an_agent_takes_a_large_payload_with_the_clients_hash(agents):
+    proxy, upstream = agents
+    body = b"x" * (17 * MIB)
+
+    accepted = invoke(proxy, body, **{"x-amz-content-sha256": hashlib.sha256(body).hexdigest()})
+    assert accepted.status == 200, accepted.text
+    assert len(upstream.last.request.body) == len(body)
+    # The signature is over the client's hash, and the verifier, like AWS, hashes the body.
+    wrong = invoke(proxy, b"y", **{"x-amz-content-sha256": hashlib.sha256(b"x").hexdigest()})
+    assert (wrong.status, upstream.last.refusal) == (403, "the signature does not match the request")
+
+    held = invoke(proxy, body)
+    assert (held.status, local_error(held)["code"]) == (413, "PayloadTooLarge")
+
+
+def test_an_agent_takes_100_mb_with_raised_bounds(tmp_path, keys):
+    def raise_buffer(configuration: StockConfiguration) -> None:
+        configuration.listener("traffic")["per_connection_buffer_limit_bytes"] = 104857600
+
+    body = b"x" * 100_000_000
+    bounds = {"maxHeldBytes": 2 * 104857600}
+    with serving(tmp_path, "AgentCore Runtime", keys, raise_buffer, **bounds) as (proxy, upstream):
+        client("bedrock-agentcore", f"{proxy.url}/agents").invoke_agent_runtime(agentRuntimeArn=AGENT, payload=body)
+
+        assert len(upstream.last.request.body) == len(body)
+        assert upstream.last.accepted
+
+
+def test_a_websocket_to_an_agent_is_signed(agents):
+    proxy, upstream = agents
+    head = raw.http1_head(f"GET /agents/runtimes/{AGENT_PATH}/ws HTTP/1.1", *raw.WEBSOCKET)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as tcp:
+        tcp.sendall(head)
+        assert tcp.recv(65536).startswith(b"HTTP/1.1 101")
+        tcp.sendall(b"\x81\x05hello")
+        assert tcp.recv(65536) == b"\x81\x05hello"
+    assert upstream.last.request.target == f"/runtimes/{AGENT_PATH}/ws"
+
+
+def test_an_mcp_servers_events_arrive_one_by_one_and_its_session_passes(tmp_path, keys):
+    with serving(tmp_path, "AgentCore Gateway, and MCP servers behind IAM", keys) as (proxy, gateway):
+        release = threading.Event()
+        headers = [("content-type", "text/event-stream"), ("mcp-session-id", "session-1")]
+        gateway.answer = Answer(headers=headers, parts=[b"data: 1\n\n", release, b"data: 2\n\n"])
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+        connection.request("POST", "/mcp", b"{}", {"content-type": "application/json", "mcp-session-id": "session-0"})
+        response = connection.getresponse()
+
+        assert response.read1(100) == b"data: 1\n\n"
+        release.set()
+        assert response.read() == b"data: 2\n\n"
+        assert response.headers["mcp-session-id"] == "session-1"
+        assert gateway.last.request.header("mcp-session-id") == "session-0"
+        connection.close()
+
+
+class BriefSts(BaseHTTPRequestHandler):
+    """An STS whose sessions end soon, and which keeps what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self):
+        self.asked.append(self.rfile.read(int(self.headers["content-length"])).decode())
+        ends = datetime.now(UTC) + timedelta(seconds=5)
+        body = f"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+            <AccessKeyId>ASIA{len(self.asked):016}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>
+            <SessionToken>token</SessionToken><Expiration>{ends:%Y-%m-%dT%H:%M:%SZ}</Expiration>
+            </Credentials></AssumeRoleResult></AssumeRoleResponse>""".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Is quiet."""
+
+
+@contextlib.contextmanager
+def server(handler: type[BaseHTTPRequestHandler]):
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+def test_the_session_of_a_role_has_the_same_name_after_a_renewal(tmp_path, keys):
+    recipe = "AgentCore Gateway, and MCP servers behind IAM"
+    with serving(tmp_path, recipe, keys) as (proxy, _), server(BriefSts) as sts:
+        variables = {"AWS_ACCESS_KEY_ID": "AKIDSOURCE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": REGION}
+        environment = environment_without_aws(**variables, AWS_ENDPOINT_URL_STS=sts)
+        command = [BINARY, "--proxy", f"unix:{proxy.socket}", "--interval", "1s"]
+        with Process("credential-refresher", command, tmp_path / "refresher.log", environment):
+            wait_until(lambda: len(BriefSts.asked) >= 3, "two renewals", timeout=60)
+    names = {re.search(r"RoleSessionName=(\w+)", asked)[1] for asked in BriefSts.asked}
+    assert names == {"orders"}
+
+
+# IAM Roles Anywhere, with a stand-in for its helper.
+
+ROLES_ANYWHERE = (REPOSITORY / "docs" / "recipes.md").read_text().partition("## Credentials by IAM Roles Anywhere")[2]
+EXPIRATION = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+SESSION = {"AccessKeyId": "ASIAROLESANYWHERE", "SecretAccessKey": "secret", "Expiration": EXPIRATION}
+
+
+def refreshed(proxy, directory, **variables: str) -> str:
+    """Runs the refresher once, with the command of the recipe; returns the access key that it pushed."""
+    [command] = re.findall(r"^AWS_EC2_\S+ (credential-refresher .*)$", ROLES_ANYWHERE, re.MULTILINE)
+    _, *arguments = shlex.split(command.replace("/run/sigv4/credentials.sock", str(proxy.socket)))
+    environment = environment_without_aws(HOME=str(directory), AWS_REGION=REGION) | variables
+    with Process("refresher", [BINARY, *arguments, "--once"], directory / "refresher.log", environment) as refresher:
+        assert refresher.wait(30) == 0, refresher.log
+    return proxy.identities()["default"]["held"]["accessKeyId"]
+
+
+def test_roles_anywhere_supplies_the_refresher_as_a_process(start_proxy, api, tmp_path):
+    [config] = re.findall(r"^```ini\n(.*?)^```$", ROLES_ANYWHERE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "config").write_text(config)
+    helper = tmp_path / "aws_signing_helper"
+    document = json.dumps({"Version": 1, "SessionToken": "token", **SESSION})
+    helper.write_text(f"#!/bin/sh\necho \"$@\" >{tmp_path}/called\necho '{document}'\n")
+    helper.chmod(0o755)
+
+    pushed = refreshed(
+        start_proxy({"routes": {"/api": api_route(api)}}), tmp_path,
+        AWS_CONFIG_FILE=str(tmp_path / "config"), PATH=f"{tmp_path}:/usr/bin:/bin",
+    )  # fmt: skip
+
+    assert pushed == SESSION["AccessKeyId"]
+    assert (tmp_path / "called").read_text().startswith("credential-process --certificate /etc/sigv4/client.crt ")
+
+
+class MetadataService(BaseHTTPRequestHandler):
+    """The metadata service of an EC2 instance, version 2, as the helper's serve presents it."""
+
+    def do_PUT(self):
+        self._answer(b"imds-token" if self.path == "/latest/api/token" else None)
+
+    def do_GET(self):
+        if self.headers["x-aws-ec2-metadata-token"] != "imds-token":
+            self._answer(None)
+        elif self.path.startswith("/latest/meta-data/iam/security-credentials/proxy"):
+            document = {"Code": "Success", "Type": "AWS-HMAC", "Token": "token", "LastUpdated": EXPIRATION, **SESSION}
+            self._answer(json.dumps(document).encode())
+        else:
+            self._answer(b"proxy" if self.path.startswith("/latest/meta-data/iam/security-credentials") else None)
+
+    def _answer(self, body: bytes | None):
+        self.send_response(404 if body is None else 200)
+        self.send_header("content-length", str(len(body or b"")))
+        self.send_header("x-aws-ec2-metadata-token-ttl-seconds", "21600")
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_):
+        """Is quiet."""
+
+
+def test_roles_anywhere_supplies_the_refresher_as_a_server(start_proxy, api, tmp_path):
+    with server(MetadataService) as address:
+        # The variable of the recipe's command.
+        assert "AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:9911/ " in ROLES_ANYWHERE
+        pushed = refreshed(
+            start_proxy({"routes": {"/api": api_route(api)}}), tmp_path,
+            AWS_EC2_METADATA_SERVICE_ENDPOINT=f"{address}/", AWS_EC2_METADATA_DISABLED="false",
+        )  # fmt: skip
+    assert pushed == SESSION["AccessKeyId"]
