@@ -140,12 +140,14 @@ class BriefSts(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
 
     def do_POST(self):
-        self.asked.append(self.rfile.read(int(self.headers["content-length"])).decode())
+        asked = self.rfile.read(int(self.headers["content-length"])).decode()
+        self.asked.append(asked)
+        action = re.search(r"Action=(\w+)", asked)[1]
         ends = datetime.now(UTC) + timedelta(seconds=5)
-        body = f"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+        body = f"""<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><Credentials>
             <AccessKeyId>ASIA{len(self.asked):016}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>
             <SessionToken>token</SessionToken><Expiration>{ends:%Y-%m-%dT%H:%M:%SZ}</Expiration>
-            </Credentials></AssumeRoleResult></AssumeRoleResponse>""".encode()
+            </Credentials></{action}Result></{action}Response>""".encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -163,16 +165,32 @@ def server(handler: type[BaseHTTPRequestHandler]):
         listening.shutdown()
 
 
-def test_the_session_of_a_role_has_the_same_name_after_a_renewal(tmp_path, keys):
-    recipe = "AgentCore Gateway, and MCP servers behind IAM"
-    with serving(tmp_path, recipe, keys) as (proxy, _), server(BriefSts) as sts:
-        variables = {"AWS_ACCESS_KEY_ID": "AKIDSOURCE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": REGION}
-        environment = environment_without_aws(**variables, AWS_ENDPOINT_URL_STS=sts)
+def names_of_sessions(proxy, directory, **variables: str) -> set[str]:
+    """Runs the refresher for two renewals; returns the names of the role sessions that it asked for."""
+    BriefSts.asked.clear()
+    with server(BriefSts) as sts:
+        environment = environment_without_aws(AWS_REGION=REGION, AWS_ENDPOINT_URL_STS=sts, **variables)
         command = [BINARY, "--proxy", f"unix:{proxy.socket}", "--interval", "1s"]
-        with Process("credential-refresher", command, tmp_path / "refresher.log", environment):
+        with Process("credential-refresher", command, directory / "refresher.log", environment):
             wait_until(lambda: len(BriefSts.asked) >= 3, "two renewals", timeout=60)
-    names = {re.search(r"RoleSessionName=(\w+)", asked)[1] for asked in BriefSts.asked}
-    assert names == {"orders"}
+    return {re.search(r"RoleSessionName=([\w-]+)", asked)[1] for asked in BriefSts.asked}
+
+
+def test_the_session_of_a_role_has_the_same_name_after_a_renewal(tmp_path, keys):
+    with serving(tmp_path, "AgentCore Gateway, and MCP servers behind IAM", keys) as (proxy, _):
+        source = {"AWS_ACCESS_KEY_ID": "AKIDSOURCE", "AWS_SECRET_ACCESS_KEY": "secret"}
+        assert names_of_sessions(proxy, tmp_path, **source) == {"orders"}
+
+
+def test_the_session_of_a_web_identity_needs_a_name_to_keep_it(start_proxy, api, tmp_path):
+    proxy = start_proxy({"routes": {"/api": api_route(api)}})
+    (tmp_path / "token").write_text("header.payload.signature")
+    identity = {
+        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/orders",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+    }
+    assert len(names_of_sessions(proxy, tmp_path, **identity)) > 1
+    assert names_of_sessions(proxy, tmp_path, **identity, AWS_ROLE_SESSION_NAME="orders") == {"orders"}
 
 
 # IAM Roles Anywhere, with a stand-in for its helper.
