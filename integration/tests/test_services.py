@@ -17,18 +17,21 @@ import pytest
 from botocore.config import Config
 
 from integration.harness import raw
+from integration.harness.client_examples import NIGHTLY_VENV, run
 from integration.harness.doc_examples import examples, listeners
 from integration.harness.errors import local_error
 from integration.harness.keys import TEMPORARY_KEY, THROWAWAY
 from integration.harness.policies import api_route
 from integration.harness.upstream import Answer, Upstream
 from integration.harness.verifier import Verifier
-from integration.stack.process import REPOSITORY, Process, environment_without_aws, wait_until
+from integration.stack.client import curl
+from integration.stack.process import REPOSITORY, Process, environment_without_aws, free_port, wait_until
 from integration.stack.proxy import Proxy, StockConfiguration
 from integration.stack.refresher import BINARY
 
 REGION = "us-east-1"
-RECIPES = {example.place.removeprefix("recipes.md: "): example for example in examples("recipes.md")}
+# The first of a section that has several.
+RECIPES = {example.place.removeprefix("recipes.md: "): example for example in reversed(examples("recipes.md"))}
 PROFILE = f"arn:aws:bedrock:{REGION}:123456789012:inference-profile/us.anthropic.claude-sonnet-4-20250514-v1:0"
 AGENT = f"arn:aws:bedrock-agentcore:{REGION}:123456789012:runtime/orders-abc123"
 AGENT_PATH = AGENT.replace(":", "%3A").replace("/", "%2F")
@@ -262,3 +265,100 @@ def test_roles_anywhere_supplies_the_refresher_as_a_server(start_proxy, api, tmp
             AWS_EC2_METADATA_SERVICE_ENDPOINT=f"{address}/", AWS_EC2_METADATA_DISABLED="false",
         )  # fmt: skip
     assert pushed == SESSION["AccessKeyId"]
+
+
+# Real clients of these services.
+
+
+def run_client(directory, program: str) -> str:
+    """Runs a program of the nightly clients' Python; returns what it printed."""
+    done = run([NIGHTLY_VENV / "bin" / "python", "-c", program], directory, nightly=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.nightly
+def test_an_mcp_client_calls_a_tool_through_the_proxy(tmp_path):
+    """The server is a real one, and takes signed requests alone."""
+    port = free_port()
+    key = TEMPORARY_KEY
+    command = [NIGHTLY_VENV / "bin" / "python", REPOSITORY / "integration" / "clients" / "mcp_server.py", str(port)]
+    command += [key.access_key, key.secret_key, key.token]
+    environment = environment_without_aws(PYTHONPATH=str(REPOSITORY))
+    configuration = listeners({"traffic": RECIPES["AgentCore Gateway, and MCP servers behind IAM"].policy})
+    configuration.lead_https_to(port)
+    with (
+        Process("mcp", command, tmp_path / "mcp.log", environment) as mcp,
+        Proxy(tmp_path, None, configuration) as proxy,
+    ):
+        mcp.wait_ready(lambda: "Uvicorn running" in mcp.log)
+        for identity in proxy.identities():
+            proxy.push(key, identity)
+        printed = run_client(
+            tmp_path,
+            f"""
+import asyncio
+
+from mcp import Client
+
+
+async def main():
+    async with Client("{proxy.url}/mcp") as client:
+        print([tool.name for tool in (await client.list_tools()).tools])
+        print((await client.call_tool("count", {{"item": "apples"}})).content)
+
+
+asyncio.run(main())
+""",
+        )
+
+        assert "['count']" in printed
+        assert "2 of apples" in printed
+        assert curl(f"http://127.0.0.1:{port}/mcp", "POST", body=b"{}").status == 403
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("recipe", "route", "warehouse", "prefix"),
+    [
+        ("Iceberg: S3 Tables", "tables", BUCKET := f"arn:aws:s3tables:{REGION}:123456789012:bucket/orders",
+         BUCKET.replace(":", "%3A").replace("/", "%2F")),
+        ("Iceberg: Glue", "glue", "123456789012", "catalogs/123456789012"),
+    ],
+)  # fmt: skip
+def test_pyiceberg_lists_namespaces_through_the_proxy(tmp_path, keys, recipe, route, warehouse, prefix):
+    with serving(tmp_path, recipe, keys) as (proxy, catalogue):
+        answer = {"defaults": {}, "overrides": {"prefix": prefix}, "namespaces": [["orders"]]}
+        headers = [("content-type", "application/json")]
+        catalogue.answer = Answer(headers=headers, parts=[json.dumps(answer).encode()])
+        settings = {"type": "rest", "uri": f"{proxy.url}/{route}", "warehouse": warehouse}
+        printed = run_client(
+            tmp_path,
+            f"from pyiceberg.catalog import load_catalog; print(load_catalog('x', **{settings}).list_namespaces())",
+        )
+
+        assert "orders" in printed
+        assert [each.refusal for each in catalogue.received] == [None, None]
+        assert catalogue.last.request.target == f"/iceberg/v1/{prefix}/namespaces"
+
+
+@pytest.mark.nightly
+def test_an_opentelemetry_sdk_sends_traces_through_the_proxy(tmp_path, keys):
+    with serving(tmp_path, "CloudWatch's OTLP endpoints", keys) as (proxy, xray):
+        run_client(
+            tmp_path,
+            f"""
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint="{proxy.url}/traces")))
+with provider.get_tracer("orders").start_as_current_span("order"):
+    pass
+""",
+        )
+
+        assert xray.last.accepted, xray.last.refusal
+        assert xray.last.request.target == "/v1/traces"
+        assert xray.last.request.header("content-type") == "application/x-protobuf"
