@@ -362,3 +362,53 @@ with provider.get_tracer("orders").start_as_current_span("order"):
         assert xray.last.accepted, xray.last.refusal
         assert xray.last.request.target == "/v1/traces"
         assert xray.last.request.header("content-type") == "application/x-protobuf"
+
+
+OPENAI = """
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}/mantle/v1", api_key="throw-away", max_retries=0)
+answer = client.chat.completions.create(model="openai.gpt-oss-120b", messages=[{{"role": "user", "content": "Hello"}}])
+print(answer.choices[0].message.content)
+"""
+COMPLETION = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "openai.gpt-oss-120b",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Good day"}}],
+}
+ANTHROPIC = """
+from anthropic import Anthropic
+
+client = Anthropic(base_url="{url}/mantle/anthropic", api_key="throw-away", max_retries=0)
+asked = [{{"role": "user", "content": "Hello"}}]
+print(client.messages.create(model="anthropic.claude-haiku-4-5", max_tokens=64, messages=asked).content[0].text)
+"""
+MESSAGE = {
+    "id": "1",
+    "type": "message",
+    "role": "assistant",
+    "model": "anthropic.claude-haiku-4-5",
+    "stop_reason": "end_turn",
+    "content": [{"type": "text", "text": "Good day"}],
+    "usage": {"input_tokens": 1, "output_tokens": 1},
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("program", "answer", "target"),
+    [(OPENAI, COMPLETION, "/v1/chat/completions"), (ANTHROPIC, MESSAGE, "/anthropic/v1/messages")],
+    ids=["openai", "anthropic"],
+)
+def test_the_libraries_of_openai_and_anthropic_work_at_mantle(tmp_path, keys, program, answer, target):
+    with serving(tmp_path, "Bedrock Mantle", keys) as (proxy, mantle):
+        headers = [("content-type", "application/json")]
+        mantle.answer = Answer(headers=headers, parts=[json.dumps(answer).encode()])
+
+        assert "Good day" in run_client(tmp_path, program.format(url=proxy.url))
+        assert mantle.last.accepted, mantle.last.refusal
+        assert mantle.last.request.target == target
+        # Neither library's key goes on.
+        assert "throw-away" not in str(mantle.last.request.headers)
