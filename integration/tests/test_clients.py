@@ -116,8 +116,7 @@ def test_a_large_client_works_as_its_section_says(proxy, ministack, search, dire
 
 def test_each_client_has_a_line_that_says_when_it_is_tested():
     lines = {client: tested for client, (_, tested) in table().items()}
-    sections = {"HTTPie": "HTTPie", "Node": "Node's fetch", "Java": "Java's HttpClient", "AWS CLI": "AWS CLI 1",
-                "httpx": "httpx, requests", "s3fs": "s3fs, and fsspec with it"}  # fmt: skip
+    sections = {"Node": "Node's fetch", "Java": "Java's HttpClient", "AWS CLI": "AWS CLI 1"}
     for client in EXAMPLES:
         tested = lines[sections.get(client, client)]
         assert tested.startswith("each change" if client in EACH_CHANGE else "nightly"), client
