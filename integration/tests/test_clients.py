@@ -21,6 +21,7 @@ from integration.harness.client_examples import (
     run,
     table,
 )
+from integration.harness.doc_examples import examples
 from integration.harness.errors import local_error
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import policy, s3_route
@@ -245,6 +246,28 @@ def test_the_command_line_can_do_without_a_key(proxy, directory):
     without = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_ENDPOINT_URL_S3": f"{proxy.url}/s3"}
     done = run(command, directory, nightly=True, **without)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.nightly
+def test_duckdb_finds_the_bucket_in_the_host_name(start_proxy, proxy, ministack, directory):
+    """With the recipe for such clients, which stands for DuckDB's default: no URL_STYLE."""
+    install_duckdb_extension(directory)
+    [recipe] = [each for each in examples("recipes.md") if "put the bucket into the host name" in each.place]
+    virtual = start_proxy(json.loads(recipe.policy), StockConfiguration.leading_https_to(ministack.port))
+    virtual.push(ministack.user)
+    secret = "TYPE s3, KEY_ID 'throw-away', SECRET 'throw-away', REGION 'eu-west-1', USE_SSL false"
+    program = f"""
+import duckdb
+
+duckdb.sql("CREATE SECRET ({secret}, ENDPOINT 's3.localhost:{virtual.port}')")
+duckdb.sql("COPY (SELECT 42 AS answer) TO 's3://{BUCKET}/virtual/duckdb.csv'")
+print(duckdb.sql("SELECT * FROM 's3://{BUCKET}/virtual/duckdb.csv'"))
+"""
+
+    done = run([NIGHTLY_VENV / "bin" / "python", "-c", program], directory, nightly=True)
+
+    assert "42" in done.stdout, done.stderr
+    assert "virtual/duckdb.csv" in stored(ministack)
 
 
 @pytest.mark.nightly
