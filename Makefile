@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help requirements build check test test-matrix test-install nightly fuzz demo smoke-aws compose image bench soak lint format clean
+.PHONY: help requirements build check test test-matrix test-clients test-install nightly fuzz demo smoke-aws compose image bench soak lint format clean
 
 FILTER := target/wasm/wasm32-unknown-unknown/filter/sigv4_filter.wasm
 REFRESHER := target/release/credential-refresher
@@ -44,11 +44,18 @@ test-matrix: build ## Run the integration tests against Envoy 1.36 to 1.40, one 
 	@build/step.sh 'install the Python packages' integration/setup.sh
 	.venv/bin/python -m integration.matrix $(ENVOY_RELEASES)
 
+test-clients: build ## Run the nightly tests: the clients of docs/clients.md that are too large to install for each change
+	@build/requirements.sh clients
+	@build/step.sh 'install the Python packages' integration/setup.sh
+	@build/step.sh 'install the clients' integration/setup.sh clients
+	@build/step.sh --tests 'clients' .venv/bin/python -m pytest integration -m nightly
+
 test-install: ## Run make demo and make test on a bare Debian 12, as root and as a user with sudo: needs root, takes hours
 	python3 -m integration.install
 
-nightly: ## Run what is too slow for each change: test-matrix, long fuzz and soak, test-install
+nightly: ## Run what is too slow for each change: test-matrix, test-clients, long fuzz and soak, test-install
 	$(MAKE) test-matrix
+	$(MAKE) test-clients
 	$(MAKE) fuzz FUZZ_SECONDS=600
 	$(MAKE) soak SOAK_REQUESTS=1000000 SOAK_SECONDS=300
 	$(MAKE) test-install

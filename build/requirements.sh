@@ -3,7 +3,8 @@
 # ones: system packages with apt-get, as root or with sudo, and a Rust under .toolchain. One message names everything
 # that is missing. Fails without changes if there is no apt-get or this user may not use it.
 #
-#   build/requirements.sh [c++] [wrk]    with a C++ compiler, for fuzzing; with wrk, for the bench
+#   build/requirements.sh [c++] [wrk] [clients]    with a C++ compiler, for fuzzing; with wrk, for the bench; with the
+#                                                  clients of the nightly tests that PyPI does not have
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,8 +44,14 @@ check() {
         case $extra in
             c++) has_command c++ || lacks "a C++ compiler (g++)" g++ ;;
             wrk) has_command wrk || lacks "wrk" wrk ;;
+            clients)
+                has_command git || lacks "git" git
+                has_command restic || lacks "restic" restic
+                has_command node || lacks "Node.js 18 or newer (nodejs)" nodejs
+                has_command javac || lacks "a JDK (default-jdk-headless)" default-jdk-headless
+                ;;
             *)
-                say "unknown requirement $extra: use c++ or wrk"
+                say "unknown requirement $extra: use c++, wrk or clients"
                 exit 2
                 ;;
         esac

@@ -1,10 +1,18 @@
 #!/bin/sh
 # Creates .venv with everything that the tests in a real Envoy and the demo need. Quick if nothing has changed.
+#
+#   integration/setup.sh            .venv, of integration/requirements.txt
+#   integration/setup.sh clients    .toolchain/clients, of integration/clients/requirements.txt: for the nightly tests
 set -eu
 cd "$(dirname "$0")/.."
 
+venv=.venv
 requirements=integration/requirements.txt
-installed=.venv/installed-requirements.txt
+if [ "${1:-}" = clients ]; then
+    venv=.toolchain/clients
+    requirements=integration/clients/requirements.txt
+fi
+installed=$venv/installed-requirements.txt
 
 if cmp -s "$requirements" "$installed"; then
     exit 0
@@ -20,7 +28,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     exit 1
 fi
 
-echo "Installing the Python packages of $requirements into .venv"
-"$python" -m venv --clear .venv
-.venv/bin/pip install --quiet --disable-pip-version-check --requirement "$requirements"
+echo "Installing the Python packages of $requirements into $venv"
+"$python" -m venv --clear "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
 cp "$requirements" "$installed"

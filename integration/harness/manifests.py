@@ -7,9 +7,12 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from integration.stack.process import REPOSITORY
+
+from . import istio_extensions
 
 MANIFESTS = REPOSITORY / "envoy"
 ISTIO = MANIFESTS / "istio"
@@ -31,10 +34,11 @@ def build(kustomization: Path) -> list[dict]:
 def check(manifest: dict) -> None:
     """Validates strictly: a field that the schema does not have is an error too."""
     group, _, version = manifest["apiVersion"].rpartition("/")
-    if group.endswith(".istio.io"):
-        if manifest["kind"] == "WasmPlugin" and manifest["spec"].get("failStrategy") == "FAIL_RELOAD":
-            # A value that Istio 1.27 added; the models are older.
-            manifest = {**manifest, "spec": {**manifest["spec"], "failStrategy": "FAIL_CLOSE"}}
+    if group == "extensions.istio.io":
+        schema = Draft202012Validator(istio_extensions.SPECS[manifest["kind"]])
+        if problems := [f"{error.json_path}: {error.message}" for error in schema.iter_errors(manifest["spec"])]:
+            raise Invalid("; ".join(problems))
+    elif group.endswith(".istio.io"):
         # The models are generated from the custom resource definitions of Istio's release.
         module = importlib.import_module(f"cloudcoil.models.istio.{group.removesuffix('.istio.io')}.{version}")
         try:

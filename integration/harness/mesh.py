@@ -1,8 +1,8 @@
 """A real Envoy that is configured as Istio would configure it from manifests.
 
 istiod does not run. Its translation of the few resources that are used here is reproduced below from its source:
-EnvoyFilter patches are applied unchanged, WasmPlugin becomes a filter, ServiceEntry and DestinationRule become
-clusters. The filter's image is replaced by a local file, as istio-agent does.
+EnvoyFilter patches are applied unchanged, WasmPlugin and TrafficExtension become filters, ServiceEntry and
+DestinationRule become clusters. The filter's image is replaced by a local file, as istio-agent does.
 """
 
 import copy
@@ -27,6 +27,9 @@ ROUTER = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": _TYPES + "envoy.extensions.filters.http.router.v3.Router"},
 }
+
+
+_FAILURE_POLICIES = {"FAIL_CLOSE": "FAIL_CLOSED", "FAIL_OPEN": "FAIL_OPEN", "FAIL_RELOAD": "FAIL_RELOAD"}
 
 
 @dataclass
@@ -99,7 +102,7 @@ class Mesh(Intake):
         ]
 
     def _bootstrap(self) -> dict:
-        plugins = [_wasm_plugin_filter(plugin) for plugin in self.of_kind("WasmPlugin")]
+        plugins = [_wasm_filter(plugin) for kind in ("WasmPlugin", "TrafficExtension") for plugin in self.of_kind(kind)]
         traffic = self._traffic([*plugins, *self._patches("HTTP_FILTER", "INSERT_BEFORE"), ROUTER])
         for merged in self._patches("LISTENER", "MERGE"):
             traffic |= merged
@@ -238,8 +241,9 @@ def _static_cluster(name: str, port: int) -> dict:
     return {"name": name, "type": "STATIC", "load_assignment": assignment}
 
 
-def _wasm_plugin_filter(plugin: dict) -> dict:
-    spec, metadata = plugin["spec"], plugin["metadata"]
+def _wasm_filter(plugin: dict) -> dict:
+    metadata = plugin["metadata"]
+    wasm = plugin["spec"].get("wasm", plugin["spec"])
     name = f"{metadata['namespace']}.{metadata['name']}"
     return {
         "name": name,
@@ -247,15 +251,14 @@ def _wasm_plugin_filter(plugin: dict) -> dict:
             "@type": _TYPES + "envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
                 "name": name,
-                # The values of both enumerations have the same names.
-                "failure_policy": spec["failStrategy"],
                 "configuration": {
                     "@type": _TYPES + "google.protobuf.StringValue",
-                    "value": json.dumps(spec["pluginConfig"]),
+                    "value": json.dumps(wasm["pluginConfig"]),
                 },
+                "failure_policy": _FAILURE_POLICIES[wasm["failStrategy"]],
                 "vm_config": {
                     "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"remote": {"http_uri": {"uri": spec["url"], "cluster": "_", "timeout": "30s"}}},
+                    "code": {"remote": {"http_uri": {"uri": wasm["url"], "cluster": "_", "timeout": "30s"}}},
                 },
             },
         },

@@ -9,7 +9,7 @@ Nothing here comes from the filter: the two have nothing in common but the signa
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -274,7 +274,8 @@ class AnyScope(Verifier):
             raise Refused(f"scope is {claimed.scope}")
         # A set of regions is not part of the scope.
         named = region[0] if region else claimed.region_set.split(",")[0].replace("*", "us-east-1")
-        return Verifier(self.keys, named, service).verify(request, now)
+        verdict = Verifier(self.keys, named, service).verify(request, now)
+        return verdict if region else replace(verdict, region=claimed.region_set)
 
 
 class _Signer:

@@ -118,7 +118,7 @@ class StockConfiguration:
     def lead_https_to(self, port: int, tls: bool = False) -> None:
         """Sends requests for any https host to a port of this machine: names are not resolved in tests. With `tls`, the
         server there must have a certificate for each name."""
-        endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+        endpoint = _local_endpoint(port)
         for name in HTTPS_CLUSTERS:
             cluster = self.cluster(name)
             kept = {key: cluster[key] for key in ("transport_socket", "typed_extension_protocol_options") if tls}
@@ -129,6 +129,17 @@ class StockConfiguration:
                 type="STATIC",
                 load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
             )
+
+    def lead_host_to(self, host: str, port: int) -> None:
+        """Sends requests for one https host to a port of this machine, without TLS."""
+        endpoint = _local_endpoint(port)
+        load_assignment = {"cluster_name": host, "endpoints": [{"lb_endpoints": [endpoint]}]}
+        self.document["static_resources"]["clusters"].append(
+            {"name": host, "type": "STATIC", "load_assignment": load_assignment}
+        )
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster": host}}]
+        virtual_hosts = self.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
+        virtual_hosts.append({"name": host, "domains": [host], "routes": routes})
 
     def serve_tls(self, listener: str, certificate: Path, key: Path, client_authority: Path | None = None) -> None:
         """Adds TLS to a listener; with a client CA, it accepts that one's certificates, and requires none."""
@@ -196,6 +207,10 @@ class Proxy(Intake):
     def wait_for_status(self, path: str, status: int, timeout: float = 20) -> None:
         """Returns when a GET of `path` gets `status`."""
         wait_until(lambda: self.request(path).status == status, f"{path} to answer {status}", timeout)
+
+
+def _local_endpoint(port: int) -> dict:
+    return {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
 
 
 def _named(items: list[dict], name: str) -> dict:

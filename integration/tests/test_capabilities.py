@@ -19,7 +19,7 @@ from integration.stack.process import ProcessEnded
 from integration.stack.proxy import WASM, StockConfiguration
 
 OVERLAYS = [ISTIO / "overlays" / "workload", ISTIO / "overlays" / "egress", ISTIO / "wasm-plugin",
-            MANIFESTS / "gateway-overlay"]  # fmt: skip
+            ISTIO / "traffic-extension", MANIFESTS / "gateway-overlay"]  # fmt: skip
 FILES = [MANIFESTS / "envoy.yaml", MANIFESTS / "compose" / "envoy.yaml"]
 CONFIGURATIONS = {
     **{str(path.relative_to(MANIFESTS)): lambda path=path: yaml.safe_load(path.read_text()) for path in FILES},
@@ -41,8 +41,8 @@ def test_the_list_is_what_the_filter_imports_and_exports():
 def test_every_stock_configuration_has_the_list(name):
     found = list(lists(CONFIGURATIONS[name]()))
 
-    # Istio's WasmPlugin has no field for it: its intake alone has one.
-    assert len(found) == (1 if name == "istio/wasm-plugin" else 2)
+    # Istio's WasmPlugin and TrafficExtension have no field for it: their intake alone has one.
+    assert len(found) == (1 if name in ("istio/wasm-plugin", "istio/traffic-extension") else 2)
     for allowed in found:
         assert allowed == {name: {} for name in ALLOWED}
 

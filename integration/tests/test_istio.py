@@ -23,7 +23,8 @@ S3 = f"s3.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"
 BUCKETS = f"*.s3.{REGION}.amazonaws.com"
 BUCKET = f"orders.s3.{REGION}.amazonaws.com"
-KUSTOMIZATIONS = ["base", "wasm-plugin", "egress", "overlays/workload", "overlays/egress"]
+EXTENSIONS = ["wasm-plugin", "traffic-extension"]
+KUSTOMIZATIONS = ["base", *EXTENSIONS, "egress", "overlays/workload", "overlays/egress"]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_a_sidecar_leaves_other_hosts_to_the_mesh(start, plain, host):
     assert plain.last.request.header("x-amz-security-token") is None
 
 
-@pytest.mark.parametrize("kustomization", ["base", "overlays/workload", "wasm-plugin"])
+@pytest.mark.parametrize("kustomization", ["base", "overlays/workload", *EXTENSIONS])
 def test_a_bucket_in_the_host_name_is_signed_for(start, aws, kustomization):
     mesh = start(kustomization)
     for identity in {entry["id"] for entry in mesh.intake("/v1/identities").json["identities"]}:
@@ -142,13 +143,18 @@ def test_a_bucket_in_the_host_name_is_signed_for(start, aws, kustomization):
         assert aws[BUCKETS].last.verdict.payload == ("unsigned" if body else "signed")
 
 
+def extension(manifest: dict) -> dict:
+    """Returns what a WasmPlugin or a TrafficExtension says of its module."""
+    return manifest["spec"].get("wasm", manifest["spec"])
+
+
 def with_policy(policy: dict):
     """Sets another policy for the signer."""
 
     def change(manifests):
         for each in manifests:
-            if each["kind"] == "WasmPlugin":
-                each["spec"]["pluginConfig"] = policy
+            if each["kind"] in ("WasmPlugin", "TrafficExtension"):
+                extension(each)["pluginConfig"] = policy
             elif each["metadata"]["name"] == "sigv4-signer":
                 plugin = each["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
                 plugin["configuration"]["value"] = json.dumps(policy)
@@ -156,7 +162,7 @@ def with_policy(policy: dict):
     return change
 
 
-@pytest.mark.parametrize("kustomization", ["base", "wasm-plugin"])
+@pytest.mark.parametrize("kustomization", ["base", *EXTENSIONS])
 def test_a_signed_host_that_the_mesh_has_no_tls_for_is_refused(start, aws, plain, kustomization):
     everything = with_policy({"routes": {"/": {"hosts": ["*.amazonaws.com"], "payload": "unsigned"}}})
     mesh = start(kustomization, everything, pass_through=plain.port)
@@ -349,7 +355,7 @@ PLAIN_PORT = {"name": "plain", "trafficPolicy": {"portLevelSettings": [{"port": 
         (with_policy({"proxysigv4": {"/a": {"target": "https://ec2.amazonaws.com"}}}), "ec2.amazonaws.com"),
     ],
 )
-@pytest.mark.parametrize("kustomization", ["base", "wasm-plugin"])
+@pytest.mark.parametrize("kustomization", ["base", *EXTENSIONS])
 def test_a_host_that_is_signed_without_tls_is_found(kustomization, change, host):
     manifests = build(ISTIO / kustomization)
     with_policy({"routes": {"/": {"hosts": [S3, SQS, BUCKETS]}}})(manifests)
@@ -470,8 +476,9 @@ def test_the_refresher_feeds_the_sidecar_over_the_pods_volume(start, aws, tmp_pa
     assert aws[S3].last.verdict.access_key_id == STATIC_KEY.access_key
 
 
-def test_a_wasm_plugin_shares_credentials_with_the_intake_and_streams_to_s3(start, aws):
-    mesh = start("wasm-plugin")
+@pytest.mark.parametrize("kustomization", EXTENSIONS)
+def test_a_wasm_plugin_shares_credentials_with_the_intake_and_streams_to_s3(start, aws, kustomization):
+    mesh = start(kustomization)
     mesh.push(TEMPORARY_KEY)
 
     assert mesh.request(S3, "/bucket/key").status == 200
@@ -479,18 +486,37 @@ def test_a_wasm_plugin_shares_credentials_with_the_intake_and_streams_to_s3(star
     assert aws[S3].last.verdict.payload == "unsigned"
 
 
-def test_a_wasm_plugin_can_hash_no_body(start, aws):
-    def hashing(manifests):
-        next(each for each in manifests if each["kind"] == "WasmPlugin")["spec"]["pluginConfig"]["routes"]["/"] = {
-            "hosts": [SQS]
-        }
-
-    mesh = start("wasm-plugin", change=hashing)
+@pytest.mark.parametrize("kustomization", EXTENSIONS)
+def test_a_wasm_plugin_can_hash_no_body(start, aws, kustomization):
+    mesh = start(kustomization, change=with_policy({"routes": {"/": {"hosts": [SQS]}}}))
     mesh.push(TEMPORARY_KEY)
 
     response = mesh.request(SQS, "/", "POST", body=b"{}")
     assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
     assert "allow_on_headers_stop_iteration" in response.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (["spec", "wasm", "vmConfig"], {"vmId": "sigv4"}),
+        (["spec", "wasm", "allowOnHeadersStopIteration"], True),
+        (["spec", "wasm", "capabilityRestrictionConfig"], {}),
+        (["spec", "wasm", "failStrategy"], "RELOAD"),
+        (["spec", "pluginConfig"], {}),
+        (["spec", "lua"], {"inlineCode": ""}),
+    ],
+)
+def test_what_a_traffic_extension_has_no_field_for_is_seen(place, value):
+    manifest = next(each for each in build(ISTIO / "traffic-extension") if each["kind"] == "TrafficExtension")
+    *parents, last = place
+    node = manifest
+    for part in parents:
+        node = node[part]
+    node[last] = value
+
+    with pytest.raises(Invalid):
+        check(manifest)
 
 
 def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, authority):
@@ -540,8 +566,8 @@ def test_the_application_gets_no_token_of_the_role():
     assert pod["metadata"]["annotations"]["eks.amazonaws.com/skip-containers"] == "orders"
 
 
-def test_a_wasm_plugin_that_failed_is_replaced():
+@pytest.mark.parametrize("kustomization", EXTENSIONS)
+def test_a_wasm_plugin_that_failed_is_replaced(kustomization):
     """As `failure_policy: FAIL_RELOAD` in the other configurations."""
-    plugins = [each for each in build(ISTIO / "wasm-plugin") if each["kind"] == "WasmPlugin"]
-
-    assert [each["spec"]["failStrategy"] for each in plugins] == ["FAIL_RELOAD"]
+    [signer] = [each for each in build(ISTIO / kustomization) if each["apiVersion"].startswith("extensions.")]
+    assert extension(signer)["failStrategy"] == "FAIL_RELOAD"

@@ -330,7 +330,10 @@ THE_VIRTUAL_MACHINE = [
         "test_other_code_in_the_filters_place_calls_nothing_else",
     ),
     Claim("It could still read the credentials, so pin the image by its digest.", PROMISE),
-    Claim("Istio's WasmPlugin has no field for the list.", "test_every_stock_configuration_has_the_list"),
+    Claim(
+        "Istio's WasmPlugin and TrafficExtension have no field for the list.",
+        "test_every_stock_configuration_has_the_list",
+    ),
     Claim(
         "If the list lacks one of them, Envoy or the filter refuses, or no harm is done, with one "
         "exception: without `proxy_on_request_headers`, Envoy does not ask the filter, and every request "
@@ -371,8 +374,10 @@ THE_VIRTUAL_MACHINE = [
         PROTECTION,
     ),
     Claim(
-        "`envoy/istio/wasm-plugin` | empty | whoever may write WasmPlugins there, as they have the same, "
-        "empty `vm_id` | the same for `wasmplugins`; or `base/`, whose `vm_id` no WasmPlugin can have",
+        "`envoy/istio/traffic-extension`, `envoy/istio/wasm-plugin` | empty | whoever may write TrafficExtensions or "
+        "WasmPlugins there, as they have the same, empty `vm_id` | the same for `trafficextensions` and "
+        "`wasmplugins`; or `base/`, whose `vm_id` none of them can have",
+        "test_what_a_traffic_extension_has_no_field_for_is_seen",
         "test_a_wasm_plugin_shares_credentials_with_the_intake_and_streams_to_s3",
         "test_a_plugin_with_the_filters_vm_id_reads_the_secret_and_no_other_does",
     ),
