@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
