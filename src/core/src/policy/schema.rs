@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::document::{
-    CallerEntry, Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, TokenCaller,
-    WholeNumber,
+    CallerEntry, Entries, Object, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList,
+    TokenCaller, WholeNumber, Written,
 };
 
 impl PolicyDocument {
@@ -158,5 +158,29 @@ impl JsonSchema for StringOrList {
 
     fn inline_schema() -> bool {
         true
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Written<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Object<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::confusable::confusable;
-use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber};
+use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber, Written};
 use super::error::{Location, PolicyError};
 use super::matcher::Matcher;
 use super::{Policy, Route};
@@ -95,8 +95,8 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
         )));
     }
     let held_limits = HeldLimits {
-        requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
-        bytes: bound(max_held_bytes, HELD_BYTES, &top.key("maxHeldBytes"))?,
+        requests: bound(max_held_requests.0, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
+        bytes: bound(max_held_bytes.0, HELD_BYTES, &top.key("maxHeldBytes"))?,
     };
     Ok(Policy {
         matcher: Matcher::new(&routes),
@@ -170,7 +170,7 @@ impl Compiler {
             let place = place.key(&prefix);
             match entry {
                 RouteEntry::Short(target) => {
-                    let route = RouteDocument { target: Some(target), ..RouteDocument::default() };
+                    let route = RouteDocument { target: Written(Some(target)), ..RouteDocument::default() };
                     self.route(prefix, route, &place, &place)?;
                 }
                 RouteEntry::Expanded(route) => {
@@ -191,7 +191,7 @@ impl Compiler {
         place: &Location,
         prefix_place: &Location,
     ) -> Result<(), PolicyError> {
-        if document.callers.is_some() && document.allow_unauthenticated_requests == Some(true) {
+        if document.callers.is_some() && document.allow_unauthenticated_requests.0 == Some(true) {
             return Err(place
                 .key("allowUnauthenticatedRequests")
                 .error("callers admits only authenticated ones; remove one of the two"));

@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, Se
 
 use super::{
     CallerEntry, Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, TokenCaller,
-    WholeNumber,
+    WholeNumber, Written,
 };
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
@@ -194,6 +194,12 @@ impl<'de> Deserialize<'de> for WholeNumber {
     }
 }
 
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        not_null(deserializer).map(Self)
+    }
+}
+
 impl<'de> Deserialize<'de> for StringOrList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct StringOrListVisitor;
@@ -219,7 +225,8 @@ impl<'de> Deserialize<'de> for StringOrList {
 }
 
 /// A struct that must be an object; serde alone would also accept a list of its members.
-struct Object<T>(T);
+#[derive(Debug, Default)]
+pub(in super::super) struct Object<T>(pub(in super::super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
