@@ -26,6 +26,11 @@ pub(super) fn policy_itself(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "#" })
 }
 
+/// Returns the schema of a session's inline policy, which IAM defines.
+pub(super) fn session_policy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "oneOf": [{ "type": "object", "required": ["Statement"] }, { "type": "string" }] })
+}
+
 /// Removes `null`, which is not a value of an optional member, and the line breaks of source text.
 fn tidy(schema: &mut Schema) {
     transform_subschemas(&mut tidy, schema);

@@ -2,8 +2,10 @@
 //!
 //! The first error in the document's order is reported.
 
+mod iam_arn;
 mod role;
 mod route;
+mod session_policy;
 mod siblings;
 mod signing;
 

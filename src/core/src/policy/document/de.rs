@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::{
-    CallerEntry, Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, TokenCaller,
-    WholeNumber, Written,
+    CallerEntry, Entries, PolicyDocument, RawJson, RouteDocument, RouteEntry, Routes, Settings, StringOrList,
+    TokenCaller, WholeNumber, Written,
 };
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
@@ -197,6 +198,12 @@ impl<'de> Deserialize<'de> for WholeNumber {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         not_null(deserializer).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|json| Self(json.get().to_owned()))
     }
 }
 

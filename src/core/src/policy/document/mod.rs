@@ -130,6 +130,22 @@ pub(super) struct RouteDocument {
     #[serde(default)]
     pub(super) role_chain: Written<Vec<String>>,
 
+    /// The source identity of the session: the person or workload on whose behalf it acts, as CloudTrail records it. It is
+    /// set for every role of the chain; their trust policies must allow `sts:SetSourceIdentity`. Default: none.
+    #[serde(default)]
+    pub(super) source_identity: Written<String>,
+
+    /// The ARNs of up to 10 managed policies that limit the session: it may do what both the role and one of them, or the
+    /// `sessionPolicy`, allow. Default: none.
+    #[serde(default)]
+    pub(super) policy_arns: Written<Vec<String>>,
+
+    /// An IAM policy that limits the session, as an object or as a string of JSON: the session may do what both the role
+    /// and this policy, or one of `policyArns`, allow. Default: none.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::session_policy"))]
+    pub(super) session_policy: Written<RawJson>,
+
     /// The signing name of the service, such as `execute-api`. Default: inferred from an AWS host name; required for any
     /// other host.
     #[serde(default)]
@@ -332,6 +348,10 @@ impl<T> std::ops::DerefMut for Written<T> {
         &mut self.0
     }
 }
+
+/// A value as its author writes it.
+#[derive(Debug)]
+pub(super) struct RawJson(pub(super) String);
 
 /// One string, or a list of strings.
 #[derive(Debug)]
