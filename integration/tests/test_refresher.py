@@ -80,6 +80,73 @@ def test_a_session_behind_a_chain_is_what_the_policy_says(start_proxy, ministack
     assert [proxy.request(f"{prefix}/").status for prefix in lacking] == [503] * 3
 
 
+def test_a_route_does_only_what_its_session_policies_allow_whatever_its_role_may(start_proxy, ministack, tmp_path):
+    """The role may do anything; S3 enforces what STS was sent."""
+    s3 = ministack.client("s3")
+    s3.create_bucket(Bucket="limited", CreateBucketConfiguration={"LocationConstraint": REGION})
+    for key in ["reports/a", "salaries/a"]:
+        s3.put_object(Bucket="limited", Key=key, Body=b"content")
+    read_reports = statement("s3:GetObject", "arn:aws:s3:::limited/reports/*")
+    managed = ministack.client("iam").create_policy(PolicyName="reader", PolicyDocument=json.dumps(read_reports))
+    session = {
+        "free": {},
+        "inline": {"sessionPolicy": read_reports},
+        "text": {"sessionPolicy": json.dumps(read_reports, indent=1)},
+        "managed": {"policyArns": [managed["Policy"]["Arn"]]},
+        "both": {
+            "policyArns": [managed["Policy"]["Arn"]],
+            "sessionPolicy": statement("s3:PutObject", "arn:aws:s3:::limited/reports/*"),
+        },
+        "chain": {
+            "roleChain": [create_hub(ministack)],
+            "sessionPolicy": read_reports,
+            "sourceIdentity": "me@example.com",
+        },
+    }
+    route = s3_route(ministack, "/limited", roleArn=ministack.role_arn)
+    proxy = start_proxy({"routes": {f"/{name}": {**route, **limits} for name, limits in session.items()}})
+    with Capture(ministack.port) as sts, Refresher(tmp_path, proxy, ministack, AWS_ENDPOINT_URL_STS=sts.url):
+        for name in session:
+            proxy.wait_for_status(f"/{name}/reports/a", 200)
+
+    def statuses(name: str) -> list[int]:
+        written = proxy.request(f"/{name}/reports/b", "PUT", body=b"new").status
+        return [proxy.request(f"/{name}/salaries/a").status, written]
+
+    assert {name: statuses(name) for name in session} == {
+        "free": [200, 200],
+        "inline": [403, 403],
+        "text": [403, 403],
+        "managed": [403, 403],
+        "both": [403, 200],
+        "chain": [403, 403],
+    }
+    # The same policy is the same session.
+    inline = [entry for entry in proxy.identities().values() if "sessionPolicy" in entry]
+    assert len(inline) == len(["inline", "both", "chain"])
+    # STS keeps no record of it.
+    assert sts.sent.count(b"SourceIdentity=me%40example.com") == 2
+
+
+def create_hub(ministack) -> str:
+    """Creates a role that the user may assume, and lets it assume the user's role."""
+    iam, account = ministack.client("iam"), ministack.role_arn.split(":")[4]
+    hub = create_role(iam, "source-hub", f"arn:aws:iam::{account}:user/workload", {}, {"Action": "sts:AssumeRole"})
+    trusted = {"AWS": [hub, f"arn:aws:iam::{account}:user/workload"]}
+    trust = {"Effect": "Allow", "Principal": trusted, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    iam.update_assume_role_policy(RoleName=ministack.role_arn.rsplit("/")[-1], PolicyDocument=document)
+    return hub
+
+
+def statement(action: str, resource: str) -> dict:
+    """Returns an IAM policy that allows one action."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}],
+    }
+
+
 def create_role(iam, name: str, trusted: str, conditions: dict, allowed: dict) -> str:
     """Creates a role that `trusted` may assume and tag under `conditions`, with the permissions `allowed`."""
     trust = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": ["sts:AssumeRole", "sts:TagSession"]}

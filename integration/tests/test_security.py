@@ -255,8 +255,14 @@ WHO_IS_TRUSTED = [
         "the_base_identity_is_not_given_to_who_may_have_roles_alone",
     ),
     Claim(
-        "`--allow-session-name`, `--allow-external-id` and `--allow-tag` limit the rest of a session.",
-        "session_names_external_ids_and_tags_can_be_bounded",
+        "`--allow-session-name`, `--allow-external-id`, `--allow-source-identity` and `--allow-tag` limit "
+        "the rest of a session.",
+        "names_external_ids_source_identities_and_tags_of_a_session_can_be_bounded",
+    ),
+    Claim(
+        "With `policyArns` and `sessionPolicy`, a route may do only a part of what its role may do.",
+        "test_a_route_does_only_what_its_session_policies_allow_whatever_its_role_may",
+        "sts_is_asked_for_all_that_the_policy_says_of_the_session",
     ),
     Claim(
         "**Callers of the intake** can replace or revoke credentials, not read them.",

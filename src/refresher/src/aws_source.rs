@@ -17,7 +17,7 @@ use aws_sdk_sts::config::{IdentityCache, SharedHttpClient};
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleInput;
 use aws_sdk_sts::operation::assume_role::builders::AssumeRoleInputBuilder;
-use aws_sdk_sts::types::Tag;
+use aws_sdk_sts::types::{PolicyDescriptorType, Tag};
 use secrecy::SecretString;
 use sigv4_core::credentials::{Credentials, Identity, Role};
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
@@ -360,11 +360,12 @@ async fn configured_region(http_client: SharedHttpClient) -> Option<Region> {
     chain.region().await
 }
 
-/// Assumes the roles of a chain one by one, then the role itself.
+/// Assumes the roles of a chain one by one, then the role itself. STS lets no later role change the source identity, and
+/// takes no session policy over from an earlier one.
 async fn assume(role: &Role, base: BaseCredentials) -> Result<Credentials, SourceError> {
     let BaseCredentials { config, mut credentials } = base;
     for arn in &role.chain {
-        let hop = AssumeRoleInput::builder().role_arn(arn).role_session_name(&role.session_name);
+        let hop = role_session(role, arn);
         let session = call_sts(arn, hop, &config, credentials).await?;
         credentials = aws_credential_types::Credentials::new(
             session.access_key_id,
@@ -376,12 +377,14 @@ async fn assume(role: &Role, base: BaseCredentials) -> Result<Credentials, Sourc
     }
     let tag = |(key, value): &(String, String)| Tag::builder().key(key).value(value).build();
     let tags: Vec<Tag> = role.tags.iter().map(tag).collect::<Result<_, _>>().map_err(|error| unusable(&error))?;
-    let last = AssumeRoleInput::builder()
-        .role_arn(&role.arn)
-        .role_session_name(&role.session_name)
+    let policy = |arn: &String| PolicyDescriptorType::builder().arn(arn).build();
+    let policy_arns: Vec<PolicyDescriptorType> = role.policy_arns.iter().map(policy).collect();
+    let last = role_session(role, &role.arn)
         .set_external_id(role.external_id.clone())
         .set_duration_seconds(role.duration_seconds.and_then(|seconds| i32::try_from(seconds).ok()))
-        .set_tags((!tags.is_empty()).then_some(tags));
+        .set_tags((!tags.is_empty()).then_some(tags))
+        .set_policy_arns((!policy_arns.is_empty()).then_some(policy_arns))
+        .set_policy(role.session_policy.clone());
     let session = call_sts(&role.arn, last, &config, credentials).await?;
     let expiration = SystemTime::try_from(session.expiration).map_err(|error| unusable(&error))?;
     Credentials::new(
@@ -391,6 +394,14 @@ async fn assume(role: &Role, base: BaseCredentials) -> Result<Credentials, Sourc
         Some(expiration),
     )
     .map_err(|error| unusable(&error))
+}
+
+/// Returns the parameters that the session of every role in a chain has.
+fn role_session(role: &Role, arn: &str) -> AssumeRoleInputBuilder {
+    AssumeRoleInput::builder()
+        .role_arn(arn)
+        .role_session_name(&role.session_name)
+        .set_source_identity(role.source_identity.clone())
 }
 
 async fn call_sts(
@@ -451,13 +462,15 @@ where
 }
 
 /// Fixes of problems, by words in the messages of the SDK and STS.
-const CURES: [(&str, &str); 7] = [
+const CURES: [(&str, &str); 9] = [
     ("invalid peer certificate", "add its authority to the system's certificates, or name it with SSL_CERT_FILE"),
     ("dns error", "check the name server, the region and AWS_ENDPOINT_URL_STS"),
     ("dispatch failure", "check the network, the endpoint and HTTPS_PROXY"),
     ("Signature expired", "set this machine's clock"),
     ("Signature not yet current", "set this machine's clock"),
     ("RequestExpired", "set this machine's clock"),
+    ("sts:SetSourceIdentity", "allow it in the trust policies of the role and its roleChain"),
+    ("PackedPolicyTooLarge", "shorten sessionPolicy, policyArns or roleTags"),
     ("Throttling", "ask for longer sessions, or for fewer roles, or have STS's quota raised"),
 ];
 

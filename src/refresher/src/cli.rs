@@ -98,6 +98,11 @@ struct Options {
     #[serde(deserialize_with = "patterns_in_file")]
     allow_external_ids: Vec<String>,
 
+    /// Set only source identities that match this pattern. May be repeated.
+    #[arg(long = "allow-source-identity", value_name = "PATTERN")]
+    #[serde(deserialize_with = "patterns_in_file")]
+    allow_source_identities: Vec<String>,
+
     /// Set only session tags that match this pattern as KEY=VALUE. May be repeated.
     #[arg(long = "allow-tag", value_name = "PATTERN")]
     #[serde(deserialize_with = "patterns_in_file")]
@@ -198,6 +203,7 @@ impl Settings {
             line.options.allow_default || file.allow_default,
             &given(line.options.allow_session_names).unwrap_or(file.allow_session_names),
             &given(line.options.allow_external_ids).unwrap_or(file.allow_external_ids),
+            &given(line.options.allow_source_identities).unwrap_or(file.allow_source_identities),
             &given(line.options.allow_tags).unwrap_or(file.allow_tags),
         );
         let tls = match (proxy_ca.or(file.proxy_ca), client_cert.or(file.client_cert), client_key.or(file.client_key)) {
@@ -326,7 +332,7 @@ mod tests {
         let settings = settings(&["--config", config, "--proxy", "unix:/line.sock", "--log-level", "warn"]).unwrap();
         assert_eq!(settings.proxies, ["unix:/line.sock".parse().unwrap()]);
         assert_eq!(settings.interval, Duration::from_secs(60));
-        assert_eq!(settings.allowed, Allowed::new(&["arn:*".to_owned()], true, &[], &[], &["team=*".to_owned()]));
+        assert_eq!(settings.allowed, Allowed::new(&["arn:*".to_owned()], true, &[], &[], &[], &["team=*".to_owned()]));
         assert_eq!(settings.log_level, LevelFilter::WARN);
         assert!(matches!(settings.log_format, LogFormat::Json));
         assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9903).into()));

@@ -50,25 +50,29 @@ pub struct Allowed {
     default: bool,
     session_names: Vec<WildMatch>,
     external_ids: Vec<WildMatch>,
+    source_identities: Vec<WildMatch>,
     tags: Vec<WildMatch>,
 }
 
 impl Allowed {
     /// Allows identities whose roles, those of the chain included, all match a pattern; without patterns, any role.
-    /// Session names, external ids and tags (`key=value`) likewise.
+    /// Session names, external ids, source identities and tags (`key=value`) likewise.
     pub fn new(
         roles: &[String],
         default: bool,
         session_names: &[String],
         external_ids: &[String],
+        source_identities: &[String],
         tags: &[String],
     ) -> Self {
+        let bounds = [roles, session_names, external_ids, source_identities, tags];
         let compile = |patterns: &[String]| patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
         Self {
             roles: compile(roles),
-            default: default || [roles, session_names, external_ids, tags].iter().all(|patterns| patterns.is_empty()),
+            default: default || bounds.iter().all(|patterns| patterns.is_empty()),
             session_names: compile(session_names),
             external_ids: compile(external_ids),
+            source_identities: compile(source_identities),
             tags: compile(tags),
         }
     }
@@ -85,6 +89,8 @@ impl Allowed {
             Err(Denial::SessionNotAllowed("session name", "--allow-session-name"))
         } else if !role.external_id.as_ref().is_none_or(|id| matches(&self.external_ids, id)) {
             Err(Denial::SessionNotAllowed("external id", "--allow-external-id"))
+        } else if !role.source_identity.as_ref().is_none_or(|source| matches(&self.source_identities, source)) {
+            Err(Denial::SessionNotAllowed("source identity", "--allow-source-identity"))
         } else if !role.tags.iter().all(|(key, value)| matches(&self.tags, &format!("{key}={value}"))) {
             Err(Denial::SessionNotAllowed("tags", "--allow-tag"))
         } else {
@@ -494,7 +500,7 @@ mod tests {
 
     fn allowed(roles: &[&str], default: bool) -> Allowed {
         let roles: Vec<_> = roles.iter().map(|&role| role.to_owned()).collect();
-        Allowed::new(&roles, default, &[], &[], &[])
+        Allowed::new(&roles, default, &[], &[], &[], &[])
     }
 
     #[test]
@@ -521,20 +527,22 @@ mod tests {
     }
 
     #[test]
-    fn session_names_external_ids_and_tags_can_be_bounded() {
+    fn names_external_ids_source_identities_and_tags_of_a_session_can_be_bounded() {
         let bounds = |text: &str| vec![text.to_owned()];
-        let allowed = Allowed::new(&[], false, &bounds("app-*"), &bounds("x-?"), &bounds("team=*"));
+        let allowed = Allowed::new(&[], false, &bounds("app-*"), &bounds("x-?"), &bounds("*@a"), &bounds("team=*"));
         let role = || Role {
             external_id: Some("x-1".to_owned()),
+            source_identity: Some("me@a".to_owned()),
             tags: vec![("team".to_owned(), "orders".to_owned())],
             ..Role::new("arn:aws:iam::123456789012:role/r", "app-1")
         };
         let check = |role: Role| allowed.check(&Identity::assumed(role));
         assert_eq!(check(role()), Ok(()));
-        assert_eq!(check(Role { external_id: None, tags: Vec::new(), ..role() }), Ok(()));
+        assert_eq!(check(Role { external_id: None, source_identity: None, tags: Vec::new(), ..role() }), Ok(()));
         let told = |role: Role| check(role).unwrap_err().to_string();
         assert!(told(Role { session_name: "other".to_owned(), ..role() }).contains("--allow-session-name"));
         assert!(told(Role { external_id: Some("y-1".to_owned()), ..role() }).contains("--allow-external-id"));
+        assert!(told(Role { source_identity: Some("me@b".to_owned()), ..role() }).contains("--allow-source-identity"));
         let tags = vec![("team".to_owned(), "a".to_owned()), ("admin".to_owned(), "yes".to_owned())];
         assert!(told(Role { tags, ..role() }).contains("--allow-tag"));
     }

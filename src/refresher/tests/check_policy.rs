@@ -81,6 +81,22 @@ fn a_route_without_tls_is_shown_as_such() {
 }
 
 #[test]
+fn what_limits_a_session_is_shown() {
+    let policy = r#"{"routes": {"/s3": {"target": "https://s3.eu-west-1.amazonaws.com",
+        "roleArn": "arn:aws:iam::123456789012:role/r", "sourceIdentity": "me@example.com",
+        "policyArns": ["arn:aws:iam::aws:policy/ReadOnlyAccess"], "sessionPolicy": {"Statement": [] }}}}"#;
+    let (code, output, errors) = check(&["-"], policy);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let session = "tempAssumeRoleSession, source identity me@example.com, limited by arn:aws:iam::aws:policy/ReadOnlyAccess, \
+                   limited by {\"Statement\":[]}\n";
+    assert!(output.contains(session), "{output}");
+
+    let (_, output, _) = check(&["--json", "-"], policy);
+    let summary: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(summary["identities"][0]["sessionPolicy"], r#"{"Statement":[]}"#);
+}
+
+#[test]
 fn programs_get_json() {
     let (code, output, _) = check(&["--json", "-"], POLICY);
     let summary: serde_json::Value = serde_json::from_str(&output).unwrap();

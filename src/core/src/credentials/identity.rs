@@ -29,6 +29,15 @@ pub struct Role {
     /// The ARNs of the roles to assume first, each with the credentials of the previous one.
     #[serde(rename = "roleChain", default, skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
+    /// The person or workload on whose behalf the sessions act, as CloudTrail records it; every role of the chain gets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_identity: Option<String>,
+    /// The ARNs of the managed policies that limit the session, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_arns: Vec<String>,
+    /// The inline policy that limits the session, as the JSON that STS receives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_policy: Option<String>,
 }
 
 impl Role {
@@ -41,6 +50,9 @@ impl Role {
             duration_seconds: None,
             tags: Vec::new(),
             chain: Vec::new(),
+            source_identity: None,
+            policy_arns: Vec::new(),
+            session_policy: None,
         }
     }
 
@@ -75,6 +87,18 @@ impl Role {
         for arn in &self.chain {
             add("chain");
             add(arn);
+        }
+        if let Some(source) = &self.source_identity {
+            add("sourceIdentity");
+            add(source);
+        }
+        for arn in &self.policy_arns {
+            add("policyArn");
+            add(arn);
+        }
+        if let Some(policy) = &self.session_policy {
+            add("sessionPolicy");
+            add(policy);
         }
         let digest = digest.finalize();
         let name = self.arn.rsplit('/').next().unwrap_or_default().chars();
@@ -183,6 +207,12 @@ mod tests {
             Role { tags: tags("team", "b"), ..plain() },
             Role { chain: vec![READER.to_owned()], ..plain() },
             Role { chain: vec![READER.to_owned(); 2], ..plain() },
+            Role { source_identity: Some("a".to_owned()), ..plain() },
+            Role { source_identity: Some("b".to_owned()), ..plain() },
+            Role { policy_arns: vec!["a".to_owned()], ..plain() },
+            Role { policy_arns: vec!["a".to_owned(), "b".to_owned()], ..plain() },
+            Role { session_policy: Some("a".to_owned()), ..plain() },
+            Role { session_policy: Some("b".to_owned()), ..plain() },
         ];
         let ids: std::collections::HashSet<_> = roles.iter().map(Role::id).collect();
         assert_eq!(ids.len(), roles.len());

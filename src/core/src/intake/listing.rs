@@ -210,12 +210,34 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_not_understood_without_one_of_its_limits() {
+        let whole = Identity::assumed(Role {
+            source_identity: Some("me".to_owned()),
+            policy_arns: vec!["arn:aws:iam::aws:policy/ReadOnlyAccess".to_owned()],
+            session_policy: Some(r#"{"Statement":[]}"#.to_owned()),
+            ..Role::new(READER, "orders")
+        });
+        let listed = serde_json::to_value(&whole).unwrap();
+        let read = |json: serde_json::Value| serde_json::from_value::<Identity>(json).unwrap();
+        assert!(read(listed.clone()).is_understood());
+        for member in ["sourceIdentity", "policyArns", "sessionPolicy"] {
+            // As a version reads it that does not know the member.
+            let mut lacking = listed.clone();
+            lacking.as_object_mut().unwrap().remove(member).unwrap();
+            assert!(!read(lacking).is_understood(), "without {member}");
+        }
+    }
+
+    #[test]
     fn the_listing_has_the_shape_of_the_contract() {
         let whole = Identity::assumed(Role {
             external_id: Some("x".to_owned()),
             duration_seconds: Some(900),
             tags: vec![("team".to_owned(), "a".to_owned())],
             chain: vec!["arn:aws:iam::123456789012:role/hub".to_owned()],
+            source_identity: Some("me".to_owned()),
+            policy_arns: vec!["arn:aws:iam::aws:policy/ReadOnlyAccess".to_owned()],
+            session_policy: Some(r#"{"Statement":[]}"#.to_owned()),
             ..Role::new(READER, "orders")
         });
         let listing = IdentityListing {
@@ -263,7 +285,9 @@ mod tests {
                  "revoked": ["ASIAOLD"]},
                 {"id": whole.id(), "roleArn": READER, "roleSessionName": "orders", "externalId": "x",
                  "roleDurationSeconds": 900, "roleTags": {"team": "a"},
-                 "roleChain": ["arn:aws:iam::123456789012:role/hub"], "held": null},
+                 "roleChain": ["arn:aws:iam::123456789012:role/hub"], "sourceIdentity": "me",
+                 "policyArns": ["arn:aws:iam::aws:policy/ReadOnlyAccess"],
+                 "sessionPolicy": "{\"Statement\":[]}", "held": null},
             ]})
         );
         assert_eq!(serde_json::from_value::<IdentityListing>(json).unwrap(), listing);

@@ -216,7 +216,7 @@ impl Kind {
         if issuer.is_empty() {
             return Err(location.key("issuer").error("is empty; set the token's iss, such as https://issuer.example"));
         }
-        Ok(Self::Token { issuer, claims: claims.unwrap_or_default().0 })
+        Ok(Self::Token { issuer, claims: claims.0.unwrap_or_default().0 })
     }
 
     fn exactness(&self) -> Exactness {
@@ -294,6 +294,7 @@ fn is_segment(segment: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::document::{Entries, Written};
     use super::*;
 
     fn pattern(name: &str) -> CallerPattern {
@@ -302,7 +303,7 @@ mod tests {
 
     fn token(issuer: &str, claims: &[(&str, &str)]) -> CallerPattern {
         let claims = claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let entry = TokenCaller { issuer: issuer.to_owned(), claims: Some(super::super::document::Entries(claims)) };
+        let entry = TokenCaller { issuer: issuer.to_owned(), claims: Written(Some(Entries(claims))) };
         CallerPattern::compile(CallerEntry::Token(entry.into()), &Location::default()).unwrap()
     }
 

@@ -94,15 +94,15 @@ impl HeaderRules {
             let compiled = names.iter().enumerate().map(|(i, name)| pattern(name, &place.index(i)));
             compiled.collect::<Result<Vec<_>, _>>()
         };
-        let allow = allow.map(|names| patterns(names, place.key("allow"))).transpose()?;
-        let remove = patterns(remove.unwrap_or_default(), place.key("remove"))?;
+        let allow = allow.0.map(|names| patterns(names, place.key("allow"))).transpose()?;
+        let remove = patterns(remove.0.unwrap_or_default(), place.key("remove"))?;
         for (i, pattern) in remove.iter().enumerate() {
             if let NamePattern::Name(name) = pattern {
                 refuse_protected(name, "removed", direction, &place.key("remove").index(i))?;
             }
         }
         let mut headers: Vec<SetHeader> = Vec::new();
-        for (name, value) in set.unwrap_or_default().0 {
+        for (name, value) in set.0.unwrap_or_default().0 {
             let place = place.key("set").key(&name);
             let name = header_name(&name, &place)?;
             refuse_protected(&name, "set", direction, &place)?;

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::credentials::Role;
 
 use super::caller::{Admitted, CallerPattern};
-use super::compile::{is_role_arn, is_session_word, is_tag_value, is_word};
+use super::compile::{is_iam_arn, is_session_word, is_tag_value, is_word};
 
 /// The longest value, in bytes: that of a tag. What else it is part of has a smaller bound.
 const VALUE_MAX: usize = 256;
@@ -141,8 +141,9 @@ impl RoleTemplate {
         for text in texts_mut(&mut role) {
             *text = fill(text);
         }
-        let is_valid = is_role_arn(&role.arn)
+        let is_valid = is_iam_arn(&role.arn, "role/")
             && is_session_word(&role.session_name)
+            && role.source_identity.as_deref().is_none_or(is_session_word)
             && role.tags.iter().all(|(_, value)| is_tag_value(value));
         if is_valid { Ok(role) } else { Err(ValueError::Length) }
     }
@@ -159,11 +160,17 @@ pub(super) fn sample(text: &str) -> String {
 }
 
 fn texts(role: &Role) -> impl Iterator<Item = &String> {
-    [&role.arn, &role.session_name].into_iter().chain(role.tags.iter().map(|(_, value)| value))
+    [&role.arn, &role.session_name]
+        .into_iter()
+        .chain(&role.source_identity)
+        .chain(role.tags.iter().map(|(_, value)| value))
 }
 
 fn texts_mut(role: &mut Role) -> impl Iterator<Item = &mut String> {
-    [&mut role.arn, &mut role.session_name].into_iter().chain(role.tags.iter_mut().map(|(_, value)| value))
+    [&mut role.arn, &mut role.session_name]
+        .into_iter()
+        .chain(&mut role.source_identity)
+        .chain(role.tags.iter_mut().map(|(_, value)| value))
 }
 
 enum Part<'t> {

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::document::{
-    CallerEntry, Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, TokenCaller,
-    WholeNumber,
+    CallerEntry, Entries, Object, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList,
+    TokenCaller, WholeNumber, Written,
 };
 
 impl PolicyDocument {
@@ -24,6 +24,11 @@ impl PolicyDocument {
 /// Returns a reference to the policy's own schema, for a Backstage section.
 pub(super) fn policy_itself(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "$ref": "#" })
+}
+
+/// Returns the schema of a session's inline policy, which IAM defines.
+pub(super) fn session_policy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "oneOf": [{ "type": "object", "required": ["Statement"] }, { "type": "string" }] })
 }
 
 /// Removes `null`, which is not a value of an optional member, and the line breaks of source text.
@@ -158,5 +163,29 @@ impl JsonSchema for StringOrList {
 
     fn inline_schema() -> bool {
         true
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Written<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Object<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
     }
 }

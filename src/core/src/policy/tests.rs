@@ -130,6 +130,33 @@ fn a_session_may_have_a_duration_tags_and_roles_before_it() {
 }
 
 #[test]
+fn a_session_may_have_a_source_identity_and_policies_that_limit_it() {
+    let policy = route_with(&format!(
+        r#""roleArn": "{ROLE}", "sourceIdentity": "orders@example.com", "sessionPolicy": {{"Version": "2012-10-17", "Statement": []}},
+           "policyArns": ["arn:aws:iam::aws:policy/job-function/ViewOnlyAccess", "arn:aws:iam::123456789012:policy/a"]"#
+    ));
+    let role = policy.identities()[0].role().unwrap();
+    assert_eq!(role.source_identity.as_deref(), Some("orders@example.com"));
+    // Order is not significant.
+    let arns = ["arn:aws:iam::123456789012:policy/a", "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess"];
+    assert_eq!(role.policy_arns, arns);
+    assert_eq!(role.session_policy.as_deref(), Some(r#"{"Version":"2012-10-17","Statement":[]}"#));
+    assert!(policy.identities()[0].is_understood());
+}
+
+#[test]
+fn a_session_policy_is_sent_as_written_without_white_space() {
+    let written = "{\"Version\": \"2012-10-17\",\n\t\"Statement\": [{\"Sid\": \"a \\\\\", \"x\" : [\"\\\" ä:\\u4e2d\", 10.0 , true]} ]}";
+    let text = "{\"Version\":\"2012-10-17\",\"Statement\":[{\"Sid\":\"a \\\\\",\"x\":[\"\\\" ä:\\u4e2d\",10.0,true]}]}";
+    for written in [written, text, &serde_json::to_string(written).unwrap()] {
+        let policy = route_with(&format!(r#""roleArn": "{ROLE}", "sessionPolicy": {written}"#));
+        assert_eq!(policy.identities()[0].role().unwrap().session_policy.as_deref(), Some(text), "{written}");
+    }
+    let value = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
+    assert_eq!(value(text), value(written));
+}
+
+#[test]
 fn the_list_form_names_its_prefixes() {
     let policy = policy(
         r#"{"routes": [

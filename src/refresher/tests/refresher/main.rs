@@ -101,11 +101,16 @@ async fn sts_is_asked_for_all_that_the_policy_says_of_the_session() {
         sts.set(arn, Answer::Session(HOUR));
     }
     let tags = [("cost center", "a/7"), ("team", "orders")];
+    let policies = ["arn:aws:iam::123456789012:policy/a", "arn:aws:iam::aws:policy/ReadOnlyAccess"];
+    let inline = r#"{"Statement":[{"Action":"s3:Get*","Effect":"Allow","Resource":"*","Sid":"ä+& %41"}]}"#;
     let identity = Identity::assumed(Role {
         external_id: Some("x-1".to_owned()),
         duration_seconds: Some(900),
         tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         chain: hubs.map(str::to_owned).into(),
+        source_identity: Some("me@example.com".to_owned()),
+        policy_arns: policies.map(str::to_owned).into(),
+        session_policy: Some(inline.to_owned()),
         ..Role::new(READER, "orders")
     });
     let proxy = Running::on_socket(&socket(&directory), std::slice::from_ref(&identity));
@@ -118,11 +123,15 @@ async fn sts_is_asked_for_all_that_the_policy_says_of_the_session() {
     assert_eq!(asked("RoleArn"), [Some(hubs[0]), Some(hubs[1]), Some(READER)]);
     assert_eq!(asked("SignedBy"), [Some("AKIDLONGLIVED"), Some("ASIASESSION1"), Some("ASIASESSION2")]);
     assert_eq!(asked("RoleSessionName"), [Some("orders"); 3]);
+    assert_eq!(asked("SourceIdentity"), [Some("me@example.com"); 3]);
     // The policy's other session settings apply to the role alone.
     assert_eq!(asked("ExternalId"), [None, None, Some("x-1")]);
     assert_eq!(asked("DurationSeconds"), [None, None, Some("900")]);
     assert_eq!(asked("Tags.member.1.Key"), [None, None, Some("cost center")]);
     assert_eq!(asked("Tags.member.2.Value"), [None, None, Some("orders")]);
+    assert_eq!(asked("PolicyArns.member.1.arn"), [None, None, Some(policies[0])]);
+    assert_eq!(asked("PolicyArns.member.2.arn"), [None, None, Some(policies[1])]);
+    assert_eq!(asked("Policy"), [None, None, Some(inline)]);
 }
 
 #[tokio::test]

@@ -2,18 +2,21 @@
 //!
 //! The first error in the document's order is reported.
 
+mod iam_arn;
 mod role;
 mod route;
+mod session_policy;
 mod siblings;
 mod signing;
 
-pub(super) use role::{is_role_arn, is_session_word, is_tag_value};
+pub(super) use iam_arn::is_iam_arn;
+pub(super) use role::{is_session_word, is_tag_value};
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use super::confusable::confusable;
-use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber};
+use super::document::{Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, WholeNumber, Written};
 use super::error::{Location, PolicyError};
 use super::matcher::Matcher;
 use super::role_template::RoleTemplate;
@@ -110,8 +113,8 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
         route.credentials_wait = Duration::from_millis(wait_ms.unwrap_or(default));
     }
     let held_limits = HeldLimits {
-        requests: bound(max_held_requests, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
-        bytes: bound(max_held_bytes, HELD_BYTES, &top.key("maxHeldBytes"))?,
+        requests: bound(max_held_requests.0, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
+        bytes: bound(max_held_bytes.0, HELD_BYTES, &top.key("maxHeldBytes"))?,
     };
     Ok(Policy {
         matcher: Matcher::new(&routes),
@@ -119,7 +122,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
         routes,
         identities,
         unmatched: unmatched.unwrap_or_default(),
-        max_caller_identities: bound(max_caller_identities, CALLER_IDENTITIES, &top.key("maxCallerIdentities"))?,
+        max_caller_identities: bound(max_caller_identities.0, CALLER_IDENTITIES, &top.key("maxCallerIdentities"))?,
         held_limits,
         access_log: access_log.unwrap_or(false),
         route_metadata: route_metadata.unwrap_or(true),
@@ -186,7 +189,7 @@ impl Compiler {
             let place = place.key(&prefix);
             match entry {
                 RouteEntry::Short(target) => {
-                    let route = RouteDocument { target: Some(target), ..RouteDocument::default() };
+                    let route = RouteDocument { target: Written(Some(target)), ..RouteDocument::default() };
                     self.route(prefix, route, &place, &place)?;
                 }
                 RouteEntry::Expanded(route) => {
@@ -207,7 +210,7 @@ impl Compiler {
         place: &Location,
         prefix_place: &Location,
     ) -> Result<(), PolicyError> {
-        if document.callers.is_some() && document.allow_unauthenticated_requests == Some(true) {
+        if document.callers.is_some() && document.allow_unauthenticated_requests.0 == Some(true) {
             return Err(place
                 .key("allowUnauthenticatedRequests")
                 .error("callers admits only authenticated ones; remove one of the two"));

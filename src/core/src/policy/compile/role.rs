@@ -2,10 +2,12 @@
 
 use crate::credentials::{DEFAULT_SESSION_NAME, Role};
 
-use super::super::document::{Entries, RouteDocument, WholeNumber};
+use super::super::document::{Entries, RawJson, RouteDocument, WholeNumber};
 use super::super::error::{Location, PolicyError};
 use super::super::role_template::sample;
+use super::iam_arn::is_iam_arn;
 use super::is_word;
+use super::session_policy::{policy_arns, session_policy};
 
 /// The shortest and longest session, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
 const DURATION_MIN: u32 = 900;
@@ -25,6 +27,9 @@ pub(super) struct RoleSettings {
     duration_seconds: Option<WholeNumber>,
     tags: Option<Entries<String>>,
     chain: Option<Vec<String>>,
+    source_identity: Option<String>,
+    policy_arns: Option<Vec<String>>,
+    session_policy: Option<RawJson>,
 }
 
 impl RoleSettings {
@@ -37,43 +42,64 @@ impl RoleSettings {
             duration_seconds: document.role_duration_seconds.take(),
             tags: document.role_tags.take(),
             chain: document.role_chain.take(),
+            source_identity: document.source_identity.take(),
+            policy_arns: document.policy_arns.take(),
+            session_policy: document.session_policy.take(),
         }
     }
 
     /// Compiles the role. Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
     pub(super) fn compile(self, place: &Location) -> Result<Option<Role>, PolicyError> {
-        let Some(arn) = self.arn else {
-            let members = [
-                ("roleSessionName", self.session_name.is_some()),
-                ("externalId", self.external_id.is_some()),
-                ("roleDurationSeconds", self.duration_seconds.is_some()),
-                ("roleTags", self.tags.is_some()),
-                ("roleChain", self.chain.is_some()),
-            ];
-            return match members.into_iter().find(|(_, is_written)| *is_written) {
-                Some((key, _)) => Err(place.key(key).error("belongs to a role; add \"roleArn\", or remove this")),
-                None => Ok(None),
-            };
-        };
-        check_role_arn(&sample(&arn), &place.key("roleArn"))?;
-        let session_name = self.session_name.unwrap_or_else(|| DEFAULT_SESSION_NAME.to_owned());
-        if !is_session_word(&sample(&session_name)) {
-            return Err(place.key("roleSessionName").error("must be 2 to 64 letters, digits and _+=,.@-"));
-        }
+        let Some(arn) = &self.arn else { return self.without_role(place) };
+        check_role_arn(&sample(arn), &place.key("roleArn"))?;
+        check_session_word(self.session_name.as_deref(), &place.key("roleSessionName"))?;
         if let Some(id) = &self.external_id
             && (!(2..=1224).contains(&id.len()) || !id.bytes().all(|b| is_word(b, b"+=,.@:/-")))
         {
             return Err(place.key("externalId").error("must be 2 to 1224 letters, digits and _+=,.@:/-"));
         }
         let chain = role_chain(self.chain, &place.key("roleChain"))?;
+        check_session_word(self.source_identity.as_deref(), &place.key("sourceIdentity"))?;
+        let policy_arns = policy_arns(self.policy_arns, arn, &place.key("policyArns"))?;
         Ok(Some(Role {
-            arn,
-            session_name,
+            arn: arn.clone(),
+            session_name: self.session_name.unwrap_or_else(|| DEFAULT_SESSION_NAME.to_owned()),
             external_id: self.external_id,
             duration_seconds: role_duration(self.duration_seconds, &chain, &place.key("roleDurationSeconds"))?,
             tags: role_tags(self.tags, &place.key("roleTags"))?,
             chain,
+            source_identity: self.source_identity,
+            session_policy: session_policy(self.session_policy, &policy_arns, &place.key("sessionPolicy"))?,
+            policy_arns,
         }))
+    }
+
+    /// Checks that a route without a role has no settings of one.
+    fn without_role(&self, place: &Location) -> Result<Option<Role>, PolicyError> {
+        let members = [
+            ("roleSessionName", self.session_name.is_some()),
+            ("externalId", self.external_id.is_some()),
+            ("roleDurationSeconds", self.duration_seconds.is_some()),
+            ("roleTags", self.tags.is_some()),
+            ("roleChain", self.chain.is_some()),
+            ("sourceIdentity", self.source_identity.is_some()),
+            ("policyArns", self.policy_arns.is_some()),
+            ("sessionPolicy", self.session_policy.is_some()),
+        ];
+        match members.into_iter().find(|(_, is_written)| *is_written) {
+            Some((key, _)) => Err(place.key(key).error("belongs to a role; add \"roleArn\", or remove this")),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Checks a session's name or source identity. AWS reserves those that begin with `aws:`, which has no allowed colon.
+fn check_session_word(word: Option<&str>, place: &Location) -> Result<(), PolicyError> {
+    match word {
+        Some(word) if !is_session_word(&sample(word)) => {
+            Err(place.error("must be 2 to 64 letters, digits and _+=,.@-"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -143,22 +169,8 @@ fn is_tag_character(character: char) -> bool {
 }
 
 fn check_role_arn(arn: &str, place: &Location) -> Result<(), PolicyError> {
-    if is_role_arn(arn) {
+    if is_iam_arn(arn, "role/") {
         return Ok(());
     }
     Err(place.error(format!("{arn:?} is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name")))
-}
-
-/// Returns whether this is the ARN of a role.
-pub(in super::super) fn is_role_arn(arn: &str) -> bool {
-    let parts: Vec<&str> = arn.splitn(6, ':').collect();
-    let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
-    let lower = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    let partition =
-        partition == "aws" || partition.strip_prefix("aws-").is_some_and(|rest| !rest.is_empty() && lower(rest));
-    let account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-    // A path is printable ASCII, a name `[\w+=,.@-]{1,64}`.
-    let name = resource.strip_prefix("role/").and_then(|path_and_name| path_and_name.rsplit('/').next());
-    let name = name.is_some_and(|name| (1..=64).contains(&name.len()) && name.bytes().all(|b| is_word(b, b"+=,.@-")));
-    partition && account && name && arn.len() <= 2048 && arn.bytes().all(|b| b.is_ascii_graphic())
 }

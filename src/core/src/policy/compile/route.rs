@@ -8,7 +8,7 @@ use crate::signing::is_s3;
 
 use super::super::authority::HostPattern;
 use super::super::caller::{CallerPattern, CallerSources};
-use super::super::document::{CallerEntry, RouteDocument};
+use super::super::document::{CallerEntry, Object, RouteDocument, Written};
 use super::super::error::{Location, PolicyError};
 use super::super::headers::{self, Direction, HeaderRules};
 use super::super::matcher::PREFIX_MAX;
@@ -27,15 +27,15 @@ pub(super) fn compile(
 ) -> Result<(Route, Identity), PolicyError> {
     let role_settings = RoleSettings::take(&mut document);
     check_prefix(&prefix).map_err(|problem| prefix_place.error(problem))?;
-    let hosts = host_patterns(document.hosts, &place.key("hosts"))?;
-    let target = target(document.target, &prefix, &hosts, place, prefix_place)?;
-    let upstream_tls = upstream_tls(document.upstream_tls, target.as_ref(), &place.key("upstreamTls"))?;
+    let hosts = host_patterns(document.hosts.0, &place.key("hosts"))?;
+    let target = target(document.target.0, &prefix, &hosts, place, prefix_place)?;
+    let upstream_tls = upstream_tls(document.upstream_tls.0, target.as_ref(), &place.key("upstreamTls"))?;
     if let Some(target) = target.as_ref().filter(|target| target.bucket.is_some()) {
         check_bucket(target, &hosts, document.s3_domain.is_some(), place)?;
     }
-    let s3_domain = s3_domain(document.s3_domain, target.as_ref(), &hosts, &place.key("s3Domain"))?;
+    let s3_domain = s3_domain(document.s3_domain.0, target.as_ref(), &hosts, &place.key("s3Domain"))?;
     let role = role_settings.compile(place)?;
-    let callers = callers(document.callers, &place.key("callers"))?;
+    let callers = callers(document.callers.0, &place.key("callers"))?;
 
     let signing_place = place.key("signing");
     let settings = document.signing.unwrap_or_default();
@@ -53,13 +53,14 @@ pub(super) fn compile(
         return Err(place.key("target").error("{bucket} is for S3; set \"service\": \"s3\", or leave it out"));
     }
     let signed_headers =
-        headers::signed_headers(document.signed_headers.unwrap_or_default(), &place.key("signedHeaders"))?;
+        headers::signed_headers(document.signed_headers.0.unwrap_or_default(), &place.key("signedHeaders"))?;
     let payload = payload(document.payload.unwrap_or_default(), location, &place.key("payload"))?;
     if redirect {
         signing::check_redirect(location, payload, target.as_ref(), &signed_headers, place)?;
     }
-    let header_rules = |document: Option<_>, direction, key| {
-        HeaderRules::compile(document.unwrap_or_default(), direction, &place.key(key))
+    let header_rules = |document: Written<Object<_>>, direction, key| {
+        let Object(document) = document.0.unwrap_or_default();
+        HeaderRules::compile(document, direction, &place.key(key))
     };
     let route = Route {
         index: 0,
@@ -72,8 +73,8 @@ pub(super) fn compile(
         identity: RouteIdentity::Fixed(0),
         credentials_wait: Duration::ZERO,
         scope,
-        service: document.service,
-        region: document.region,
+        service: document.service.0,
+        region: document.region.0,
         scope_source,
         payload,
         algorithm,

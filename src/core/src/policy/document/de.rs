@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::{
-    CallerEntry, Entries, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList, TokenCaller,
-    WholeNumber,
+    CallerEntry, Entries, PolicyDocument, RawJson, RouteDocument, RouteEntry, Routes, Settings, StringOrList,
+    TokenCaller, WholeNumber, Written,
 };
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
@@ -194,6 +195,18 @@ impl<'de> Deserialize<'de> for WholeNumber {
     }
 }
 
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        not_null(deserializer).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|json| Self(json.get().to_owned()))
+    }
+}
+
 impl<'de> Deserialize<'de> for StringOrList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct StringOrListVisitor;
@@ -219,7 +232,8 @@ impl<'de> Deserialize<'de> for StringOrList {
 }
 
 /// A struct that must be an object; serde alone would also accept a list of its members.
-struct Object<T>(T);
+#[derive(Debug, Default)]
+pub(in super::super) struct Object<T>(pub(in super::super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -4,6 +4,7 @@
 
 mod de;
 
+pub(super) use de::Object;
 use de::{keyword, not_null, object};
 
 use super::{PayloadMode, ScopeSource, Unmatched};
@@ -32,39 +33,39 @@ pub(super) struct Settings {
 
     /// `true` to sign requests that Envoy has not authenticated by a client certificate or a JWT. A route's own value
     /// overrides this one. Default: true.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) allow_unauthenticated_requests: Option<bool>,
+    #[serde(default)]
+    pub(super) allow_unauthenticated_requests: Written<bool>,
 
     /// The longest time, in milliseconds, that a request waits for the first credentials after a cold start: 0 to 300000.
     /// Default: 0.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) credentials_wait_ms: Option<WholeNumber>,
+    #[serde(default)]
+    pub(super) credentials_wait_ms: Written<WholeNumber>,
 
     /// The most requests that each worker holds, until their bodies are complete or for credentials: 1 to 100000. A further
     /// one is answered with 503. Default: 1000.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) max_held_requests: Option<WholeNumber>,
+    #[serde(default)]
+    pub(super) max_held_requests: Written<WholeNumber>,
 
     /// The most bytes that each worker holds of such requests, including headers and the bodies that Envoy buffers: 1 to
     /// 536870912, which is half of the largest memory of a filter. A request past that is answered with 503. Default:
     /// 33554432 (32 MiB).
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) max_held_bytes: Option<WholeNumber>,
+    #[serde(default)]
+    pub(super) max_held_bytes: Written<WholeNumber>,
 
     /// The most identities of callers, from roles with placeholders, that are held together: 1 to 10000. A further caller takes
     /// the place of the one that has been idle for longest, or is answered with 503. Default: 1000.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) max_caller_identities: Option<WholeNumber>,
+    #[serde(default)]
+    pub(super) max_caller_identities: Written<WholeNumber>,
 
     /// `true` to let Envoy's access log show route, identity, signing name and outcome of requests that are signed
     /// immediately, as it can for others. Default: false.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) access_log: Option<bool>,
+    #[serde(default)]
+    pub(super) access_log: Written<bool>,
 
     /// `true` to use the metadata of Envoy's own route: under `sigv4` it may select the policy's route, or disable signing.
     /// With `false` the policy alone decides. Default: true.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) route_metadata: Option<bool>,
+    #[serde(default)]
+    pub(super) route_metadata: Written<bool>,
 
     /// A section of a Backstage `app-config.yaml`, pasted with its key. Its content is a whole policy, so it must be the
     /// only key.
@@ -98,67 +99,83 @@ pub(super) enum RouteEntry {
 pub(super) struct RouteDocument {
     /// The path prefix, in the list form only. It matches at segment boundaries: `/a` matches `/a` and `/a/b`, not
     /// `/ab`.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) prefix: Option<String>,
+    #[serde(default)]
+    pub(super) prefix: Written<String>,
 
     /// The target of requests: an http or https URL without query, fragment and user info. The prefix is removed from the
     /// request's path, and the rest appended to the target's path as written. Without a target, `hosts` is required, and the
     /// request keeps its own authority and path. For S3, `{bucket}` as the host's first label or the path's first segment
     /// stands for what `*` matched in `hosts`.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) target: Option<String>,
+    #[serde(default)]
+    pub(super) target: Written<String>,
 
     /// The IAM role to assume for this route. Default: the refresher's own credentials.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) role_arn: Option<String>,
+    #[serde(default)]
+    pub(super) role_arn: Written<String>,
 
     /// The name of the role's session, as CloudTrail records it. Default: `tempAssumeRoleSession`.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) role_session_name: Option<String>,
+    #[serde(default)]
+    pub(super) role_session_name: Written<String>,
 
     /// The external id that the role's trust policy requires.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) external_id: Option<String>,
+    #[serde(default)]
+    pub(super) external_id: Written<String>,
 
     /// The length of the role's session, in seconds: 900 to 43200, at most what the role allows, and at most 3600 with a
     /// `roleChain`. Default: an hour.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) role_duration_seconds: Option<WholeNumber>,
+    #[serde(default)]
+    pub(super) role_duration_seconds: Written<WholeNumber>,
 
     /// The session's tags: up to 50 keys with a value each.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) role_tags: Option<Entries<String>>,
+    #[serde(default)]
+    pub(super) role_tags: Written<Entries<String>>,
 
     /// The IAM roles to assume before `roleArn`, in order: the first with the refresher's own credentials, each other one,
     /// and finally `roleArn`, with the previous session.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) role_chain: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) role_chain: Written<Vec<String>>,
+
+    /// The source identity of the session: the person or workload on whose behalf it acts, as CloudTrail records it. It is
+    /// set for every role of the chain; their trust policies must allow `sts:SetSourceIdentity`. Default: none.
+    #[serde(default)]
+    pub(super) source_identity: Written<String>,
+
+    /// The ARNs of up to 10 managed policies that limit the session: it may do what both the role and one of them, or the
+    /// `sessionPolicy`, allow. Default: none.
+    #[serde(default)]
+    pub(super) policy_arns: Written<Vec<String>>,
+
+    /// An IAM policy that limits the session, as an object or as a string of JSON: the session may do what both the role
+    /// and this policy, or one of `policyArns`, allow. Default: none.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::session_policy"))]
+    pub(super) session_policy: Written<RawJson>,
 
     /// The signing name of the service, such as `execute-api`. Default: inferred from an AWS host name; required for any
     /// other host.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) service: Option<String>,
+    #[serde(default)]
+    pub(super) service: Written<String>,
 
     /// The AWS region. Default: inferred from an AWS host name; required for any other host.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) region: Option<String>,
+    #[serde(default)]
+    pub(super) region: Written<String>,
 
     /// The hosts that the route matches: names, or `*.` and a domain for all names below it, each with an optional `:port`
     /// that the request must name. Default: every host.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) hosts: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) hosts: Written<Vec<String>>,
 
     /// For a route without a target: whether its upstream has TLS. `payload: auto` depends on it. It describes the upstream;
     /// Envoy's own route decides whether to use TLS, and the stock configuration does. With `true`, a request that Istio's
     /// `PassthroughCluster` would send in clear text is rejected. Default: true.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) upstream_tls: Option<bool>,
+    #[serde(default)]
+    pub(super) upstream_tls: Written<bool>,
 
     /// For S3 outside of AWS: the domain before which a host names a bucket (MinIO's `MINIO_DOMAIN`, Ceph's `rgw dns name`,
     /// Garage's `root_domain`), or the route's host itself if buckets are in the path alone. It is needed to check the
     /// object that `x-amz-copy-source` names; without it, such requests are rejected if the host may begin with a bucket.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) s3_domain: Option<String>,
+    #[serde(default)]
+    pub(super) s3_domain: Written<String>,
 
     /// The signature of the body. Default: `auto`.
     #[serde(default, deserialize_with = "keyword")]
@@ -169,27 +186,27 @@ pub(super) struct RouteDocument {
     pub(super) signing: Option<SigningDocument>,
 
     /// The rules for the client's headers, applied before the request is signed. Default: all pass.
-    #[serde(default, deserialize_with = "object")]
-    pub(super) request_headers: Option<HeaderRulesDocument>,
+    #[serde(default)]
+    pub(super) request_headers: Written<Object<HeaderRulesDocument>>,
 
     /// The rules for the upstream's headers. Default: all pass.
-    #[serde(default, deserialize_with = "object")]
-    pub(super) response_headers: Option<HeaderRulesDocument>,
+    #[serde(default)]
+    pub(super) response_headers: Written<Object<HeaderRulesDocument>>,
 
     /// Headers to sign in addition to `host`, `content-type`, `content-md5` and `x-amz-*`, if the request has them.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) signed_headers: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) signed_headers: Written<Vec<String>>,
 
     /// The callers that the route admits, by what Envoy has verified: names in the client's certificate, such as
     /// `spiffe://cluster.local/ns/orders/sa/*`, or issuer and claims of a JWT. Routes of one prefix and the same hosts may
     /// differ by callers; the most exact one that admits the caller takes the request. Default: everyone.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) callers: Option<Vec<CallerEntry>>,
+    #[serde(default)]
+    pub(super) callers: Written<Vec<CallerEntry>>,
 
     /// `true` to sign requests that Envoy has not authenticated by a client certificate or a JWT. Default: the policy's own
     /// `allowUnauthenticatedRequests`.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) allow_unauthenticated_requests: Option<bool>,
+    #[serde(default)]
+    pub(super) allow_unauthenticated_requests: Written<bool>,
 }
 
 /// A pattern of callers.
@@ -210,8 +227,8 @@ pub(super) struct TokenCaller {
     pub(super) issuer: String,
 
     /// The claims that the token has, by name. A claim that is a list has the value as a member. Default: none.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) claims: Option<Entries<String>>,
+    #[serde(default)]
+    pub(super) claims: Written<Entries<String>>,
 }
 
 /// The algorithm and location of the signature.
@@ -232,8 +249,8 @@ pub(super) struct SigningDocument {
     pub(super) location: Option<LocationName>,
 
     /// The validity of a presigned URL, in seconds: 1 to 604800 (seven days). Default: 300.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) expires_seconds: Option<WholeNumber>,
+    #[serde(default)]
+    pub(super) expires_seconds: Written<WholeNumber>,
 
     /// The source of service and region: `infer` infers them from the host name; if that is not possible, `client` takes
     /// them from the credential scope that an AWS SDK client signed for under a throw-away key; with `client-first`, the
@@ -242,8 +259,8 @@ pub(super) struct SigningDocument {
     pub(super) scope: Option<ScopeSource>,
 
     /// `true` to answer 307 with the presigned URL instead of proxying; needs `"location": "query"`. Default: false.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) redirect: Option<bool>,
+    #[serde(default)]
+    pub(super) redirect: Written<bool>,
 }
 
 /// A signing algorithm.
@@ -275,16 +292,16 @@ pub(super) enum LocationName {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct HeaderRulesDocument {
     /// The headers to allow: names, or a prefix and `*`, such as `x-*`. Default: all.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) allow: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) allow: Written<Vec<String>>,
 
     /// The headers to remove: names, or a prefix and `*`.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) remove: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) remove: Written<Vec<String>>,
 
     /// The headers to set; each replaces all of its name.
-    #[serde(default, deserialize_with = "not_null")]
-    pub(super) set: Option<Entries<String>>,
+    #[serde(default)]
+    pub(super) set: Written<Entries<String>>,
 }
 
 /// An object's members in the order written; a repeated key is rejected.
@@ -311,6 +328,35 @@ impl<T> Entries<T> {
 /// so 2000 may arrive as 2000.0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WholeNumber(pub(super) u64);
+
+/// An optional member that must have a value if present: serde's `Option` would read `null` as absent. (A function in
+/// `deserialize_with` would be compiled again for each member.)
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written<T>(pub(super) Option<T>);
+
+impl<T> Default for Written<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> std::ops::Deref for Written<T> {
+    type Target = Option<T>;
+
+    fn deref(&self) -> &Option<T> {
+        &self.0
+    }
+}
+
+impl<T> std::ops::DerefMut for Written<T> {
+    fn deref_mut(&mut self) -> &mut Option<T> {
+        &mut self.0
+    }
+}
+
+/// A value as its author writes it.
+#[derive(Debug)]
+pub(super) struct RawJson(pub(super) String);
 
 /// One string, or a list of strings.
 #[derive(Debug)]

@@ -510,6 +510,94 @@ fn sessions_of_a_role() {
 }
 
 #[test]
+fn source_identities() {
+    let told = r#"routes["/a"].sourceIdentity: must be 2 to 64 letters, digits and _+=,.@-"#;
+    assert_refused(&[
+        (
+            route(r#""sourceIdentity": "me""#),
+            r#"routes["/a"].sourceIdentity: belongs to a role; add "roleArn", or remove this"#,
+        ),
+        (role(r#""sourceIdentity": "x""#), told),
+        (role(r#""sourceIdentity": "a b""#), told),
+        (role(r#""sourceIdentity": "aws:x""#), told),
+        (role(&format!(r#""sourceIdentity": "{}""#, "x".repeat(65))), told),
+        (role(r#""sourceIdentity": null"#), r#"routes["/a"].sourceIdentity: must be a string, not null"#),
+    ]);
+}
+
+#[test]
+fn policies_that_limit_a_session() {
+    const ARN: &str = "arn:aws:iam::123456789012:policy/x";
+    let arns = |list: &str| role(&format!(r#""policyArns": {list}"#));
+    let eleven: Vec<_> = (0..11).map(|n| format!("\"{ARN}{n}\"")).collect();
+    let long_name = format!("{ARN}{}", "x".repeat(128));
+    for arn in [
+        "x",
+        "arn:aws:iam::aws:role/x",
+        "arn:aws:iam::1:policy/x",
+        "arn:aws:iam::210987654321:policy/x",
+        "arn:aws:iam::aws:policy/",
+        "arn:aws:iam::aws:policy/a b",
+        &long_name,
+    ] {
+        let told = format!(
+            r#"routes["/a"].policyArns[1]: {arn:?} is not the ARN of an IAM policy of AWS or of the role's account; use arn:aws:iam::aws:policy/name or arn:aws:iam::123456789012:policy/name"#
+        );
+        assert_refused(&[(arns(&format!("[{ARN:?}, {arn:?}]")), &told)]);
+    }
+    assert_refused(&[
+        (route(r#""policyArns": []"#), r#"routes["/a"].policyArns: belongs to a role; add "roleArn", or remove this"#),
+        (arns("[]"), r#"routes["/a"].policyArns: lists 0 policies; list 1 to 10, or remove this"#),
+        (
+            arns(&format!("[{}]", eleven.join(","))),
+            r#"routes["/a"].policyArns: lists 11 policies; list 1 to 10, or remove this"#,
+        ),
+        (arns(&format!("{ARN:?}")), r#"routes["/a"].policyArns: must be a list, not a string"#),
+    ]);
+}
+
+#[test]
+fn inline_policies_of_a_session() {
+    let inline = |policy: &str| role(&format!(r#""sessionPolicy": {policy}"#));
+    let sized = |length: usize, more: &str| {
+        let filler = "ä".repeat(length - r#"{"Statement":""}"#.len());
+        role(&format!(r#""sessionPolicy": {{"Statement": "{filler}"}}{more}"#))
+    };
+    let arn = r#", "policyArns": ["arn:aws:iam::aws:policy/xx"]"#;
+    for policy in [sized(2048, ""), sized(2022, arn)] {
+        assert!(Policy::from_json(policy.as_bytes()).is_ok());
+    }
+    let too_long = r#"routes["/a"].sessionPolicy: has 2049 characters together with policyArns; use at most 2048, or a managed policy in policyArns"#;
+    assert_refused(&[
+        (sized(2049, ""), too_long),
+        (sized(2023, arn), too_long),
+        (
+            route(r#""sessionPolicy": {"Statement": []}"#),
+            r#"routes["/a"].sessionPolicy: belongs to a role; add "roleArn", or remove this"#,
+        ),
+        (
+            inline(r#"{"Statement": "中"}"#),
+            r#"routes["/a"].sessionPolicy: has a character after U+00FF, which STS rejects; write its JSON escape, such as \u4e2d"#,
+        ),
+        (
+            inline(r#""{\"Statement\": [}""#),
+            r#"routes["/a"].sessionPolicy: is not valid JSON: expected value at line 1 column 16"#,
+        ),
+        (
+            inline(r#""{\"Statement\": []} x""#),
+            r#"routes["/a"].sessionPolicy: is not valid JSON: trailing characters at line 1 column 19"#,
+        ),
+        (inline(r#"{"Statement": ]"#), "the policy is not valid JSON: expected value (line 1, column 147)"),
+    ]);
+    for policy in ["null", "5", "[{\"Statement\": []}]", "{}", "{\"Statements\": []}", r#""[]""#] {
+        let told = r#"routes["/a"].sessionPolicy: is not an IAM policy; write one, such as {"Version": "2012-10-17", "Statement": […]}"#;
+        assert_refused(&[(inline(policy), told)]);
+    }
+    let deep = inline(&format!(r#"{{"Statement": {}{}}}"#, "[".repeat(100_000), "]".repeat(100_000)));
+    assert!(Policy::from_json(deep.as_bytes()).unwrap_err().to_string().contains("has 200014 characters"));
+}
+
+#[test]
 fn the_domain_of_s3() {
     let with = |target: &str, domain: &str| {
         policy(&format!(
@@ -595,11 +683,11 @@ fn keys_of_a_route() {
         (route(r#""rolearn": "x""#), r#"routes["/a"].rolearn: unknown key; did you mean "roleArn"?"#),
         (
             route(r#""headers": {}"#),
-            r#"routes["/a"].headers: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, callers, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].headers: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, sourceIdentity, policyArns, sessionPolicy, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, callers, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""session": "x""#),
-            r#"routes["/a"].session: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, callers, allowUnauthenticatedRequests"#,
+            r#"routes["/a"].session: unknown key; use one of prefix, target, roleArn, roleSessionName, externalId, roleDurationSeconds, roleTags, roleChain, sourceIdentity, policyArns, sessionPolicy, service, region, hosts, upstreamTls, s3Domain, payload, signing, requestHeaders, responseHeaders, signedHeaders, callers, allowUnauthenticatedRequests"#,
         ),
         (
             route(r#""payload": "sign""#),
@@ -803,10 +891,11 @@ fn signed_headers() {
 proptest! {
     /// Checks that a damaged policy is rejected in one line, or still loads, without a panic.
     #[test]
-    fn damage(at in 0usize..500, length in 0usize..20, by in "[\\PC\n]{0,8}|[{}\\[\\]\",:/%*.0-9-]{0,8}") {
+    fn damage(at in 0usize..700, length in 0usize..20, by in "[\\PC\n]{0,8}|[{}\\[\\]\",:/%*.0-9-]{0,8}") {
         let whole = route(
             r#""roleArn": "arn:aws:iam::123456789012:role/x", "roleTags": {"a": "b"}, "roleDurationSeconds": 900,
-            "roleChain": ["arn:aws:iam::123456789012:role/y"], "hosts": ["*.a.example:80"], "signing": {"location": "query",
+            "roleChain": ["arn:aws:iam::123456789012:role/y"], "sourceIdentity": "me", "policyArns":
+            ["arn:aws:iam::aws:policy/x"], "sessionPolicy": {"Statement": [{"Sid": "\\u0041", "x": [1, -1, 2.0, true]}]}, "hosts": ["*.a.example:80"], "signing": {"location": "query",
             "expiresSeconds": 60, "algorithm": "sigv4a", "regionSet": ["us-*"]}, "requestHeaders": {"allow": ["x-*"],
             "set": {"x-team": "a"}}, "signedHeaders": ["x-team"], "allowUnauthenticatedRequests": false"#,
         );
