@@ -42,6 +42,7 @@ def mesh(start_proxy, upstream, authority):
         roleArn=f"{ACCOUNT}/mesh-{{namespace}}",
         roleSessionName="{serviceAccount}@{trustDomain}",
         roleTags={"team": "{namespace}"},
+        sourceIdentity="{namespace}.{serviceAccount}",
     )
     return TlsProxy(start_proxy, {"routes": {"/a": route}}, authority, push=lambda proxy: None)
 
@@ -86,6 +87,7 @@ def test_the_first_request_of_a_caller_is_served_in_the_time_of_one_call_to_sts(
         assert took < 1.5
         assert sts.assumed[-1]["RoleArn"] == f"{ACCOUNT}/mesh-{namespace}"
         assert sts.assumed[-1]["RoleSessionName"] == "app@cluster.local"
+        assert sts.assumed[-1]["SourceIdentity"] == f"{namespace}.app"
         assert sts.assumed[-1]["Tags.member.1.Value"] == namespace
         assert upstream.last.verdict.access_key_id == list(sts.keys)[-1]
     calls = sts.calls
