@@ -602,8 +602,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_virtual_machine_that_died_refuses_until_a_new_one_runs",
     ),
     Claim(
-        "A request goes on after a successful signature, or because the policy or Envoy's route lets it "
-        "pass, and for no other reason.",
+        "A request goes on after a successful signature, or because the policy or, with "
+        "`routeMetadata`, Envoy's route lets it pass, and for no other reason.",
         "no_failing_call_lets_a_request_pass_unsigned",
         "no_failing_call_sends_a_redirected_request_on",
         "no_failing_call_authenticates_a_client",
@@ -622,10 +622,15 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_virtual_machine_that_died_refuses_until_a_new_one_runs",
     ),
     Claim(
-        "Whoever may write Envoy's routes can disable signing in a route's metadata; a policy with "
-        '`"routeMetadata": false` ignores the metadata.',
+        "Envoy's routes can disable signing in their metadata only under a policy with "
+        '`"routeMetadata": true`; whoever may write them then decides that.',
         "test_where_signing_is_off_requests_pass_untouched",
-        "test_a_policy_that_leaves_the_metadata_out_decides_alone",
+        "test_a_policy_that_does_not_ask_for_the_metadata_decides_alone_and_warns",
+    ),
+    Claim(
+        "Otherwise such metadata is ignored, with a warning in the log and the metric "
+        "`sigv4_ignored_route_metadata`.",
+        "test_a_policy_that_does_not_ask_for_the_metadata_decides_alone_and_warns",
     ),
     Claim(
         "**Bring a signature of its own in its headers or query.",

@@ -74,6 +74,7 @@ impl<H: Host> Request<H> {
     pub(crate) fn on_request_headers(&mut self, ends: bool) -> Flow {
         self.is_sampled = self.worker.sampling.should_sample();
         if self.is_sampled {
+            select::report_ignored_override(&self.worker);
             self.worker.read_clock();
         }
         let started = self.worker.clock.elapsed();

@@ -62,7 +62,7 @@ pub(super) struct Settings {
     pub(super) access_log: Option<bool>,
 
     /// `true` to use the metadata of Envoy's own route: under `sigv4` it may select the policy's route, or disable signing.
-    /// With `false` the policy alone decides. Default: true.
+    /// With `false` the policy alone decides. Default: false.
     #[serde(default, deserialize_with = "not_null")]
     pub(super) route_metadata: Option<bool>,
 

@@ -24,8 +24,8 @@ const AUTHENTICATED: &str = r#"{"allowUnauthenticatedRequests": false, "unmatche
     "routes": {"/orders": {"hosts": ["app.example"], "service": "execute-api", "region": "eu-west-1"}}}"#;
 
 /// Envoy's own route names the policy's, which matches no path by itself.
-const NAMED: &str =
-    r#"{"unmatched": "pass", "routes": {"/other": "https://abc123.execute-api.eu-west-1.amazonaws.com"}}"#;
+const NAMED: &str = r#"{"unmatched": "pass", "routeMetadata": true,
+    "routes": {"/other": "https://abc123.execute-api.eu-west-1.amazonaws.com"}}"#;
 
 /// Of a chunk, by the client.
 const CLIENT_SIGNATURE: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
