@@ -116,7 +116,7 @@ impl<H: Host> Request<H> {
         if is_s3(plan.service) || route.takes_clients_service() {
             checks::check_copy_source(policy, route, &headers, &head).map_err(Refusal::InvalidCopySource)?;
         }
-        let payload = plan.payload(&head, ends).map_err(UnsupportedRequest::from)?;
+        let payload = plan.payload(host, &head, ends).map_err(UnsupportedRequest::from)?;
         let now = worker.clock.now();
         let credentials = worker.credentials(&identity, now);
         let (payload, has_credentials) = match (payload, credentials) {
