@@ -86,7 +86,7 @@ class StockConfiguration:
         for each in hasher["http_filters"]:
             skipped = each["typed_config"]["xds_matcher"]["matcher_list"]["matchers"]
             by_path, by_client = (one["predicate"]["not_matcher"]["single_predicate"] for one in skipped[:2])
-            by_path["value_match"]["safe_regex"]["regex"] = paths
+            by_path["value_match"] = {"safe_regex": {"google_re2": {}, "regex": paths}}
             by_client["custom_match"]["typed_config"]["cidr_ranges"][0]["address_prefix"] = clients
         filters = self.http_connection_manager("traffic")["http_filters"]
         at = filters.index(_named(filters, "sigv4"))
