@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sigv4_core::path::SafePath;
-use sigv4_core::policy::Policy;
+use sigv4_core::policy::{Policy, RouteIdentity};
 
 #[path = "../../src/core/tests/oracle/upstream.rs"]
 mod upstream;
@@ -23,7 +23,11 @@ fuzz_target!(|text: &[u8]| {
     assert!(order.iter().enumerate().all(|(place, index)| place == *index), "each route has one place");
 
     for route in policy.routes() {
-        assert!(policy.identities().get(route.identity).is_some());
+        match &route.identity {
+            RouteIdentity::Fixed(identity) => assert!(policy.identities().get(*identity).is_some()),
+            RouteIdentity::Caller(_) => assert!(policy.has_caller_identities() && !route.callers.is_empty()),
+        }
+        assert!(route.callers.is_empty() || !route.allow_unauthenticated);
         assert!(std::ptr::eq(policy.route_named(route.name.as_bytes()).expect("a name"), route), "{}", route.name);
         let prefix = route.prefix.as_bytes();
         assert_eq!(route.prefix_in(prefix), Some(prefix), "a prefix begins with itself");

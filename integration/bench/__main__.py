@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from integration.bench import envoys
-from integration.bench.load import Load
+from integration.bench import envoys, statistic
+from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load
 from integration.bench.plot import bars
 from integration.stack.envoy import Envoy
 from integration.stack.process import REPOSITORY
@@ -36,9 +36,12 @@ class Bench:
         self.rounds = rounds
         self.seconds = seconds
         self.results: dict[str, dict] = {}
+        self.noisy: list[str] = []
+        """The titles of tables with rows whose interval is too wide."""
 
     def run(self) -> None:
         self.no_body()
+        self.like_services()
         self.real_upstream()
         self.bodies()
         self.sha256()
@@ -61,28 +64,26 @@ class Bench:
             first = number % len(names)
             order = names[first:] + names[:first]
             rounds.append({name: load.measure(name, self.seconds, **options) for name in order})
-        plain = names[0]
-        table = {}
-        for name in names:
-            added = [one[name].cpu_us - one[plain].cpu_us for one in rounds]
-            native = [one["native"].cpu_us - one[plain].cpu_us for one in rounds]
-            table[name] = {
-                "cpu_us": statistics.median(one[name].cpu_us for one in rounds),
-                "added_us": statistics.median(added),
-                "added_us_low": min(added),
-                "added_us_high": max(added),
-                "of_native": statistics.median(a / b for a, b in zip(added, native, strict=True)),
-                "requests_per_second": statistics.median(one[name].requests_per_second for one in rounds),
-            }
+        native = next(name for name in names if name.endswith("native"))
+        costs = [{name: cost.cpu_us for name, cost in one.items()} for one in rounds]
+        table = {name: statistic.compare(costs, name, names[0], native) for name in names}
+        for name, row in table.items():
+            row["requests_per_second"] = statistics.median(one[name].requests_per_second for one in rounds)
         self.results[title] = table
         print(f"\n{title}")
-        print(f"{'':28} {'CPU µs':>8} {'added':>7} {'from–to':>13} {'of native':>10} {'requests/s':>11}")
+        print(f"{'':28} {'CPU µs':>8} {'added':>7} {'95 %':>13} {'of native':>10} {'95 %':>12} {'requests/s':>11}")
         for name, row in table.items():
+            shares = ("", "")
+            if "of_native" in row:
+                shares = (f"{row['of_native']:.2f}", f"{row['of_native_low']:.2f}–{row['of_native_high']:.2f}")
             spread = f"{row['added_us_low']:.1f}–{row['added_us_high']:.1f}"
             print(
-                f"{name:28} {row['cpu_us']:8.1f} {row['added_us']:7.1f} {spread:>13} {row['of_native']:10.2f}"
+                f"{name:28} {row['cpu_us']:8.1f} {row['added_us']:7.1f} {spread:>13} {shares[0]:>10} {shares[1]:>12}"
                 f" {row['requests_per_second']:11,.0f}"
             )
+        if noisy := [name for name, row in table.items() if statistic.is_noisy(row)]:
+            self.noisy.append(title)
+            print(f"too noisy to quote: {', '.join(noisy)}; run it on a quieter machine, or with more --rounds")
         return table
 
     def no_body(self) -> None:
@@ -95,7 +96,7 @@ class Bench:
             "native": [envoys.native(signs_few_headers=False)],
             "native, few headers signed": [envoys.native(signs_few_headers=True)],
             "signer": [envoys.wasm("signer", WASM, envoys.policy())],
-            "signer, no routeMetadata": [envoys.wasm("alone", WASM, envoys.policy() | {"routeMetadata": False})],
+            "signer, routeMetadata": [envoys.wasm("asking", WASM, envoys.policy() | {"routeMetadata": True})],
             "signer, accessLog": [envoys.wasm("logged", WASM, envoys.policy() | {"accessLog": True})],
             "signer, 1,000 routes": [envoys.wasm("routes", WASM, envoys.policy(1000))],
             f"signer, {IDENTITIES} identities": [envoys.wasm("identities", WASM, many)],
@@ -106,11 +107,36 @@ class Bench:
             load = Load(envoy)
             table = self.compare("No body", load, list(filters))
             names = ["plain", "empty wasm", "native", "native, few headers signed"]
-            names += ["signer", "signer, no routeMetadata"]
+            names += ["signer", "signer, routeMetadata"]
             other = self.compare("No body, each request for another path", load, names, paths_differ=True)
         added = {name: table[name]["added_us"] for name in names[1:]}
         added |= {f"{name}, other paths": other[name]["added_us"] for name in names[2:] if name.startswith("signer")}
         bars("Added to a request without a body", "µs of CPU", added)
+
+    def like_services(self) -> None:
+        """Measures requests as SDKs send them: items of 200 bytes to DynamoDB, objects of S3 by their keys."""
+        pipe = self.directory / "s5"
+        dynamodb = {"host": "https://dynamodb.eu-west-1.amazonaws.com", "service": "dynamodb"}
+        s3 = {"host": "https://s3.eu-west-1.amazonaws.com", "service": "s3"}
+        filters = {
+            "dynamodb, buffer": [envoys.buffer()],
+            "dynamodb, native": [envoys.native(signs_few_headers=False, service="dynamodb")],
+            "dynamodb, signer": [envoys.wasm("dynamodb", WASM, envoys.policy(**dynamodb))],
+            "dynamodb, payload envoy": [
+                *envoys.hasher(), envoys.wasm("hashed", WASM, envoys.policy(**dynamodb, payload="envoy"))
+            ],
+            "s3, plain": [],
+            "s3, native": [envoys.native(signs_few_headers=False, service="s3")],
+            "s3, signer": [envoys.wasm("s3", WASM, envoys.policy(**s3))],
+        }  # fmt: skip
+        listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
+        with self.envoy("services", [*listeners, envoys.intake(pipe)]) as envoy:
+            envoys.push_all(pipe, 1)
+            load = Load(envoy)
+            of_dynamodb = [name for name in filters if name.startswith("dynamodb")]
+            self.compare("PutItem of 200 bytes", load, of_dynamodb, body=200, headers=DYNAMODB_HEADERS)
+            of_s3 = [name for name in filters if name.startswith("s3")]
+            self.compare("GetObject, each of another key", load, of_s3, paths_differ=True, headers=S3_HEADERS)
 
     def real_upstream(self) -> None:
         """Measures the same with another Envoy as upstream."""
@@ -133,7 +159,13 @@ class Bench:
         sizes = {"1 KiB": 1 << 10, "64 KiB": 1 << 16, "1 MiB": 1 << 20, "8 MiB": 8 << 20}
         signer = [envoys.wasm("signer", WASM, envoys.policy(payload="signed"))]
         # All three buffer a body until it is complete: a direct response would come before it.
-        filters = {"buffer": [envoys.buffer()], "native": [envoys.native(signs_few_headers=False)], "signer": signer}
+        hashed = envoys.wasm("hashed", WASM, envoys.policy(payload="envoy"))
+        filters = {
+            "buffer": [envoys.buffer()],
+            "native": [envoys.native(signs_few_headers=False)],
+            "signer": signer,
+            "signer, payload envoy": [*envoys.hasher(), hashed],
+        }
         listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
         with self.envoy("bodies", [*listeners, envoys.intake(pipe)]) as envoy:
             envoys.push_all(pipe, 1)
@@ -295,11 +327,19 @@ def main() -> None:
         bench = Bench(Path(name), options.rounds, options.seconds)
         bench.run()
     machine = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition(":")[2].partition("\n")[0].strip()
-    document = {"machine": machine, "cores": os.cpu_count(), "rounds": options.rounds, "tables": bench.results}
+    document = {
+        "machine": machine,
+        "cores": os.cpu_count(),
+        "rounds": options.rounds,
+        "noisy": bench.noisy,
+        "tables": bench.results,
+    }
     path = REPOSITORY / "target" / "bench" / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n")
     print(f"\n{path.relative_to(REPOSITORY)}")
+    if bench.noisy:
+        print(f"too noisy to quote: {'; '.join(bench.noisy)}")
 
 
 if __name__ == "__main__":

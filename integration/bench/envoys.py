@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import yaml
 from botocore.credentials import Credentials
 
 from integration.stack.client import curl
 from integration.stack.intake import credential_document
 from integration.stack.process import REPOSITORY, wait_until
-from integration.stack.proxy import WASM
+from integration.stack.proxy import HASHER, WASM
 
 EMPTY_FILTER = REPOSITORY / "target/wasm/wasm32-unknown-unknown/filter/empty_filter.wasm"
 TOKEN = "IQoJb3JpZ2luX2VjE" + "a1B2" * 180
@@ -41,14 +42,14 @@ def wasm(name: str, code: Path, configuration: dict | None = None) -> dict:
     }
 
 
-def native(*, signs_few_headers: bool) -> dict:
+def native(*, signs_few_headers: bool, service: str = "execute-api") -> dict:
     """Returns Envoy's own signer for the same upstream: with its defaults, or with the same signed headers as the
     filter."""
     config = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.aws_request_signing.v3.AwsRequestSigning",
-        "service_name": "execute-api",
+        "service_name": service,
         "region": "eu-west-1",
-        "host_rewrite": HOST,
+        "host_rewrite": HOST if service == "execute-api" else f"{service}.eu-west-1.amazonaws.com",
         "credential_provider": {
             "inline_credential": {
                 "access_key_id": KEY.access_key,
@@ -61,6 +62,11 @@ def native(*, signs_few_headers: bool) -> dict:
         config["match_excluded_headers"] = [{"prefix": prefix} for prefix in NOT_SIGNED_PREFIXES]
         config["match_excluded_headers"] += [{"exact": name} for name in NOT_SIGNED]
     return {"name": "native", "typed_config": config}
+
+
+def hasher() -> list[dict]:
+    """Returns the filters of envoy/hasher.yaml: Envoy hashes bodies for the signer."""
+    return yaml.safe_load(HASHER.read_text())["http_filters"]
 
 
 def buffer() -> dict:

@@ -27,6 +27,22 @@ HEADERS = {
     "cache-control": "no-cache",
     "dnt": "1",
 }
+# What SDKs send to DynamoDB, and to S3.
+DYNAMODB_HEADERS = {
+    "user-agent": "aws-sdk-go-v2/1.41.0 os/linux lang/go#1.25.5 md/GOOS#linux md/GOARCH#amd64 api/dynamodb#1.53.5",
+    "accept-encoding": "identity",
+    "amz-sdk-invocation-id": "5c1f5b9e-3d5a-4d0c-9a53-6f8c2f1d7e40",
+    "amz-sdk-request": "attempt=1; max=3",
+    "content-type": "application/x-amz-json-1.0",
+    "x-amz-target": "DynamoDB_20120810.PutItem",
+}
+S3_HEADERS = {
+    "user-agent": "aws-sdk-go-v2/1.41.0 os/linux lang/go#1.25.5 md/GOOS#linux md/GOARCH#amd64 api/s3#1.93.2",
+    "accept-encoding": "identity",
+    "amz-sdk-invocation-id": "5c1f5b9e-3d5a-4d0c-9a53-6f8c2f1d7e40",
+    "amz-sdk-request": "attempt=1; max=3",
+    "x-amz-checksum-mode": "ENABLED",
+}
 PATH = "/orders/42/lines?limit=10&after=2026-01-01"
 ENVOY_CORE, LOAD_CORE = "0", "1"
 
@@ -59,12 +75,13 @@ class Load:
         connections: int = 16,
         path: str = PATH,
         paths_differ: bool = False,
+        headers: dict[str, str] = HEADERS,
     ) -> Cost:
         """Returns the cost of requests with a body of this many bytes, all for one path or each for another one."""
-        headers = [argument for name, value in HEADERS.items() for argument in ("-H", f"{name}: {value}")]
+        arguments = [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
         url = f"http://127.0.0.1:{self._envoy.port(listener)}{path}"
         pin = ["taskset", "-c", LOAD_CORE] if self._pinned else []
-        load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *headers]
+        load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *arguments]
         if body or paths_differ:
             load += ["-s", str(self._script(body, paths_differ))]
         before = self._worker_nanoseconds()

@@ -103,7 +103,9 @@ class Mesh(Intake):
 
     def _bootstrap(self) -> dict:
         plugins = [_wasm_filter(plugin) for kind in ("WasmPlugin", "TrafficExtension") for plugin in self.of_kind(kind)]
-        traffic = self._traffic([*plugins, *self._patches("HTTP_FILTER", "INSERT_BEFORE"), ROUTER])
+        # Each one that is inserted first comes before those that were.
+        first = reversed(self._patches("HTTP_FILTER", "INSERT_FIRST"))
+        traffic = self._traffic([*first, *plugins, *self._patches("HTTP_FILTER", "INSERT_BEFORE"), ROUTER])
         for merged in self._patches("LISTENER", "MERGE"):
             traffic |= merged
         [connections] = traffic["filter_chains"][0]["filters"]

@@ -80,7 +80,7 @@ def _outcome(example: dict) -> str:
     if name := example.get("signs"):
         text += f", and `{name}` is signed"
     if logged := example.get("logs"):
-        text += ", and the access log has " + ", ".join(f"`{name}: {value}`" for name, value in logged.items())
+        text += f", and the access log has `{logged}`"
     if query := example.get("query"):
         text += f", its query has `{query}`"
     return f"{text}."

@@ -16,6 +16,7 @@ from .process import REPOSITORY, wait_until
 
 WASM = REPOSITORY / "dist" / "sigv4_filter.wasm"
 STOCK_CONFIGURATION = REPOSITORY / "envoy" / "envoy.yaml"
+HASHER = REPOSITORY / "envoy" / "hasher.yaml"
 
 # For the policy's targets, and for hosts that clients choose.
 HTTPS_CLUSTERS = ("https", "client_hosts")
@@ -28,6 +29,8 @@ class StockConfiguration:
         # The round trip expands the YAML aliases: an edit of one place stays there.
         self.envoy_arguments: list[str] = []
         """Added to Envoy's command line."""
+        self.envoy_environment: dict[str, str] = {}
+        """Added to Envoy's environment."""
         self.document: dict = json.loads(json.dumps(yaml.safe_load(STOCK_CONFIGURATION.read_text())))
 
     @classmethod
@@ -75,6 +78,19 @@ class StockConfiguration:
     def intake(self) -> dict:
         """Returns the intake's PluginConfig."""
         return _named(self.http_connection_manager("intake")["http_filters"], "sigv4_intake")["typed_config"]["config"]
+
+    def add_hasher(self, paths: str, clients: str = "127.0.0.0") -> None:
+        """Adds the native hasher of envoy/hasher.yaml, for paths that match a regular expression and the clients of an
+        IPv4 network of eight bits."""
+        hasher = json.loads(json.dumps(yaml.safe_load(HASHER.read_text())))
+        for each in hasher["http_filters"]:
+            skipped = each["typed_config"]["xds_matcher"]["matcher_list"]["matchers"]
+            by_path, by_client = (one["predicate"]["not_matcher"]["single_predicate"] for one in skipped[:2])
+            by_path["value_match"] = {"safe_regex": {"google_re2": {}, "regex": paths}}
+            by_client["custom_match"]["typed_config"]["cidr_ranges"][0]["address_prefix"] = clients
+        filters = self.http_connection_manager("traffic")["http_filters"]
+        at = filters.index(_named(filters, "sigv4"))
+        filters[at:at] = hasher["http_filters"]
 
     def configure(self, plugin: dict, document: dict) -> None:
         """Sets the configuration of `signer` or `intake`, which Envoy passes on as text."""
@@ -176,7 +192,14 @@ class Proxy(Intake):
         self._socket_directory = Path(tempfile.mkdtemp(prefix="sigv4-"))
         self.socket = self._socket_directory / "credentials.sock"
         configuration.use_socket(self.socket)
-        self.envoy = Envoy(configuration.document, directory, concurrency, "info", *configuration.envoy_arguments)
+        self.envoy = Envoy(
+            configuration.document,
+            directory,
+            concurrency,
+            "info",
+            *configuration.envoy_arguments,
+            **configuration.envoy_environment,
+        )
 
     def __enter__(self):
         try:

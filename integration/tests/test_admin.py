@@ -83,7 +83,7 @@ def test_no_level_of_the_filters_log_shows_a_token_and_envoys_own_debug_log_does
         before = len(proxy.envoy.log)
         for path in ("/api", "/presigned/x"):
             assert proxy.request(path).status == 200
-        wait_until(lambda: proxy.envoy.log[before:].count('"outcome":"Signed"') == 2, "the access log")
+        wait_until(lambda: proxy.envoy.log[before:].count('"sigv4":"outcome=Signed ') == 2, "the access log")
         return proxy.envoy.log[before:]
 
     for level in ("info", "debug", "trace"):

@@ -77,7 +77,7 @@ def test_route_metadata_names_a_policy_route_or_switches_signing_off(start_proxy
 
     host["routes"].insert(0, envoy_route("/off", {"disabled": True}))
     host["routes"].insert(0, envoy_route("/named", {"route": "/api"}))
-    proxy = start_proxy(policy({"/api": api_route(api, "/prod")}), configuration)
+    proxy = start_proxy(policy({"/api": api_route(api, "/prod")}, routeMetadata=True), configuration)
     proxy.push(TEMPORARY_KEY)
 
     here = {"Host": f"127.0.0.1:{api.port}"}

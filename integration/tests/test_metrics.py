@@ -168,15 +168,15 @@ def test_credentials_that_never_expire_alarm_nobody(start_proxy, api):
 
 
 @pytest.mark.parametrize(
-    ("path", "route", "identity", "signing_name", "outcome", "status"),
+    ("path", "described", "status"),
     [
-        ("/api/logged", "/api", "default", "execute-api", "Signed", 200),
-        ("/api/special/logged", "/api/special", "default", "execute-api", "Signed", 200),
-        ("/strict/logged", "/strict", "default", None, "Unauthenticated", 401),
-        ("/elsewhere/logged", None, None, None, "NoRoute", 404),
+        ("/api/logged", "outcome=Signed route=/api identity=default signing_name=execute-api", 200),
+        ("/api/special/logged", "outcome=Signed route=/api/special identity=default signing_name=execute-api", 200),
+        ("/strict/logged", "outcome=Unauthenticated route=/strict identity=default", 401),
+        ("/elsewhere/logged", "outcome=NoRoute", 404),
     ],
 )
-def test_the_access_log_describes_a_request(proxy, api, path, route, identity, signing_name, outcome, status):
+def test_the_access_log_describes_a_request(proxy, api, path, described, status):
     # The path is logged as it was rewritten, and without its query, which may be a presigned one.
     segment = "/sent-to" + path.replace("/", "-")
     proxy.request(f"{path}{segment}?X-Amz-Signature=hush")
@@ -187,5 +187,4 @@ def test_the_access_log_describes_a_request(proxy, api, path, route, identity, s
 
     wait_until(lambda: len(lines()) == 1, "the access log")
     [line] = lines()
-    described = [line[field] for field in ("route", "identity", "signing_name", "outcome", "status")]
-    assert described == [route, identity, signing_name, outcome, status]
+    assert (line["sigv4"], line["status"]) == (described, status)

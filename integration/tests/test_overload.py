@@ -151,7 +151,7 @@ def test_what_is_too_much_is_refused_with_a_time_to_try_again(bounded_proxy, api
     error = response.json["error"]
     assert (error["code"], error["route"]) == ("Overloaded", "/api")
     assert "maxHeldRequests" in error["message"]
-    wait_until(lambda: '"outcome":"Overloaded"' in proxy.envoy.log, "the access log")
+    wait_until(lambda: '"sigv4":"outcome=Overloaded ' in proxy.envoy.log, "the access log")
 
 
 def test_many_that_wait_for_credentials_do_not_slow_down_others(start_proxy, api, s3):

@@ -4,6 +4,7 @@ import pytest
 
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route, policy
+from integration.stack.process import wait_until
 from integration.stack.proxy import StockConfiguration
 
 
@@ -13,6 +14,7 @@ def with_route_metadata(configuration: StockConfiguration, metadata: dict[str, d
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
     targets["routes"][:0] = [
         {
+            "name": f"to{path}",
             "match": {"prefix": path},
             "metadata": {"filter_metadata": {"sigv4": fields}},
             "route": {"cluster": "https", "timeout": "0s"},
@@ -44,7 +46,7 @@ def proxy(start_shared_proxy, _api):
         "/short/no-switch": {"disabled": "true"},
     }
     configuration = with_route_metadata(StockConfiguration.leading_https_to(_api.port), metadata)
-    proxy = start_shared_proxy(policy(routes), configuration)
+    proxy = start_shared_proxy(policy(routes, routeMetadata=True), configuration)
     proxy.push(TEMPORARY_KEY)
     return proxy
 
@@ -59,7 +61,7 @@ def test_a_client_does_not_choose_the_metadata_by_the_header_of_the_signer(start
     if mutation == "none":
         del connections["early_header_mutation_extensions"]
     connections["route_config"]["virtual_hosts"][0]["routes"][0]["metadata"] = {"filter_metadata": {"sigv4": metadata}}
-    proxy = start_proxy(policy(routes), configuration)
+    proxy = start_proxy(policy(routes, routeMetadata=True), configuration)
     proxy.push(TEMPORARY_KEY)
 
     # Without the header, or if it is removed, the policy chooses; otherwise Envoy's choice is unknown.
@@ -145,13 +147,20 @@ def test_a_client_can_not_say_what_the_metadata_says(proxy, api, header):
     assert api.last.request.target == "/short-target/a"
 
 
-def test_a_policy_that_leaves_the_metadata_out_decides_alone(start_proxy, api):
+@pytest.mark.parametrize("members", [{}, {"routeMetadata": False}], ids=str)
+def test_a_policy_that_does_not_ask_for_the_metadata_decides_alone_and_warns(start_proxy, api, members):
     metadata = {"/short/off": {"disabled": True}, "/short/named": {"route": "/expanded"}}
     routes = {"/short": api_route(api, "/short-target"), "/expanded": api_route(api, "/expanded-target")}
     configuration = with_route_metadata(StockConfiguration.leading_https_to(api.port), metadata)
-    proxy = start_proxy(policy(routes, routeMetadata=False), configuration)
+    proxy = start_proxy(policy(routes, **members), configuration)
     proxy.push(TEMPORARY_KEY)
 
-    for path in ["/off/a", "/named/a"]:
+    for path in ["/named/a", "/off/a"]:
         assert proxy.request(f"/short{path}").status == 200, api.last.refusal
         assert api.last.request.target == f"/short-target{path}"
+
+    warning = 'the route "to/short/named" of Envoy has metadata under "sigv4", which the policy ignores'
+    wait_until(lambda: warning in proxy.envoy.log, "the warning")
+    # Only what has such a route is counted.
+    assert proxy.request("/short/other").status == 200
+    assert "sigv4_ignored_route_metadata 2" in proxy.envoy.admin("/stats/prometheus").replace("{}", "")

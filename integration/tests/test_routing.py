@@ -128,7 +128,7 @@ def passing_proxy(start_shared_proxy, _api):
         "/strict": {"hosts": ["127.0.0.1"], "service": "execute-api", "region": REGION,
                     "allowUnauthenticatedRequests": False},
     }  # fmt: skip
-    proxy = start_shared_proxy(policy(routes, unmatched="pass"), configuration)
+    proxy = start_shared_proxy(policy(routes, unmatched="pass", routeMetadata=True), configuration)
     proxy.push(TEMPORARY_KEY)
     return proxy
 

@@ -608,8 +608,8 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_virtual_machine_that_died_refuses_until_a_new_one_runs",
     ),
     Claim(
-        "A request goes on after a successful signature, or because the policy or Envoy's route lets it "
-        "pass, and for no other reason.",
+        "A request goes on after a successful signature, or because the policy or, with "
+        "`routeMetadata`, Envoy's route lets it pass, and for no other reason.",
         "no_failing_call_lets_a_request_pass_unsigned",
         "no_failing_call_sends_a_redirected_request_on",
         "no_failing_call_authenticates_a_client",
@@ -628,10 +628,14 @@ WHAT_A_REQUEST_CANT_DO = [
         "test_a_virtual_machine_that_died_refuses_until_a_new_one_runs",
     ),
     Claim(
-        "Whoever may write Envoy's routes can disable signing in a route's metadata; a policy with "
-        '`"routeMetadata": false` ignores the metadata.',
+        "Envoy's routes can disable signing in their metadata only under a policy with "
+        '`"routeMetadata": true`; whoever may write them then decides that.',
         "test_where_signing_is_off_requests_pass_untouched",
-        "test_a_policy_that_leaves_the_metadata_out_decides_alone",
+        "test_a_policy_that_does_not_ask_for_the_metadata_decides_alone_and_warns",
+    ),
+    Claim(
+        "Otherwise such metadata is ignored, with a warning in the log and the metric `sigv4_ignored_route_metadata`.",
+        "test_a_policy_that_does_not_ask_for_the_metadata_decides_alone_and_warns",
     ),
     Claim(
         "**Bring a signature of its own in its headers or query.",
@@ -663,6 +667,33 @@ WHAT_A_REQUEST_CANT_DO = [
     Claim(
         "A form with a policy and a signature of its own (S3's POST uploads) is a body like any other.",
         "test_a_form_with_a_signature_of_its_own_is_a_body_like_any_other",
+    ),
+    Claim(
+        "**Pass off a hash of its own as Envoy's.",
+        "test_envoy_hashes_the_body_and_the_client_can_not",
+    ),
+    Claim(
+        'With `"payload": "envoy"`, the signer reads the hash of the body from dynamic metadata alone, '
+        "which Envoy's configuration sets.",
+        "test_a_hash_in_any_header_is_not_envoys",
+        "the_hash_by_envoy_is_signed_where_the_route_asks_for_it_and_the_clients_never",
+    ),
+    Claim(
+        "`envoy/hasher.yaml` removes the client's header before Envoy hashes.",
+        "test_envoy_hashes_the_body_and_the_client_can_not",
+        "test_a_body_that_ends_with_trailers_is_hashed_by_the_signer",
+    ),
+    Claim(
+        "If there is no hash there, the signer hashes the body: if it ends with trailers, if the matcher "
+        "skips the request, or if the hasher is missing.",
+        "test_a_body_that_ends_with_trailers_is_hashed_by_the_signer",
+        "test_what_the_matcher_skips_is_hashed_by_the_signer",
+        "test_without_a_part_of_the_hasher_no_hash_of_the_client_is_signed",
+    ),
+    Claim(
+        "The hasher has no credentials, not even with `AWS_*` in Envoy's environment: it signs nothing and "
+        "adds no header.",
+        "test_the_hasher_signs_nothing_and_adds_no_header",
     ),
     Claim(
         "**Silence the probes, so that the kubelet restarts a gateway.",
@@ -847,6 +878,12 @@ EXHAUSTION = [
         "large bodies | the same, and 413 past the listener's `per_connection_buffer_limit_bytes`",
         "test_a_flood_leaves_the_requests_of_others_untouched",
         "test_a_body_that_outgrows_the_buffer_gets_413_and_is_not_sent",
+    ),
+    Claim(
+        "bodies that Envoy's hasher holds | the clients that the matcher of `envoy/hasher.yaml` names, by "
+        "default those of this machine. They can fill Envoy's memory; the bodies of others are held by the "
+        "signer, within its bounds",
+        "test_bodies_of_clients_that_may_not_fill_the_memory_fit_a_sidecar",
     ),
     Claim(
         "headers that HPACK compressed | `max_concurrent_streams: 100`, in the stock configuration, "
@@ -1172,6 +1209,7 @@ def test_what_a_request_can_not_do_stays_on_the_page():
         "Be sent in clear text.",
         "Be sent unsigned where the policy says sign.",
         "Bring a signature of its own in its headers or query.",
+        "Pass off a hash of its own as Envoy's.",
         "Silence the probes, so that the kubelet restarts a gateway.",
         "Fill the disk with log lines.",
         "Claim to be authenticated.",

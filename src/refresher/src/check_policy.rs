@@ -226,6 +226,7 @@ fn payload(route: &Route) -> String {
     let name = match route.payload {
         PayloadMode::Signed => return "signed".to_owned(),
         PayloadMode::Unsigned => return "unsigned".to_owned(),
+        PayloadMode::Envoy => return "envoy".to_owned(),
         PayloadMode::Client => "client",
         PayloadMode::Auto => "auto",
     };
@@ -236,6 +237,7 @@ fn payload(route: &Route) -> String {
         service: &scope.service,
         over_tls: route.upstream_tls,
         client_hash: None,
+        envoy_hash: None,
         is_event_stream: false,
         has_length: true,
         signs_client_hash: false,

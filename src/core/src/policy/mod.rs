@@ -305,6 +305,8 @@ pub enum PayloadMode {
     /// A well-formed `x-amz-content-sha256` from the client is signed, and the body streams; without one, like
     /// `auto`.
     Client,
+    /// The hash that Envoy's hasher, a filter before this one, computed and marked is signed. Without one, like `signed`.
+    Envoy,
 }
 
 /// The source of service and region, if the policy does not set them.

@@ -74,6 +74,7 @@ impl<H: Host> Request<H> {
     pub(crate) fn on_request_headers(&mut self, ends: bool) -> Flow {
         self.is_sampled = self.worker.sampling.should_sample();
         if self.is_sampled {
+            select::report_ignored_override(&self.worker);
             self.worker.read_clock();
         }
         let started = self.worker.clock.elapsed();
@@ -115,7 +116,7 @@ impl<H: Host> Request<H> {
         if is_s3(plan.service) || route.takes_clients_service() {
             checks::check_copy_source(policy, route, &headers, &head).map_err(Refusal::InvalidCopySource)?;
         }
-        let payload = plan.payload(&head, ends).map_err(UnsupportedRequest::from)?;
+        let payload = plan.payload(host, &head, ends).map_err(UnsupportedRequest::from)?;
         let now = worker.clock.now();
         let credentials = worker.credentials(&identity, now);
         let (payload, has_credentials) = match (payload, credentials) {

@@ -1,5 +1,6 @@
 //! When a request's payload hash is known: at its headers, or only when its body is whole.
 
+use crate::host::Host;
 use crate::policy::PayloadMode;
 use crate::signing::{self, AwsChunkedForm, PayloadHash, UnsupportedStreamingForm};
 
@@ -16,6 +17,8 @@ pub struct BodyInfo<'a> {
     pub over_tls: bool,
     /// The `x-amz-content-sha256` that the client sent.
     pub client_hash: Option<&'a [u8]>,
+    /// The hash [by Envoy](hash_by_envoy), if the route asks for it.
+    pub envoy_hash: Option<PayloadHash>,
     /// Its content type is that of an [event stream](is_event_stream).
     pub is_event_stream: bool,
     /// It says how long it is.
@@ -34,6 +37,14 @@ pub fn is_event_stream(content_type: &[u8]) -> bool {
         let media_type = each.split(|&byte| byte == b';').next().unwrap_or_default();
         media_type.trim_ascii().eq_ignore_ascii_case(b"application/vnd.amazon.eventstream")
     })
+}
+
+/// Returns the hash of the stream's body that Envoy has computed before this filter; `None` if there is none, and the body is
+/// hashed here. It is read from the stream's dynamic metadata, which Envoy's filters set and no client can.
+pub(super) fn hash_by_envoy(host: &impl Host) -> Option<PayloadHash> {
+    let hash = host.property("metadata\0filter_metadata\0sigv4\0payload_sha256").ok()??;
+    // A mark that a body is not signed is not a hash.
+    PayloadHash::from_client_header(&hash).filter(|hash| matches!(hash, PayloadHash::Sha256(_)))
 }
 
 /// What has to happen before the request can be signed.
@@ -82,10 +93,13 @@ impl PayloadPlan {
         {
             return Ok(Self::known(hash, body));
         }
+        if let (PayloadMode::Envoy, Some(hash), false) = (mode, body.envoy_hash, body.is_upgrade) {
+            return Ok(Self::known(hash, body));
+        }
         Ok(match mode {
             _ if body.is_empty || body.is_upgrade => Self::Known(PayloadHash::Empty),
             PayloadMode::Unsigned => Self::known(PayloadHash::Unsigned, body),
-            PayloadMode::Signed => Self::HashBody,
+            PayloadMode::Signed | PayloadMode::Envoy => Self::HashBody,
             PayloadMode::Auto | PayloadMode::Client => match from_client() {
                 // The service compares it with the body. A client's word that a body need not be signed is not taken.
                 Some(hash @ PayloadHash::Sha256(_)) if body.signs_client_hash => Self::known(hash, body),
@@ -104,7 +118,7 @@ impl PayloadPlan {
 
 #[cfg(test)]
 mod tests {
-    use PayloadMode::{Auto, Client, Signed, Unsigned};
+    use PayloadMode::{Auto, Client, Envoy, Signed, Unsigned};
 
     use super::*;
 
@@ -114,6 +128,7 @@ mod tests {
         service: "execute-api",
         over_tls: true,
         client_hash: None,
+        envoy_hash: None,
         is_event_stream: false,
         has_length: true,
         signs_client_hash: false,
@@ -124,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_request_without_a_body_is_signed_at_once() {
-        for mode in [Auto, Signed, Unsigned, Client] {
+        for mode in [Auto, Signed, Unsigned, Client, Envoy] {
             let plan = PayloadPlan::decide(mode, BodyInfo { is_empty: true, ..WITH_BODY });
             assert_eq!(plan, Ok(PayloadPlan::Known(PayloadHash::Empty)));
         }
@@ -152,6 +167,26 @@ mod tests {
         ] {
             assert_eq!(PayloadPlan::decide(mode, body), Ok(plan), "{mode:?} {body:?}");
         }
+    }
+
+    #[test]
+    fn the_hash_by_envoy_is_signed_where_the_route_asks_for_it_and_the_clients_never() {
+        let (ours, clients) = (PayloadHash::Sha256([b'a'; 64]), [b'c'; 64]);
+        let both = BodyInfo { envoy_hash: Some(ours), client_hash: Some(&clients), ..WITH_BODY };
+        assert_eq!(PayloadPlan::decide(Envoy, both), Ok(PayloadPlan::Known(ours)));
+        for mode in [Auto, Signed] {
+            assert_eq!(PayloadPlan::decide(mode, both), Ok(PayloadPlan::HashBody));
+        }
+        for client_hash in [&clients[..], b"UNSIGNED-PAYLOAD"] {
+            let clients_alone = BodyInfo { client_hash: Some(client_hash), ..WITH_BODY };
+            assert_eq!(PayloadPlan::decide(Envoy, clients_alone), Ok(PayloadPlan::HashBody));
+        }
+        let measured = BodyInfo { has_length: false, service: "s3", ..both };
+        assert_eq!(PayloadPlan::decide(Envoy, measured), Ok(PayloadPlan::MeasureBody(ours)));
+        let upgrade = BodyInfo { is_upgrade: true, ..both };
+        assert_eq!(PayloadPlan::decide(Envoy, upgrade), Ok(PayloadPlan::Known(PayloadHash::Empty)));
+        let chunked = BodyInfo { client_hash: Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), service: "s3", ..both };
+        assert!(matches!(PayloadPlan::decide(Envoy, chunked), Ok(PayloadPlan::Known(PayloadHash::AwsChunked(_)))));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
+use crate::host::Host;
 use crate::path;
-use crate::policy::{RequestScope, Route, Target};
+use crate::policy::{PayloadMode, RequestScope, Route, Target};
 use crate::signing::{
     PayloadHash, Scope, SigningContext, SigningCredentials, UnsignedRequest, UnsupportedStreamingForm, UriStyle,
     WireUri, is_unsigned_operation, signs_content_sha256, takes_nothing_else,
@@ -11,7 +12,7 @@ use crate::signing::{
 use crate::worker::SigningBuffers;
 
 use super::head::RequestHead;
-use super::payload::{BodyInfo, PayloadPlan};
+use super::payload::{self, BodyInfo, PayloadPlan};
 use crate::local_reply::{Refusal, UnsupportedRequest};
 
 /// How a request is signed, and where it goes.
@@ -59,11 +60,17 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// If the body has signatures in it that can't be replaced.
-    pub(super) fn payload(&self, head: &RequestHead<'_>, ends: bool) -> Result<PayloadPlan, UnsupportedStreamingForm> {
+    pub(super) fn payload(
+        &self,
+        host: &impl Host,
+        head: &RequestHead<'_>,
+        ends: bool,
+    ) -> Result<PayloadPlan, UnsupportedStreamingForm> {
         // Most requests, for which nothing has to be decided.
         if ends && head.content_sha256.is_none() && !takes_nothing_else(self.service) {
             return Ok(PayloadPlan::Known(PayloadHash::Empty));
         }
+        let asks_envoy = self.route.payload == PayloadMode::Envoy && !ends;
         PayloadPlan::decide(
             self.route.payload,
             BodyInfo {
@@ -73,6 +80,7 @@ impl<'a> Plan<'a> {
                 // A client's word for S3 must not take its body out of the signature.
                 over_tls: self.route.upstream_tls && self.is_service_known,
                 client_hash: head.content_sha256,
+                envoy_hash: if asks_envoy { payload::hash_by_envoy(host) } else { None },
                 is_event_stream: head.is_event_stream,
                 // A redirected client sends its body elsewhere.
                 has_length: ends || head.content_length.is_some() || self.route.redirect,

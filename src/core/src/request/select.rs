@@ -1,9 +1,10 @@
 //! The route of a request.
 
 use crate::header_map::HeaderMap;
-use crate::host::Host;
+use crate::host::{Host, HostError};
 use crate::local_reply::{Refusal, SigningFailure};
 use crate::policy::{Policy, Route, Unmatched};
+use crate::worker::Worker;
 
 use super::head::RequestHead;
 
@@ -46,10 +47,7 @@ enum RouteOverride<'p> {
 }
 
 fn read_route_override<'p>(host: &impl Host, policy: &'p Policy) -> Result<Option<RouteOverride<'p>>, Refusal> {
-    // Most routes have no metadata, and fetching all of it is cheaper than looking up one key. It is serialized protobuf,
-    // which has our key as it is.
-    let all = host.property("xds\0route_metadata")?.unwrap_or_default();
-    if !all.windows(b"sigv4".len()).any(|part| part == b"sigv4") {
+    if !has_override(host)? {
         return Ok(None);
     }
     if host.property("xds\0route_metadata\0filter_metadata\0sigv4\0disabled")?.is_some_and(|value| value == [1]) {
@@ -60,4 +58,28 @@ fn read_route_override<'p>(host: &impl Host, policy: &'p Policy) -> Result<Optio
         Some(route) => Ok(Some(RouteOverride::Route(route))),
         None => Err(SigningFailure::UnknownRoute(String::from_utf8_lossy(&name).into_owned()).into()),
     }
+}
+
+/// Returns whether the metadata of Envoy's route names this filter.
+fn has_override(host: &impl Host) -> Result<bool, HostError> {
+    // Most routes have no metadata, and fetching all of it is cheaper than looking up one key. It is serialized protobuf,
+    // which has our key as it is.
+    let all = host.property("xds\0route_metadata")?.unwrap_or_default();
+    Ok(all.windows(b"sigv4".len()).any(|part| part == b"sigv4"))
+}
+
+/// Warns of metadata of Envoy's route that the policy ignores, and counts the request. Costs a host call, so it is for sampled
+/// requests; and it must come before the headers change, with which Envoy's route may.
+pub(super) fn report_ignored_override<H: Host>(worker: &Worker<H>) {
+    // A warning is not worth a refusal.
+    if worker.policy.route_metadata || !has_override(&worker.host).unwrap_or(false) {
+        return;
+    }
+    let name = worker.host.property("xds\0route_name").ok().flatten().unwrap_or_default();
+    log::warn!(
+        "the route {:?} of Envoy has metadata under \"sigv4\", which the policy ignores; set \"routeMetadata\": true in the \
+         policy, or remove the metadata",
+        String::from_utf8_lossy(&name)
+    );
+    worker.metrics.count_ignored_override();
 }

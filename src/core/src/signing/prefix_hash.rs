@@ -53,7 +53,7 @@ impl PrefixHashCache {
         else {
             return Sha256::digest(text).into();
         };
-        let known = self.entries.iter().take(self.in_use).find(|beginning| beginning.text == before);
+        let known = self.entries.iter().take(self.in_use).find(|beginning| is_equal(&beginning.text, before));
         let hasher = match known {
             Some(beginning) => {
                 self.misses = 0;
@@ -87,6 +87,13 @@ impl PrefixHashCache {
     }
 }
 
+/// Returns whether two texts are equal. Compares eight bytes at a time: `memcmp` of wasm32's library takes one.
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks(), b.as_chunks());
+    let is_same = |(a, b): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b);
+    a.len() == b.len() && a_words.iter().zip(b_words).all(is_same) && a_rest == b_rest
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -109,6 +116,19 @@ mod tests {
                     prop_assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(&text)));
                     prop_assert!(prefix_hashes.entries.len() <= CAPACITY);
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_equal_in_every_byte(a in proptest::collection::vec(0u8..2, 0..20), b in proptest::collection::vec(0u8..2, 0..20)) {
+            prop_assert_eq!(is_equal(&a, &b), a == b);
+            prop_assert!(is_equal(&a, &a.clone()));
+            for at in 0..a.len() {
+                let mut other = a.clone();
+                other[at] ^= 0x80;
+                prop_assert!(!is_equal(&a, &other));
             }
         }
     }

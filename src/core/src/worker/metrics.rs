@@ -117,6 +117,13 @@ impl<H: Host> Metrics<H> {
         let gauge = self.host.define_metric(MetricKind::Gauge, &format!("sigv4.clock_skew_seconds;host={host}"));
         log_failure(gauge.and_then(|id| self.host.record_metric(id, seconds)));
     }
+
+    /// Counts a sampled request whose route in Envoy has metadata that the policy ignores.
+    pub(crate) fn count_ignored_override(&self) {
+        let counter = self.host.define_metric(MetricKind::Counter, "sigv4.ignored_route_metadata");
+        log_failure(counter.and_then(|id| self.host.increment_metric(id, 1)));
+    }
+
     /// Returns the index of the metrics of a route and outcome; the first call defines their counter.
     fn index_of(
         &self,

@@ -47,6 +47,8 @@ pub struct Worker<H: Host> {
     callers: CallerIdentities,
     pub(crate) signer: RefCell<Signer>,
     pub(crate) buffers: RefCell<SigningBuffers>,
+    /// A buffer for the description of a request.
+    description: RefCell<String>,
     clock_skew: RefCell<ClockSkew>,
     skew_gauges: RefCell<SkewGauges>,
     /// The slot whose queue notifies the worker of new credentials.
@@ -97,6 +99,7 @@ impl<H: Host> Worker<H> {
             callers: CallerIdentities::new(policy.max_caller_identities),
             signer: RefCell::default(),
             buffers: RefCell::default(),
+            description: RefCell::default(),
             clock_skew: RefCell::default(),
             skew_gauges: RefCell::new(SkewGauges::new(&policy)),
             slot: Cell::new(None),
@@ -242,20 +245,24 @@ impl<H: Host> Worker<H> {
         if matches!(outcome, Outcome::Signed) && !self.policy.access_log {
             return;
         }
-        if let Some(route) = route {
-            self.describe("sigv4.route", &route.name);
-            let named = match route.identity {
-                RouteIdentity::Fixed(identity) => Some(SignsAs::Named(identity)),
-                RouteIdentity::Caller(_) => None,
-            };
-            if let Some(identity) = identity.or(named.as_ref()) {
-                self.describe("sigv4.identity", self.id_of(identity));
-            }
+        let named = route.and_then(|route| match route.identity {
+            RouteIdentity::Fixed(identity) => Some(SignsAs::Named(identity)),
+            RouteIdentity::Caller(_) => None,
+        });
+        let members = [
+            ("outcome=", outcome.code()),
+            (" route=", route.map_or("", |route| &route.name)),
+            (" identity=", identity.or(named.as_ref()).map_or("", |identity| self.id_of(identity))),
+            (" signing_name=", signing_name),
+        ];
+        // One text, because each property costs a host call.
+        let text = &mut *self.description.borrow_mut();
+        text.clear();
+        for (name, value) in members.into_iter().filter(|(_, value)| !value.is_empty()) {
+            text.push_str(name);
+            text.push_str(value);
         }
-        if !signing_name.is_empty() {
-            self.describe("sigv4.signing_name", signing_name);
-        }
-        self.describe("sigv4.outcome", outcome.code());
+        self.describe("sigv4.request", text);
     }
 
     /// Answers the stream's request with a refusal. The stream must stop after that.

@@ -125,7 +125,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
         max_caller_identities: bound(max_caller_identities.0, CALLER_IDENTITIES, &top.key("maxCallerIdentities"))?,
         held_limits,
         access_log: access_log.unwrap_or(false),
-        route_metadata: route_metadata.unwrap_or(true),
+        route_metadata: route_metadata.unwrap_or(false),
     })
 }
 

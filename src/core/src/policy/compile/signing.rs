@@ -77,10 +77,10 @@ pub(super) fn check_redirect(
     if target.is_none() {
         return Err(redirect.error("needs a target; without one the client would be redirected to the same URL"));
     }
-    if payload == PayloadMode::Signed {
-        return Err(place.key("payload").error(
-            "\"signed\" needs the body, which a redirected client sends elsewhere; use \"auto\" or \"unsigned\"",
-        ));
+    if matches!(payload, PayloadMode::Signed | PayloadMode::Envoy) {
+        return Err(place
+            .key("payload")
+            .error("needs the body, which a redirected client sends elsewhere; use \"auto\" or \"unsigned\""));
     }
     if !signed_headers.is_empty() {
         return Err(place.key("signedHeaders").error("a redirected client does not send them; remove this"));

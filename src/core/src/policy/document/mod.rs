@@ -63,7 +63,7 @@ pub(super) struct Settings {
     pub(super) access_log: Written<bool>,
 
     /// `true` to use the metadata of Envoy's own route: under `sigv4` it may select the policy's route, or disable signing.
-    /// With `false` the policy alone decides. Default: true.
+    /// With `false` the policy alone decides. Default: false.
     #[serde(default)]
     pub(super) route_metadata: Written<bool>,
 

@@ -691,7 +691,7 @@ fn keys_of_a_route() {
         ),
         (
             route(r#""payload": "sign""#),
-            r#"routes["/a"].payload: "sign" is unknown; use "auto" or "signed" or "unsigned" or "client""#,
+            r#"routes["/a"].payload: "sign" is unknown; use "auto" or "signed" or "unsigned" or "client" or "envoy""#,
         ),
         (route(r#""payload": true"#), r#"routes["/a"].payload: must be a string, not a boolean"#),
     ]);
@@ -759,7 +759,7 @@ fn signing() {
         ),
         (
             route(r#""signing": {"location": "query", "redirect": true}, "payload": "signed""#),
-            r#"routes["/a"].payload: "signed" needs the body, which a redirected client sends elsewhere; use "auto" or "unsigned""#,
+            r#"routes["/a"].payload: needs the body, which a redirected client sends elsewhere; use "auto" or "unsigned""#,
         ),
         (
             route(r#""signing": {"location": "query", "redirect": true}, "signedHeaders": ["x-team"]"#),

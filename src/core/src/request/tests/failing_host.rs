@@ -14,6 +14,11 @@ const API: &str = r#"{"credentialsWaitMs": 2000, "accessLog": true, "routes": {"
 
 const S3: &str = r#"{"credentialsWaitMs": 2000, "routes": {"/orders": "https://s3.eu-west-1.amazonaws.com/bucket"}}"#;
 
+const BY_ENVOY: &str = r#"{"routes": {"/orders":
+    {"target": "https://abc123.execute-api.eu-west-1.amazonaws.com/prod", "payload": "envoy"}}}"#;
+
+const HELLO_SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
 const PRESIGNED: &str = r#"{"routes": {"/orders": {"target": "https://s3.eu-west-1.amazonaws.com/bucket",
     "signing": {"location": "query"}}}}"#;
 
@@ -24,8 +29,8 @@ const AUTHENTICATED: &str = r#"{"allowUnauthenticatedRequests": false, "unmatche
     "routes": {"/orders": {"hosts": ["app.example"], "service": "execute-api", "region": "eu-west-1"}}}"#;
 
 /// Envoy's own route names the policy's, which matches no path by itself.
-const NAMED: &str =
-    r#"{"unmatched": "pass", "routes": {"/other": "https://abc123.execute-api.eu-west-1.amazonaws.com"}}"#;
+const NAMED: &str = r#"{"unmatched": "pass", "routeMetadata": true,
+    "routes": {"/other": "https://abc123.execute-api.eu-west-1.amazonaws.com"}}"#;
 
 /// Of a chunk, by the client.
 const CLIENT_SIGNATURE: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -60,6 +65,18 @@ fn hashed(proxy: &mut Proxy) -> Sent {
     let mut sent = proxy.send("POST", "/orders/42", &LEFTOVERS, false);
     sent.body(proxy, b"hel", false);
     sent.body(proxy, b"lo", true);
+    sent
+}
+
+/// Whose body Envoy has hashed.
+fn hashed_by_envoy(proxy: &mut Proxy) -> Sent {
+    proxy.push_credentials();
+    proxy.tick();
+    let properties = [("metadata\0filter_metadata\0sigv4\0payload_sha256", HELLO_SHA256.as_bytes().to_vec())];
+    // If the hash can't be read, the filter hashes the body, and would add this.
+    let headers = [("content-length", "5"), LEFTOVERS[1]];
+    let mut sent = proxy.send_with(&properties, "POST", "/orders/42", &headers, false);
+    sent.body(proxy, b"hello", true);
     sent
 }
 
@@ -174,6 +191,7 @@ fn no_failing_call_lets_a_request_pass_unsigned() {
         ("hashed", API, hashed),
         ("late credentials", API, late_credentials),
         ("late body", API, late_body),
+        ("hashed by Envoy", BY_ENVOY, hashed_by_envoy),
         ("measured", S3, measured),
         ("chunked", S3, chunked),
         ("late chunked", S3, late_chunked),

@@ -133,7 +133,8 @@ fn a_redirect_is_an_answer_of_the_filter() {
     assert_eq!(name, "location");
     assert!(location.starts_with("https://s3.eu-west-1.amazonaws.com/bucket/key?X-Amz-Algorithm="), "{location}");
     assert_eq!(sent.stream(&proxy).header("authorization"), None);
-    assert_eq!(sent.stream(&proxy).filter_state["sigv4.outcome"], "Redirected");
+    let described = "outcome=Redirected route=/ identity=default signing_name=s3";
+    assert_eq!(sent.stream(&proxy).filter_state["sigv4.request"], described);
 }
 
 #[test]

@@ -1,0 +1,49 @@
+"""The bench's figures say how sure they are."""
+
+import random
+
+from integration.bench import statistic
+
+
+def rounds(number: int, noise: float, seed: int = 1) -> list[dict[str, float]]:
+    """Returns rounds of a native filter that adds 10 µs and a signer that adds 8, on a machine that is slower by up to
+    half in some rounds, with an error of each measurement."""
+    chance = random.Random(seed)
+    made = []
+    for _ in range(number):
+        pace = chance.uniform(1, 1.5)
+        costs = {"plain": 20.0, "native": 30.0, "signer": 28.0}
+        made.append({name: pace * cost + chance.gauss(0, noise) for name, cost in costs.items()})
+    return made
+
+
+def test_the_interval_of_a_share_holds_the_true_one():
+    held = 0
+    for seed in range(50):
+        row = statistic.compare(rounds(15, 0.5, seed), "signer", "plain", "native")
+        held += row["of_native_low"] <= 0.8 <= row["of_native_high"]
+        assert row["of_native_low"] <= row["of_native"] <= row["of_native_high"]
+
+    assert held >= 44, f"{held} of 50"
+
+
+def test_a_slow_round_changes_no_share():
+    row = statistic.compare(rounds(9, 0), "signer", "plain", "native")
+
+    assert abs(row["of_native"] - 0.8) < 1e-9
+    assert row["of_native_high"] - row["of_native_low"] < 1e-9
+    # What is added in µs does follow the machine's pace.
+    assert row["added_us_high"] - row["added_us_low"] > 0.5
+
+
+def test_noise_is_said():
+    assert not statistic.is_noisy(statistic.compare(rounds(9, 0.3), "signer", "plain", "native"))
+    assert statistic.is_noisy(statistic.compare(rounds(9, 5), "signer", "plain", "native"))
+    # The baseline has no share.
+    assert not statistic.is_noisy(statistic.compare(rounds(9, 5), "plain", "plain", "native"))
+
+
+def test_an_interval_leaves_out_what_the_binomial_distribution_allows():
+    # Of tables for the sign test.
+    for number, left_out in [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (12, 2), (15, 3), (20, 5), (25, 7)]:
+        assert statistic.interval(range(number)) == (left_out, number - 1 - left_out), number
