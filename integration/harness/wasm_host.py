@@ -119,6 +119,11 @@ class WasmHost:
     def shared_data(self) -> dict[str, bytes]:
         return {key: value for key, (value, _) in self._shared.items()}
 
+    def put(self, key: str, value: bytes) -> None:
+        """Writes shared data, as another plugin of the `vm_id` would."""
+        _, cas = self._shared.get(key, (b"", 0))
+        self._shared[key] = (value, cas + 1)
+
     def request(self, headers: list[tuple[str, str]], *parts: bytes) -> dict[str, str]:
         """Sends a request through the filter, its body in parts; returns the headers that the filter has set."""
         before = dict(headers)

@@ -1,5 +1,6 @@
 """The cost of a request in host calls, each of which leaves the virtual machine, and in memory."""
 
+import json
 from collections import Counter
 from datetime import datetime, timedelta
 
@@ -223,3 +224,40 @@ def test_a_signed_request_takes_no_more_instructions_than_it_did(target, paths):
     instructions = (signer.instructions - before) // 200
     print(f"{instructions} instructions")
     assert instructions <= INSTRUCTIONS[target, paths]
+
+
+CALLERS = {"callers": ["spiffe://cluster.local/ns/*/sa/*"]}
+OF_NAMESPACE = {"roleArn": "arn:aws:iam::123456789012:role/mesh-{namespace}", "roleSessionName": "{serviceAccount}"}
+
+
+@pytest.mark.parametrize(
+    ("members", "more"), [({}, 2_500), (OF_NAMESPACE, 6_000)], ids=["one role", "a role of its own"]
+)
+def test_a_known_caller_costs_one_property_and_few_instructions(members, more):
+    key = Credentials(TEMPORARY_KEY.access_key, TEMPORARY_KEY.secret_key, "t" * 728)
+    target = {"target": f"https://{AUTHORITY}/prod"}
+
+    def cost(route: dict) -> tuple[int, Counter]:
+        shared = {"sigv4.credentials.default": credential_document(key), "sigv4.generation": b"1"}
+        signer = WasmHost(WASM, {"routes": {"/orders": {**target, **route}}}, shared, counts_instructions=True)
+        signer.properties[b"connection\0uri_san_peer_certificate"] = b"spiffe://cluster.local/ns/orders/sa/app"
+        if route.get("roleArn"):
+            signer.request(BROWSER)
+            [lease] = [lease for lease in json.loads(signer.shared_data["sigv4.wanted"]) if lease.get("used")]
+            [identity] = lease["identities"]
+            assert identity["roleArn"] == "arn:aws:iam::123456789012:role/mesh-orders"
+            signer.put(f"sigv4.credentials.{identity['id']}", credential_document(key))
+            signer.put("sigv4.generation", b"9999999999999")
+            signer.tick()
+        for _ in range(65):
+            signer.request(BROWSER)
+        signer.calls.clear()
+        before = signer.instructions
+        written = signer.request(BROWSER)
+        assert "authorization" in written
+        return signer.instructions - before, signer.calls
+
+    (without, calls), (with_caller, more_calls) = cost({}), cost({**CALLERS, **members})
+    print(f"{with_caller - without} instructions more")
+    assert more_calls - calls == {"get_property": 1}
+    assert with_caller - without < more
