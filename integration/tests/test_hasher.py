@@ -201,11 +201,12 @@ def test_a_body_over_the_buffer_gets_413(hashing_proxy, api, protocol):
 
 
 def test_bodies_of_clients_that_may_not_fill_the_memory_fit_a_sidecar(start_proxy, api, s3):
-    # This machine is not of that network, so the signer holds its bodies, within its bounds.
+    # This machine is not of that network, so the signer holds its bodies, within its bounds: one for each worker.
     configuration = with_hasher(clients="10.0.0.0")
-    proxy = start_proxy(policy(routes(api, s3)), configuration)
+    proxy = start_proxy(policy(routes(api, s3), maxHeldBytes=17 * MIB), configuration)
     proxy.push(TEMPORARY_KEY)
     assert proxy.request("/api/warm", "POST", body=b"body").status == 200
+    print(f"idle {proxy.envoy.resident_bytes() / MIB:.0f} MiB")
     ended = threading.Event()
 
     def watch() -> int:
