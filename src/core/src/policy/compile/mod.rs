@@ -136,7 +136,12 @@ fn compile_routes(
     allow_unauthenticated: bool,
     top: &Location,
 ) -> Result<(Vec<Route>, Vec<Identity>), PolicyError> {
-    let mut compiler = Compiler { allow_unauthenticated, routes: Vec::new(), identities: Vec::new() };
+    let mut compiler = Compiler {
+        allow_unauthenticated,
+        routes: Vec::new(),
+        identities: Vec::new(),
+        identity_indexes: HashMap::new(),
+    };
     let place = top.key("routes");
     match routes {
         Some(_) if !backstage_routes.0.is_empty() => {
@@ -181,6 +186,8 @@ struct Compiler {
     /// The routes, each with the location of its prefix.
     routes: Vec<(Route, Location)>,
     identities: Vec<Identity>,
+    /// The index of each identity's id.
+    identity_indexes: HashMap<String, usize>,
 }
 
 impl Compiler {
@@ -221,18 +228,28 @@ impl Compiler {
         route.index = self.routes.len();
         route.identity = match caller_identity(&identity, &route, place)? {
             Some(template) => RouteIdentity::Caller(Box::new(template)),
-            None => RouteIdentity::Fixed(self.identity(identity)),
+            None => RouteIdentity::Fixed(self.identity(identity, place)?),
         };
         route.allow_unauthenticated = allow_unauthenticated;
         self.routes.push((route, prefix_place.clone()));
         Ok(())
     }
 
-    fn identity(&mut self, identity: Identity) -> usize {
-        self.identities.iter().position(|known| *known == identity).unwrap_or_else(|| {
-            self.identities.push(identity);
-            self.identities.len() - 1
-        })
+    /// Returns the index of an identity, each of which is kept once.
+    fn identity(&mut self, identity: Identity, location: &Location) -> Result<usize, PolicyError> {
+        let next = self.identities.len();
+        let index = *self.identity_indexes.entry(identity.id().to_owned()).or_insert(next);
+        match self.identities.get(index) {
+            Some(known) if *known == identity => Ok(index),
+            Some(known) => Err(location.error(format!(
+                "its role has the id {:?}, as a role with other settings has by chance; change its roleSessionName",
+                known.id()
+            ))),
+            None => {
+                self.identities.push(identity);
+                Ok(next)
+            }
+        }
     }
 }
 

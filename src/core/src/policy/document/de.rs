@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, Se
 use serde_json::value::RawValue;
 
 use super::{
-    CallerEntry, Entries, PolicyDocument, RawJson, RouteDocument, RouteEntry, Routes, Settings, StringOrList,
+    CallerEntry, Entries, Keys, PolicyDocument, RawJson, RouteDocument, RouteEntry, Routes, Settings, StringOrList,
     TokenCaller, WholeNumber, Written,
 };
 
@@ -25,9 +25,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Entries::default();
-                while let Some((key, value)) = map.next_entry()? {
-                    entries.push(key, value)?;
+                let (mut entries, mut keys) = (Entries::default(), Keys::default());
+                while let Some((key, value)) = map.next_entry::<String, T>()? {
+                    keys.add(&key)?;
+                    entries.0.push((key, value));
                 }
                 Ok(entries)
             }
@@ -124,7 +125,7 @@ impl<'de> Deserialize<'de> for PolicyDocument {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PolicyDocument, A::Error> {
                 let mut backstage_routes = Entries::default();
-                let settings = WithoutRoutes { map, routes: &mut backstage_routes };
+                let settings = WithoutRoutes { map, routes: &mut backstage_routes, keys: Keys::default() };
                 let settings = Settings::deserialize(MapAccessDeserializer::new(settings))?;
                 Ok(PolicyDocument { settings, backstage_routes })
             }
@@ -139,6 +140,7 @@ impl<'de> Deserialize<'de> for PolicyDocument {
 struct WithoutRoutes<'a, A> {
     map: A,
     routes: &'a mut Entries<RouteEntry>,
+    keys: Keys,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutRoutes<'_, A> {
@@ -150,7 +152,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutRoutes<'_, A> {
                 return seed.deserialize(key.into_deserializer()).map(Some);
             }
             let route = self.map.next_value()?;
-            self.routes.push(key, route)?;
+            self.keys.add(&key)?;
+            self.routes.0.push((key, route));
         }
         Ok(None)
     }

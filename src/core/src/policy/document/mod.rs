@@ -4,6 +4,8 @@
 
 mod de;
 
+use std::collections::HashMap;
+
 pub(super) use de::Object;
 use de::{keyword, not_null, object};
 
@@ -314,13 +316,17 @@ impl<T> Default for Entries<T> {
     }
 }
 
-impl<T> Entries<T> {
-    fn push<E: serde::de::Error>(&mut self, key: String, value: T) -> Result<(), E> {
-        if self.0.iter().any(|(known, _)| *known == key) {
-            return Err(E::custom(format_args!("{key:?} is written twice; keep one")));
+/// The keys of an object that were read.
+#[derive(Default)]
+struct Keys(HashMap<String, usize>);
+
+impl Keys {
+    /// Adds a key that must not be there yet.
+    fn add<E: serde::de::Error>(&mut self, key: &str) -> Result<(), E> {
+        match self.0.insert(key.to_owned(), 0) {
+            None => Ok(()),
+            Some(_) => Err(E::custom(format_args!("{key:?} is written twice; keep one"))),
         }
-        self.0.push((key, value));
-        Ok(())
     }
 }
 

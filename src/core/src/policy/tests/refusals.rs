@@ -925,3 +925,18 @@ fn a_targets_scheme_says_whether_its_upstream_has_tls() {
         ),
     ]);
 }
+
+/// An id has 32 bits of a digest, so that two roles may have one by chance: the credentials of one would sign for the other.
+#[test]
+fn two_roles_of_one_id_are_refused() {
+    let role = |session: &str| {
+        format!(
+            r#"{{"target": "https://sqs.eu-west-1.amazonaws.com", "roleArn": "arn:aws:iam::123456789012:role/data",
+                "roleSessionName": "{session}"}}"#
+        )
+    };
+    assert_refused(&[(
+        format!(r#"{{"routes": {{"/a": {}, "/b": {}}}}}"#, role("session-49502"), role("session-116359")),
+        r#"routes["/b"]: its role has the id "data-be0856ac", as a role with other settings has by chance; change its roleSessionName"#,
+    )]);
+}
