@@ -1,6 +1,7 @@
 """envoy/istio: the manifests match Istio's schemas, and sign in a real Envoy."""
 
 import copy
+import fnmatch
 import json
 import os
 import ssl
@@ -9,8 +10,10 @@ import sys
 
 import pytest
 import yaml
+from botocore.credentials import Credentials
 
 from integration.harness import raw
+from integration.harness.certificates import Authority
 from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
 from integration.harness.mesh import Mesh
@@ -193,10 +196,14 @@ def test_no_host_is_signed_for_without_tls(kustomization):
     assert check_hosts(build(kustomization)) == (0, "")
 
 
-def signed_hosts(manifests: list[dict]) -> set[str]:
+def signer_policy(manifests: list[dict]) -> dict:
     [signer] = [each for each in manifests if each["metadata"]["name"] == "sigv4-signer"]
     plugin = signer["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
-    routes = json.loads(plugin["configuration"]["value"])["routes"]
+    return json.loads(plugin["configuration"]["value"])
+
+
+def signed_hosts(manifests: list[dict]) -> set[str]:
+    routes = signer_policy(manifests)["routes"]
     return {host for route in (routes.values() if isinstance(routes, dict) else routes) for host in route["hosts"]}
 
 
@@ -556,7 +563,7 @@ def test_the_hasher_fits_its_schema(hasher):
 
 
 def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, authority):
-    mesh = start("overlays/egress", context="GATEWAY")
+    mesh = start("egress", context="GATEWAY")
     mesh.push(TEMPORARY_KEY)
     client = authority.issue("orders.internal")
 
@@ -570,6 +577,97 @@ def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, auth
         elsewhere = mesh.request(host, "/", certificate=client)
         assert (elsewhere.status, elsewhere.json["error"]["code"]) == (404, "NoRoute")
         assert "list the host in the hosts of a route" in elsewhere.json["error"]["message"]
+
+
+# The egress gateway of several teams: the namespace of the client's certificate decides about the role.
+
+TEAM_KEYS = {team: Credentials(f"ASIA{team.upper()}", f"secret-of-{team}", "token") for team in ("orders", "billing")}
+
+
+@pytest.fixture(scope="module")
+def aws_of_teams(authority):
+    """Returns S3 and SQS, which know the keys of the teams' roles."""
+    keys = {key.access_key: key for key in TEAM_KEYS.values()}
+    s3 = Upstream(Verifier(keys, REGION, "s3"), authority.server_context(S3))
+    sqs = Upstream(Verifier(keys, REGION, "sqs"), authority.server_context(SQS))
+    with s3, sqs:
+        yield {S3: s3, SQS: sqs}
+
+
+@pytest.fixture
+def team_gateway(tmp_path, authority, aws_of_teams):
+    """Returns the gateway with the key of each role."""
+    for upstream in aws_of_teams.values():
+        upstream.reset()
+    ports = {host: upstream.port for host, upstream in aws_of_teams.items()}
+    with Mesh(build(ISTIO / "overlays/egress"), tmp_path, ports, authority, context="GATEWAY") as mesh:
+        wait_until(lambda: len(mesh.identities()) == 2, "the identities of both teams")
+        for id, identity in mesh.identities().items():
+            mesh.push(TEAM_KEYS[identity["roleArn"].rpartition("/mesh-")[2]], id)
+        yield mesh
+
+
+def test_each_namespace_signs_as_its_own_role(team_gateway, authority, aws_of_teams):
+    for team in TEAM_KEYS:
+        for account in ("default", "reports"):
+            client = authority.issue(f"spiffe://cluster.local/ns/{team}/sa/{account}")
+            for host, method, body in [(S3, "GET", None), (S3, "PUT", b"object"), (SQS, "POST", b"{}")]:
+                response = team_gateway.request(host, "/bucket/key", method, client, body=body)
+                assert response.status == 200, response.text
+                assert aws_of_teams[host].last.verdict.access_key_id == TEAM_KEYS[team].access_key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spiffe://cluster.local/ns/shop/sa/default",
+        "spiffe://cluster.local/ns/orders-2/sa/default",
+        "spiffe://other.local/ns/orders/sa/default",
+        "spiffe://cluster.local/ns/orders/sa/default/more",
+        "orders.internal",
+    ],
+)
+def test_another_namespace_or_trust_domain_is_refused(team_gateway, authority, aws_of_teams, name):
+    response = team_gateway.request(S3, "/bucket/key", certificate=authority.issue(name))
+
+    assert (response.status, response.json["error"]["code"]) == (403, "CallerNotAllowed"), response
+    assert not aws_of_teams[S3].received
+
+
+def test_a_certificate_of_another_mesh_and_none_at_all_are_refused(team_gateway, tmp_path, aws_of_teams):
+    stranger = Authority(tmp_path).issue("spiffe://cluster.local/ns/orders/sa/default")
+    with pytest.raises(RuntimeError, match="curl ended with"):
+        team_gateway.request(S3, "/bucket/key", certificate=stranger)
+
+    response = team_gateway.request(S3, "/bucket/key")
+    assert (response.status, response.json["error"]["code"]) == (401, "Unauthenticated")
+    assert not aws_of_teams[S3].received
+
+
+def test_the_gateways_own_checks_name_the_same_namespaces_as_the_policy():
+    """AuthorizationPolicy and NetworkPolicy, which run before the signer, neither open nor close more than it does."""
+    manifests = build(ISTIO / "overlays/egress")
+    callers = {caller for route in signer_policy(manifests)["routes"] for caller in route["callers"]}
+    [access] = listed(manifests, "AuthorizationPolicy")
+    [network] = listed(manifests, "NetworkPolicy")
+
+    assert {
+        f"spiffe://{name}" for rule in access["rules"] for name in rule["from"][0]["source"]["principals"]
+    } == callers
+    labels = [peer["namespaceSelector"]["matchLabels"] for peer in network["ingress"][0]["from"]]
+    namespaces = {label["kubernetes.io/metadata.name"] for label in labels}
+    assert {caller.split("/")[4] for caller in callers} == namespaces == set(TEAM_KEYS)
+
+
+def test_the_gateways_refresher_assumes_the_roles_of_the_policy_alone():
+    manifests = build(ISTIO / "overlays/egress")
+    [deployment] = [each for each in manifests if each["kind"] == "Deployment"]
+    containers = deployment["spec"]["template"]["spec"]["initContainers"]
+    [refresher] = [each for each in containers if each["name"] == "credential-refresher"]
+    [allowed] = [each.partition("=")[2] for each in refresher["args"] if each.startswith("--allow-role=")]
+
+    assert all(fnmatch.fnmatchcase(route["roleArn"], allowed) for route in signer_policy(manifests)["routes"])
+    assert not any(each.startswith("--allow-default") for each in refresher["args"])
 
 
 def test_a_connection_to_the_egress_gateway_has_few_streams(start, authority):
