@@ -4,6 +4,8 @@ import copy
 import fnmatch
 import json
 import os
+import re
+import shlex
 import ssl
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from integration.harness.mesh import Mesh
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
 from integration.stack.aws_servers import REGION
-from integration.stack.process import Process, environment_without_aws, wait_until
+from integration.stack.process import REPOSITORY, Process, environment_without_aws, wait_until
 from integration.stack.refresher import BINARY
 
 S3 = f"s3.{REGION}.amazonaws.com"
@@ -705,3 +707,16 @@ def test_a_wasm_plugin_that_failed_is_replaced(kustomization):
     """As `failure_policy: FAIL_RELOAD` in the other configurations."""
     [signer] = [each for each in build(ISTIO / kustomization) if each["apiVersion"].startswith("extensions.")]
     assert extension(signer)["failStrategy"] == "FAIL_RELOAD"
+
+
+def test_the_page_leads_with_the_policy_of_the_overlay(tmp_path):
+    page = (REPOSITORY / "docs" / "istio.md").read_text()
+    shown = json.loads(re.search(r"^```json\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[1])
+    command = re.search(r"^```sh\ncredential-refresher (check-policy .*?)\n```$", page, re.MULTILINE)[1]
+    roles = {route["roleArn"]: route["callers"] for route in shown["routes"]}
+    (tmp_path / "policy.json").write_text(json.dumps(shown))
+    done = subprocess.run([BINARY, *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    policy = signer_policy(build(ISTIO / "overlays/egress"))
+    assert roles == {route["roleArn"]: route["callers"] for route in policy["routes"]}
+    assert re.search(r"^/ +.* mesh-orders", done.stdout, re.MULTILINE)
