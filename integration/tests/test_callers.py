@@ -151,7 +151,7 @@ def test_a_certificate_of_another_authority_gets_nowhere(mesh, tmp_path, teams):
     assert not teams.received
 
 
-def test_envoys_spiffe_validator_binds_a_trust_domain_to_its_authority(start_proxy, authority, tmp_path, teams):
+def test_envoys_spiffe_validator_binds_a_trust_domain_to_its_authority(start_proxy, authority, tmp_path, api):
     """By itself, Envoy lets each CA that it trusts issue any name."""
     federated = Authority(tmp_path)
     validator = {
@@ -165,7 +165,7 @@ def test_envoys_spiffe_validator_binds_a_trust_domain_to_its_authority(start_pro
         },
     }
     callers = ["spiffe://cluster.local/ns/orders/sa/*", "spiffe://federated.local/ns/orders/sa/*"]
-    routes = listed(teams, {"prefix": "/a", "callers": callers})
+    routes = listed(api, {"prefix": "/a", "callers": callers})
     proxy = TlsProxy(start_proxy, routes, authority, custom_validator_config=validator)
 
     name = "spiffe://federated.local/ns/orders/sa/x"
@@ -233,7 +233,7 @@ def check_policy(document: dict, *arguments: str) -> list[dict]:
         {"team": ["first", "shop"]},
         {"team": ["orders", "shop"]},
         {"team": {"orders": "x"}},
-        {"team": 5, "sub": True},
+        {"team": 5, "admin": True},
         {"team": "orders", "sub": "admin"},
     ],
     ids=str,
