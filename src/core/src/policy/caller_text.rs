@@ -12,32 +12,38 @@ impl Caller {
     /// not, the first that is known. Empty if none is. Bytes other than visible ASCII become `?`, and what exceeds 256 bytes
     /// is cut off.
     pub fn text(&self, admitted: Option<Admitted<'_>>) -> String {
-        let token = |payload: HeaderMap<&[u8]>| {
-            let claims = [&b"iss"[..], b"sub"].into_iter().filter_map(|claim| payload.get(claim));
-            let claims: Vec<String> = claims.map(visible).filter(|claim| !claim.is_empty()).collect();
-            claims.join(" ")
-        };
-        let mut text = match admitted {
-            Some(Admitted::Name(name)) => visible(name),
-            Some(Admitted::Token(payload)) => token(payload),
-            None => match (self.uri.as_ref().or(self.dns.as_ref()), &self.tokens) {
-                (Some(name), _) => visible(name),
-                (None, Some(tokens)) => tokens
-                    .iter()
-                    .map(|(_, payload)| token(HeaderMap(payload)))
-                    .find(|text| !text.is_empty())
-                    .unwrap_or_default(),
-                (None, None) => String::new(),
-            },
-        };
-        text.truncate(MAX);
+        let mut text = String::new();
+        match (admitted, self.uri.as_ref().or(self.dns.as_ref()), &self.tokens) {
+            (Some(Admitted::Name(name)), _, _) => push_visible(&mut text, name),
+            (Some(Admitted::Token(payload)), _, _) => push_token(&mut text, payload),
+            (None, Some(name), _) => push_visible(&mut text, name),
+            (None, None, Some(tokens)) => {
+                let mut payloads = tokens.iter().map(|(_, payload)| HeaderMap(payload));
+                if let Some(payload) = payloads.find(|payload| payload.get(b"iss").is_some()) {
+                    push_token(&mut text, payload);
+                }
+            }
+            (None, None, None) => {}
+        }
         text
     }
 }
 
-/// Returns as much of a name as a text may have, in visible ASCII.
-fn visible(name: &[u8]) -> String {
-    name.iter().take(MAX).map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' }).collect()
+/// Appends issuer and subject of a token, with a blank between them.
+fn push_token(text: &mut String, payload: HeaderMap<&[u8]>) {
+    push_visible(text, payload.get(b"iss").unwrap_or_default());
+    if let Some(subject) = payload.get(b"sub")
+        && text.len() < MAX
+    {
+        text.push(' ');
+        push_visible(text, subject);
+    }
+}
+
+/// Appends a name in visible ASCII, as far as there is room.
+fn push_visible(text: &mut String, name: &[u8]) {
+    let room = MAX.saturating_sub(text.len());
+    text.extend(name.iter().take(room).map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' }));
 }
 
 #[cfg(test)]
