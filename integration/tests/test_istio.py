@@ -19,6 +19,7 @@ from integration.harness.certificates import Authority
 from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
 from integration.harness.mesh import Mesh
+from integration.harness.sts import QuickSts
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
 from integration.stack.aws_servers import REGION
@@ -29,8 +30,9 @@ S3 = f"s3.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"
 BUCKETS = f"*.s3.{REGION}.amazonaws.com"
 BUCKET = f"orders.s3.{REGION}.amazonaws.com"
+EGRESS_OVERLAYS = ["overlays/egress", "overlays/egress-by-namespace"]
 EXTENSIONS = ["wasm-plugin", "traffic-extension"]
-KUSTOMIZATIONS = ["base", *EXTENSIONS, "egress", "overlays/workload", "overlays/egress"]
+KUSTOMIZATIONS = ["base", *EXTENSIONS, "egress", "overlays/workload", *EGRESS_OVERLAYS]
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +227,7 @@ def test_the_sidecar_signs_for_the_very_hosts_that_get_tls(kustomization):
         assert entry["resolution"] == ("NONE" if any("*" in host for host in entry["hosts"]) else "DNS")
 
 
-@pytest.mark.parametrize("kustomization", ["egress", "overlays/egress"])
+@pytest.mark.parametrize("kustomization", ["egress", *EGRESS_OVERLAYS])
 def test_the_egress_gateway_signs_for_the_very_hosts_that_it_has_routes_to(kustomization):
     manifests = build(ISTIO / kustomization)
     [service], [gateway] = listed(manifests, "VirtualService"), listed(manifests, "Gateway")
@@ -644,6 +646,68 @@ def test_a_certificate_of_another_mesh_and_none_at_all_are_refused(team_gateway,
     response = team_gateway.request(S3, "/bucket/key")
     assert (response.status, response.json["error"]["code"]) == (401, "Unauthenticated")
     assert not aws_of_teams[S3].received
+
+
+@pytest.fixture
+def sts():
+    with QuickSts() as sts:
+        yield sts
+
+
+@pytest.fixture
+def aws_of_sts(authority, sts):
+    """Returns S3, which knows the keys that STS gave."""
+    with Upstream(Verifier(sts.keys, REGION, "s3"), authority.server_context(S3)) as s3:
+        yield s3
+
+
+@pytest.fixture
+def namespace_gateway(tmp_path, authority, aws_of_sts, sts):
+    """Returns the gateway for all namespaces, and the refresher with the arguments of its pod."""
+    manifests = build(ISTIO / "overlays/egress-by-namespace")
+    with Mesh(manifests, tmp_path, {S3: aws_of_sts.port}, authority, context="GATEWAY") as mesh:
+        [pod] = mesh.pods()
+        [container] = [each for each in pod["initContainers"] if each["name"] == "credential-refresher"]
+        arguments = [str(mesh.local(argument)).replace(":9903", ":0") for argument in container["args"]]
+        arguments = [argument.replace("/var/run/sigv4", str(mesh.socket_volume)) for argument in arguments]
+        environment = environment_without_aws(
+            AWS_ACCESS_KEY_ID=STATIC_KEY.access_key,
+            AWS_SECRET_ACCESS_KEY=STATIC_KEY.secret_key,
+            AWS_REGION=REGION,
+            AWS_ENDPOINT_URL_STS=sts.url,
+        )
+        with Process("credential-refresher", [BINARY, *arguments], tmp_path / "refresher.log", environment):
+            yield mesh
+
+
+def test_every_namespace_signs_as_the_role_of_its_name(namespace_gateway, authority, aws_of_sts, sts):
+    for namespace, account in [("orders", "default"), ("new-team", "reports"), ("orders", "default")]:
+        client = authority.issue(f"spiffe://cluster.local/ns/{namespace}/sa/{account}")
+        response = namespace_gateway.request(S3, "/bucket/key", certificate=client)
+        assert response.status == 200, response.text
+        assumed = next(
+            call
+            for call, key in zip(sts.assumed, sts.keys, strict=True)
+            if key == aws_of_sts.last.verdict.access_key_id
+        )
+        assert assumed["RoleArn"] == f"arn:aws:iam::123456789012:role/mesh-{namespace}"
+        assert assumed["RoleSessionName"] == account
+        assert (assumed["Tags.member.1.Key"], assumed["Tags.member.1.Value"]) == ("team", namespace)
+    assert sts.calls == 2
+
+
+def test_a_namespace_without_a_role_and_another_trust_domain_are_refused(namespace_gateway, authority, aws_of_sts, sts):
+    sts.denied.add("mesh-shop")
+    for name, status, code in [
+        ("spiffe://cluster.local/ns/shop/sa/default", 503, "NoCredentials"),
+        ("spiffe://other.local/ns/orders/sa/default", 403, "CallerNotAllowed"),
+        ("spiffe://cluster.local/ns/orders", 403, "CallerNotAllowed"),
+        (f"spiffe://cluster.local/ns/{'n' * 70}/sa/default", 403, "CallerNotAllowed"),
+    ]:
+        response = namespace_gateway.request(S3, "/bucket/key", certificate=authority.issue(name))
+        assert (response.status, response.json["error"]["code"]) == (status, code), name
+    assert not aws_of_sts.received
+    assert {call["RoleArn"].rpartition("/")[2] for call in sts.assumed} == {"mesh-shop"}
 
 
 def test_the_gateways_own_checks_name_the_same_namespaces_as_the_policy():
