@@ -256,7 +256,7 @@ def test_check_policy_selects_as_the_filter(mesh, gateway, authority, teams, cal
 
 def test_the_policy_reference_shows_how_to_ask(tmp_path):
     section = (REPOSITORY / "docs" / "policy.md").read_text().partition("\n## Callers\n")[2].partition("\n## ")[0]
-    [policy_text] = re.findall(r"^```json\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    policy_text, _ = re.findall(r"^```json\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     [commands] = re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     (tmp_path / "policy.json").write_text(policy_text)
 
