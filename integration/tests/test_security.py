@@ -775,6 +775,13 @@ WHAT_A_REQUEST_CANT_DO = [
     ),
     Claim("A property that can't be read admits nobody.", "a_caller_who_can_not_be_read_is_not_admitted"),
     Claim(
+        "A placeholder in a role takes only letters, digits and `_+=,.@-` of a caller, none of which ends a part of an "
+        "ARN; others get 403.",
+        "a_value_that_could_change_an_arn_is_refused",
+        "a_callers_value_that_makes_no_role_is_refused",
+        "test_a_claim_names_the_role",
+    ),
+    Claim(
         "A client can't choose another caller's route by its spelling of the path or by a header, nor can Envoy's "
         "route metadata: it selects the prefix and host, and the caller decides among their routes.",
         "no_spelling_of_the_path_and_no_metadata_chooses_among_callers",
@@ -957,6 +964,11 @@ EXHAUSTION = [
         "compose, the egress gateway of Istio and Envoy Gateway. A sidecar has Envoy's own bound: its only "
         "client is its pod, and the setting would also apply to its connections to other services",
         "test_a_connection_has_a_hundred_requests_at_a_time",
+    ),
+    Claim(
+        "callers that each need a role of their own | 100 of a worker's that wait for STS, and `maxCallerIdentities` "
+        "that are held; past them 503 `Overloaded`. A caller that came within two minutes keeps its place",
+        "a_flood_of_callers_takes_no_place_of_those_in_use_and_asks_for_a_bounded_number",
     ),
     Claim(
         "names of hosts, on a route without a target or where requests pass | a separate resolver and "
