@@ -67,17 +67,20 @@ def token(key: rsa.RSAPrivateKey = ISSUER_KEY, **claims) -> str:
     return f"{signed}.{base64url(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
 
-def jwt_authn(**provider) -> dict:
-    """Returns Envoy's filter, which passes requests without a valid token: the signer must refuse them."""
+def local_jwks() -> dict:
+    """Returns the issuer's public key, as a setting of a provider of Envoy's `jwt_authn`."""
     modulus = ISSUER_KEY.public_key().public_numbers().n
     jwk = {"kty": "RSA", "alg": "RS256", "kid": "one", "n": base64url(modulus.to_bytes(256, "big")), "e": "AQAB"}
+    return {"local_jwks": {"inline_string": json.dumps({"keys": [jwk]})}}
+
+
+def jwt_authn(**provider) -> dict:
+    """Returns Envoy's filter, which passes requests without a valid token: the signer must refuse them."""
     return {
         "name": "envoy.filters.http.jwt_authn",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-            "providers": {
-                "issuer": {"issuer": ISSUER, "local_jwks": {"inline_string": json.dumps({"keys": [jwk]})}, **provider}
-            },
+            "providers": {"issuer": {"issuer": ISSUER, **local_jwks(), **provider}},
             "rules": [
                 {
                     "match": {"prefix": "/"},

@@ -30,6 +30,8 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         certificate = self._builder(subject, key).add_extension(alternatives, critical=False)
+        # As a SPIFFE certificate must: without it, Envoy's SPIFFE validator takes the certificate for a CA's.
+        certificate = certificate.add_extension(_SIGNS_HANDSHAKES, critical=True)
         certificate = certificate.sign(self._key, hashes.SHA256())
         certificate_path, key_path = (
             self._directory / f"{names[0].replace('/', '_').replace(':', '_')}.{suffix}" for suffix in ("pem", "key")
@@ -59,6 +61,19 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
         )
+
+
+_SIGNS_HANDSHAKES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -8,9 +8,11 @@ import json
 
 from integration.stack.proxy import WASM
 
+from .authentication import local_jwks
 from .mesh import ROUTER, Mesh
 
 _TYPES = "type.googleapis.com/"
+_JWT_AUTHN = _TYPES + "envoy.extensions.filters.http.jwt_authn.v3"
 _LISTENER = _TYPES + "envoy.config.listener.v3.Listener"
 
 
@@ -41,7 +43,8 @@ class EnvoyGateway(Mesh):
 
     def _bootstrap(self) -> dict:
         signer = self._signer()
-        traffic = self._traffic([signer, ROUTER])
+        jwt_authn = self._jwt_authn()
+        traffic = self._traffic([*jwt_authn, signer, ROUTER])
         manager = traffic["filter_chains"][0]["filters"][0]["typed_config"]
         # The ClientTrafficPolicy's path settings; Envoy Gateway normalizes by default.
         manager |= {
@@ -54,6 +57,9 @@ class EnvoyGateway(Mesh):
         for host in manager["route_config"]["virtual_hosts"]:
             enabled = {"@type": _TYPES + "envoy.config.route.v3.FilterConfig", "config": {}}
             host["routes"][0]["typed_per_filter_config"] = {signer["name"]: enabled}
+            if jwt_authn:
+                required = {"@type": _JWT_AUTHN + ".PerRouteConfig", "requirement_name": "aws-egress"}
+                host["routes"][0]["typed_per_filter_config"][jwt_authn[0]["name"]] = required
         # A gateway's listener has one chain, the default one.
         traffic["default_filter_chain"] = traffic.pop("filter_chains")[0]
 
@@ -106,6 +112,27 @@ class EnvoyGateway(Mesh):
                 },
             },
         }
+
+    def _jwt_authn(self) -> list[dict]:
+        """Returns the filter for a SecurityPolicy with tokens, if there is one; Envoy Gateway puts it before wasm."""
+        policies = self.of_kind("SecurityPolicy")
+        if not policies:
+            return []
+        [provider] = policies[0]["spec"]["jwt"]["providers"]
+        # The issuer's keys come from the tests instead of its URL.
+        assert provider["remoteJWKS"]["uri"].startswith("https://")
+        name = f"aws-egress/{provider['name']}"
+        settings = {"issuer": provider["issuer"], "audiences": provider["audiences"], "forward": True, **local_jwks()}
+        return [
+            {
+                "name": "envoy.filters.http.jwt_authn",
+                "typed_config": {
+                    "@type": _JWT_AUTHN + ".JwtAuthentication",
+                    "providers": {name: {**settings, "payload_in_metadata": provider["issuer"]}},
+                    "requirement_map": {"aws-egress": {"provider_name": name}},
+                },
+            }
+        ]
 
     def _catch_all(self) -> list[dict]:
         return []

@@ -105,7 +105,7 @@ def _type(schema: dict, value: dict) -> str:
     if options := resolved.get("oneOf"):
         return " or ".join(dict.fromkeys(_type(schema, option).lower() for option in options)).capitalize()
     return {
-        "array": lambda: f"List of {_type(schema, resolved['items']).lower()}s",
+        "array": lambda: f"List of {_type(schema, resolved['items']).lower().replace(' or ', 's or ')}s",
         "object": lambda: "Object",
         "string": lambda: "String",
         "integer": lambda: "Integer",

@@ -2,10 +2,13 @@
 
 import json
 import re
+import shlex
 import subprocess
 
 import pytest
+import yaml
 
+from integration.harness.authentication import jwt_authn, token, with_filter_before_the_signer
 from integration.harness.keys import TEMPORARY_KEY
 from integration.stack.process import REPOSITORY
 from integration.stack.refresher import BINARY
@@ -13,13 +16,18 @@ from integration.stack.refresher import BINARY
 DOCUMENT = REPOSITORY / "docs" / "migrating-from-backstage.md"
 
 
+def blocks(language: str = "yaml") -> list[str]:
+    """Returns the document's blocks of code."""
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+
+
 def sections() -> list[dict]:
     """Returns the document's examples in order, each converted to JSON as it says."""
     convert = [BINARY, "check-policy", "--convert", "-"]
-    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     return [
         json.loads(subprocess.run(convert, input=block.encode(), capture_output=True, check=True).stdout)
-        for block in blocks
+        for block in blocks()
+        if "proxysigv4:" in block
     ]
 
 
@@ -93,3 +101,64 @@ def test_the_nine_headers_of_the_plugin_pass_and_no_others(start_proxy, api):
     arrived = {name.lower() for name, _ in api.last.request.headers}
     assert {"accept-language", "content-type", "content-length"} <= arrived
     assert not {"cookie", "x-team", "user-agent"} & arrived
+
+
+# Signed-in users.
+
+PORTAL = "https://portal.example.com/api/auth"
+
+
+@pytest.fixture(scope="module")
+def portal(start_shared_proxy, _api):
+    """Returns a proxy with the document's provider of tokens and its section of callers."""
+    [document] = [block for block in blocks() if block.startswith("providers:")]
+    provider = yaml.safe_load(document)["providers"]["backstage"]
+    # The keys are those of the tests' issuer.
+    del provider["remote_jwks"]
+    [section] = [section for section in sections() if "callers" in str(section)]
+    proxy = start_shared_proxy(pasted(section, _api.url), with_filter_before_the_signer(jwt_authn(**provider)))
+    for identity in proxy.identities():
+        proxy.push(TEMPORARY_KEY, identity)
+    return proxy
+
+
+def of_user(user: str, *groups: str, **claims) -> dict:
+    """Returns the header of a signed-in user; without groups, as a current Backstage issues the token."""
+    ownership = {"ent": [f"user:default/{user}", *(f"group:default/{group}" for group in groups)]} if groups else {}
+    claims = {"iss": PORTAL, "aud": "backstage", "sub": f"user:default/{user}", **ownership, **claims}
+    return {"authorization": f"Bearer {token(**claims)}"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "orders", "billing"),
+    [
+        (of_user("bob", "billing"), 200, 200),
+        (of_user("bob", "first", "billing", "last"), 200, 200),
+        (of_user("bob", "orders"), 200, 403),
+        (of_user("bob"), 200, 403),
+        (of_user("alice"), 200, 200),
+        (of_user("alice", "orders"), 200, 200),
+        (of_user("alice", iss="https://other.example.com/api/auth"), 401, 401),
+        (of_user("alice", aud="other"), 401, 401),
+        ({}, 401, 401),
+    ],
+    ids=str,
+)
+def test_a_signed_in_user_is_known_by_the_claims_of_the_token(portal, api, headers, orders, billing):
+    statuses = [portal.request(f"/{prefix}/1", headers=headers).status for prefix in ("orders", "billing")]
+
+    assert statuses == [orders, billing]
+    assert len(api.received) == statuses.count(200)
+
+
+def test_the_command_shows_the_routes_of_a_user(tmp_path):
+    [command] = [block for block in blocks("sh") if "--caller-claims" in block]
+    [section] = [block for block in blocks() if "callers:" in block]
+    (tmp_path / "app-config.yaml").write_text(section)
+    program, *arguments = shlex.split(command.replace("\\\n", " "))
+    done = subprocess.run([BINARY, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert program == "credential-refresher"
+    taken = done.stdout.partition(f"Requests of {PORTAL} user:default/alice:")[2]
+    assert re.search(r"^/billing +every +/billing +billing-reader", taken, re.MULTILINE)
+    assert re.search(r"^/orders +every +/orders +default$", taken, re.MULTILINE)

@@ -1,5 +1,6 @@
 """Roles that come with their callers: a policy for a whole mesh in one line, in a real Envoy with the refresher."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -7,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from integration.harness.authentication import ISSUER, TlsProxy, jwt_authn, token, with_filter_before_the_signer
+from integration.harness.doc_examples import examples
 from integration.harness.keys import STATIC_KEY
 from integration.harness.policies import api_route
 from integration.harness.sts import QuickSts
@@ -196,3 +198,30 @@ def test_a_claim_names_the_role(start_proxy, start_refresher, sts, upstream):
         response = send(sub="ann@example.com", **claims)
         assert (response.status, response.json["error"]["code"]) == (403, "CallerNotAllowed"), claims
     assert sts.calls == 1
+
+
+def test_bedrock_is_billed_to_the_caller(start_proxy, start_refresher, sts):
+    """The recipe, with a token and without."""
+    [recipe] = [each for each in examples("recipes.md") if each.place.endswith("Who pays for Bedrock")]
+    configuration = with_filter_before_the_signer(jwt_authn(payload_in_metadata="jwt"))
+    bedrock = Verifier(sts.keys, "us-east-1", "bedrock")
+    with Upstream(bedrock) as upstream:
+        configuration.lead_https_to(upstream.port)
+        proxy = start_proxy(json.loads(recipe.policy), configuration)
+        start_refresher(proxy, "--allow-tag", "team=*", "--allow-role", f"{ACCOUNT}/bedrock")
+
+        def billed_to(**claims) -> tuple[str, str]:
+            headers = {"authorization": f"Bearer {token(**claims)}"} if claims else {}
+            path = "/bedrock/model/anthropic.claude-3-haiku-20240307-v1:0/converse"
+            response = proxy.request(path, "POST", headers=headers, body=b"{}")
+            assert response.status == 200, response
+            assumed = sts.assumed[list(sts.keys).index(upstream.last.verdict.access_key_id)]
+            assert (assumed["RoleArn"], assumed["Tags.member.1.Key"]) == (f"{ACCOUNT}/bedrock", "team")
+            return assumed["RoleSessionName"], assumed["Tags.member.1.Value"]
+
+        assert billed_to(email="ann@example.com", team="orders") == ("ann@example.com", "orders")
+        assert billed_to(email="bob@example.com", team="billing") == ("bob@example.com", "billing")
+        wait_until(lambda: proxy.request("/bedrock/x").status == 200, "the identity of clients without a token")
+        assert billed_to() == ("unattributed", "unattributed")
+        headers = {"authorization": f"Bearer {token(email='ann@example.com')}"}
+        assert proxy.request("/bedrock/x", headers=headers).status == 403

@@ -1,31 +1,38 @@
 """envoy/istio: the manifests match Istio's schemas, and sign in a real Envoy."""
 
 import copy
+import fnmatch
 import json
 import os
+import re
+import shlex
 import ssl
 import subprocess
 import sys
 
 import pytest
 import yaml
+from botocore.credentials import Credentials
 
 from integration.harness import raw
+from integration.harness.certificates import Authority
 from integration.harness.keys import STATIC_KEY, TEMPORARY_KEY
 from integration.harness.manifests import ISTIO, MANIFESTS, Invalid, build, check
 from integration.harness.mesh import Mesh
+from integration.harness.sts import QuickSts
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
 from integration.stack.aws_servers import REGION
-from integration.stack.process import Process, environment_without_aws, wait_until
+from integration.stack.process import REPOSITORY, Process, environment_without_aws, wait_until
 from integration.stack.refresher import BINARY
 
 S3 = f"s3.{REGION}.amazonaws.com"
 SQS = f"sqs.{REGION}.amazonaws.com"
 BUCKETS = f"*.s3.{REGION}.amazonaws.com"
 BUCKET = f"orders.s3.{REGION}.amazonaws.com"
+EGRESS_OVERLAYS = ["overlays/egress", "overlays/egress-by-namespace"]
 EXTENSIONS = ["wasm-plugin", "traffic-extension"]
-KUSTOMIZATIONS = ["base", *EXTENSIONS, "egress", "overlays/workload", "overlays/egress"]
+KUSTOMIZATIONS = ["base", *EXTENSIONS, "egress", "overlays/workload", *EGRESS_OVERLAYS]
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +200,14 @@ def test_no_host_is_signed_for_without_tls(kustomization):
     assert check_hosts(build(kustomization)) == (0, "")
 
 
-def signed_hosts(manifests: list[dict]) -> set[str]:
+def signer_policy(manifests: list[dict]) -> dict:
     [signer] = [each for each in manifests if each["metadata"]["name"] == "sigv4-signer"]
     plugin = signer["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]
-    routes = json.loads(plugin["configuration"]["value"])["routes"]
+    return json.loads(plugin["configuration"]["value"])
+
+
+def signed_hosts(manifests: list[dict]) -> set[str]:
+    routes = signer_policy(manifests)["routes"]
     return {host for route in (routes.values() if isinstance(routes, dict) else routes) for host in route["hosts"]}
 
 
@@ -216,7 +227,7 @@ def test_the_sidecar_signs_for_the_very_hosts_that_get_tls(kustomization):
         assert entry["resolution"] == ("NONE" if any("*" in host for host in entry["hosts"]) else "DNS")
 
 
-@pytest.mark.parametrize("kustomization", ["egress", "overlays/egress"])
+@pytest.mark.parametrize("kustomization", ["egress", *EGRESS_OVERLAYS])
 def test_the_egress_gateway_signs_for_the_very_hosts_that_it_has_routes_to(kustomization):
     manifests = build(ISTIO / kustomization)
     [service], [gateway] = listed(manifests, "VirtualService"), listed(manifests, "Gateway")
@@ -556,7 +567,7 @@ def test_the_hasher_fits_its_schema(hasher):
 
 
 def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, authority):
-    mesh = start("overlays/egress", context="GATEWAY")
+    mesh = start("egress", context="GATEWAY")
     mesh.push(TEMPORARY_KEY)
     client = authority.issue("orders.internal")
 
@@ -570,6 +581,159 @@ def test_the_egress_gateway_signs_for_clients_of_the_mesh_alone(start, aws, auth
         elsewhere = mesh.request(host, "/", certificate=client)
         assert (elsewhere.status, elsewhere.json["error"]["code"]) == (404, "NoRoute")
         assert "list the host in the hosts of a route" in elsewhere.json["error"]["message"]
+
+
+# The egress gateway of several teams: the namespace of the client's certificate decides about the role.
+
+TEAM_KEYS = {team: Credentials(f"ASIA{team.upper()}", f"secret-of-{team}", "token") for team in ("orders", "billing")}
+
+
+@pytest.fixture(scope="module")
+def aws_of_teams(authority):
+    """Returns S3 and SQS, which know the keys of the teams' roles."""
+    keys = {key.access_key: key for key in TEAM_KEYS.values()}
+    s3 = Upstream(Verifier(keys, REGION, "s3"), authority.server_context(S3))
+    sqs = Upstream(Verifier(keys, REGION, "sqs"), authority.server_context(SQS))
+    with s3, sqs:
+        yield {S3: s3, SQS: sqs}
+
+
+@pytest.fixture
+def team_gateway(tmp_path, authority, aws_of_teams):
+    """Returns the gateway with the key of each role."""
+    for upstream in aws_of_teams.values():
+        upstream.reset()
+    ports = {host: upstream.port for host, upstream in aws_of_teams.items()}
+    with Mesh(build(ISTIO / "overlays/egress"), tmp_path, ports, authority, context="GATEWAY") as mesh:
+        wait_until(lambda: len(mesh.identities()) == 2, "the identities of both teams")
+        for id, identity in mesh.identities().items():
+            mesh.push(TEAM_KEYS[identity["roleArn"].rpartition("/mesh-")[2]], id)
+        yield mesh
+
+
+def test_each_namespace_signs_as_its_own_role(team_gateway, authority, aws_of_teams):
+    for team in TEAM_KEYS:
+        for account in ("default", "reports"):
+            client = authority.issue(f"spiffe://cluster.local/ns/{team}/sa/{account}")
+            for host, method, body in [(S3, "GET", None), (S3, "PUT", b"object"), (SQS, "POST", b"{}")]:
+                response = team_gateway.request(host, "/bucket/key", method, client, body=body)
+                assert response.status == 200, response.text
+                assert aws_of_teams[host].last.verdict.access_key_id == TEAM_KEYS[team].access_key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spiffe://cluster.local/ns/shop/sa/default",
+        "spiffe://cluster.local/ns/orders-2/sa/default",
+        "spiffe://other.local/ns/orders/sa/default",
+        "spiffe://cluster.local/ns/orders/sa/default/more",
+        "orders.internal",
+    ],
+)
+def test_another_namespace_or_trust_domain_is_refused(team_gateway, authority, aws_of_teams, name):
+    response = team_gateway.request(S3, "/bucket/key", certificate=authority.issue(name))
+
+    assert (response.status, response.json["error"]["code"]) == (403, "CallerNotAllowed"), response
+    assert not aws_of_teams[S3].received
+
+
+def test_a_certificate_of_another_mesh_and_none_at_all_are_refused(team_gateway, tmp_path, aws_of_teams):
+    stranger = Authority(tmp_path).issue("spiffe://cluster.local/ns/orders/sa/default")
+    with pytest.raises(RuntimeError, match="curl ended with"):
+        team_gateway.request(S3, "/bucket/key", certificate=stranger)
+
+    response = team_gateway.request(S3, "/bucket/key")
+    assert (response.status, response.json["error"]["code"]) == (401, "Unauthenticated")
+    assert not aws_of_teams[S3].received
+
+
+@pytest.fixture
+def sts():
+    with QuickSts() as sts:
+        yield sts
+
+
+@pytest.fixture
+def aws_of_sts(authority, sts):
+    """Returns S3, which knows the keys that STS gave."""
+    with Upstream(Verifier(sts.keys, REGION, "s3"), authority.server_context(S3)) as s3:
+        yield s3
+
+
+@pytest.fixture
+def namespace_gateway(tmp_path, authority, aws_of_sts, sts):
+    """Returns the gateway for all namespaces, and the refresher with the arguments of its pod."""
+    manifests = build(ISTIO / "overlays/egress-by-namespace")
+    with Mesh(manifests, tmp_path, {S3: aws_of_sts.port}, authority, context="GATEWAY") as mesh:
+        [pod] = mesh.pods()
+        [container] = [each for each in pod["initContainers"] if each["name"] == "credential-refresher"]
+        arguments = [str(mesh.local(argument)).replace(":9903", ":0") for argument in container["args"]]
+        arguments = [argument.replace("/var/run/sigv4", str(mesh.socket_volume)) for argument in arguments]
+        environment = environment_without_aws(
+            AWS_ACCESS_KEY_ID=STATIC_KEY.access_key,
+            AWS_SECRET_ACCESS_KEY=STATIC_KEY.secret_key,
+            AWS_REGION=REGION,
+            AWS_ENDPOINT_URL_STS=sts.url,
+        )
+        with Process("credential-refresher", [BINARY, *arguments], tmp_path / "refresher.log", environment):
+            yield mesh
+
+
+def test_every_namespace_signs_as_the_role_of_its_name(namespace_gateway, authority, aws_of_sts, sts):
+    for namespace, account in [("orders", "default"), ("new-team", "reports"), ("orders", "default")]:
+        client = authority.issue(f"spiffe://cluster.local/ns/{namespace}/sa/{account}")
+        response = namespace_gateway.request(S3, "/bucket/key", certificate=client)
+        assert response.status == 200, response.text
+        assumed = next(
+            call
+            for call, key in zip(sts.assumed, sts.keys, strict=True)
+            if key == aws_of_sts.last.verdict.access_key_id
+        )
+        assert assumed["RoleArn"] == f"arn:aws:iam::123456789012:role/mesh-{namespace}"
+        assert assumed["RoleSessionName"] == account
+        assert (assumed["Tags.member.1.Key"], assumed["Tags.member.1.Value"]) == ("team", namespace)
+    assert sts.calls == 2
+
+
+def test_a_namespace_without_a_role_and_another_trust_domain_are_refused(namespace_gateway, authority, aws_of_sts, sts):
+    sts.denied.add("mesh-shop")
+    for name, status, code in [
+        ("spiffe://cluster.local/ns/shop/sa/default", 503, "NoCredentials"),
+        ("spiffe://other.local/ns/orders/sa/default", 403, "CallerNotAllowed"),
+        ("spiffe://cluster.local/ns/orders", 403, "CallerNotAllowed"),
+        (f"spiffe://cluster.local/ns/{'n' * 70}/sa/default", 403, "CallerNotAllowed"),
+    ]:
+        response = namespace_gateway.request(S3, "/bucket/key", certificate=authority.issue(name))
+        assert (response.status, response.json["error"]["code"]) == (status, code), name
+    assert not aws_of_sts.received
+    assert {call["RoleArn"].rpartition("/")[2] for call in sts.assumed} == {"mesh-shop"}
+
+
+def test_the_gateways_own_checks_name_the_same_namespaces_as_the_policy():
+    """AuthorizationPolicy and NetworkPolicy, which run before the signer, neither open nor close more than it does."""
+    manifests = build(ISTIO / "overlays/egress")
+    callers = {caller for route in signer_policy(manifests)["routes"] for caller in route["callers"]}
+    [access] = listed(manifests, "AuthorizationPolicy")
+    [network] = listed(manifests, "NetworkPolicy")
+
+    assert {
+        f"spiffe://{name}" for rule in access["rules"] for name in rule["from"][0]["source"]["principals"]
+    } == callers
+    labels = [peer["namespaceSelector"]["matchLabels"] for peer in network["ingress"][0]["from"]]
+    namespaces = {label["kubernetes.io/metadata.name"] for label in labels}
+    assert {caller.split("/")[4] for caller in callers} == namespaces == set(TEAM_KEYS)
+
+
+def test_the_gateways_refresher_assumes_the_roles_of_the_policy_alone():
+    manifests = build(ISTIO / "overlays/egress")
+    [deployment] = [each for each in manifests if each["kind"] == "Deployment"]
+    containers = deployment["spec"]["template"]["spec"]["initContainers"]
+    [refresher] = [each for each in containers if each["name"] == "credential-refresher"]
+    [allowed] = [each.partition("=")[2] for each in refresher["args"] if each.startswith("--allow-role=")]
+
+    assert all(fnmatch.fnmatchcase(route["roleArn"], allowed) for route in signer_policy(manifests)["routes"])
+    assert not any(each.startswith("--allow-default") for each in refresher["args"])
 
 
 def test_a_connection_to_the_egress_gateway_has_few_streams(start, authority):
@@ -607,3 +771,16 @@ def test_a_wasm_plugin_that_failed_is_replaced(kustomization):
     """As `failure_policy: FAIL_RELOAD` in the other configurations."""
     [signer] = [each for each in build(ISTIO / kustomization) if each["apiVersion"].startswith("extensions.")]
     assert extension(signer)["failStrategy"] == "FAIL_RELOAD"
+
+
+def test_the_page_leads_with_the_policy_of_the_overlay(tmp_path):
+    page = (REPOSITORY / "docs" / "istio.md").read_text()
+    shown = json.loads(re.search(r"^```json\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[1])
+    command = re.search(r"^```sh\ncredential-refresher (check-policy .*?)\n```$", page, re.MULTILINE)[1]
+    roles = {route["roleArn"]: route["callers"] for route in shown["routes"]}
+    (tmp_path / "policy.json").write_text(json.dumps(shown))
+    done = subprocess.run([BINARY, *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    policy = signer_policy(build(ISTIO / "overlays/egress"))
+    assert roles == {route["roleArn"]: route["callers"] for route in policy["routes"]}
+    assert re.search(r"^/ +.* mesh-orders", done.stdout, re.MULTILINE)

@@ -6,13 +6,12 @@ from collections import Counter, deque
 
 import pytest
 
+from integration.harness.counters import REQUESTS, counts
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route
 from integration.stack.process import wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
-# Envoy removes its "wasmcustom." and adds no "envoy_" to a filter's metrics.
-REQUESTS = "sigv4_requests"
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,6 @@ def proxy(start_shared_proxy, _api):
 
     wait_until(every_worker_signs, "the push to be seen", every=0)
     return proxy
-
-
-def counts(proxy) -> Counter:
-    """Returns the requests that the filter has counted, by route and outcome."""
-    found = Counter()
-    for line in proxy.envoy.admin("/stats/prometheus").splitlines():
-        if line.startswith(REQUESTS + "{"):
-            labels, value = re.fullmatch(r".*?\{(.*)\} (\d+)", line).groups()
-            pairs = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-            assert set(pairs) == {"route", "outcome"}, line
-            found[pairs["route"], pairs["outcome"]] = int(value)
-    return found
 
 
 def counted(proxy, *requests) -> Counter:

@@ -288,11 +288,28 @@ WHO_IS_TRUSTED = [
         "test_each_identity_signs_only_its_own_routes",
     ),
     Claim(
-        "Anyone who reaches the traffic listener is the app, unless a route has `allowUnauthenticatedRequests: false`.",
+        "Anyone who reaches the traffic listener is the app, unless a route has `allowUnauthenticatedRequests: false` "
+        "or `callers`.",
         "test_who_is_not_authenticated_is_refused_and_nothing_is_sent",
         "a_route_may_ask_for_authentication",
+        "without_authentication_it_stays_401",
     ),
     Claim("The stock configuration listens on loopback.", "test_the_stock_configuration_listens_on_loopback"),
+    Claim(
+        "**Certificate authorities and token issuers** decide who a [caller](policy.md#callers) is.",
+        "test_the_most_exact_route_signs",
+        "test_the_claims_of_a_verified_token_choose_the_role",
+    ),
+    Claim(
+        "Envoy's usual validation lets each CA that it trusts issue any name, so list only CAs that may name every "
+        "caller; for several trust domains, Envoy's SPIFFE validator binds each to CAs of its own.",
+        "test_envoys_spiffe_validator_binds_a_trust_domain_to_its_authority",
+    ),
+    Claim(
+        "As above, `ACCEPT_UNTRUSTED` admits names that nobody verified.",
+        "test_a_certificate_that_envoy_takes_unverified_authenticates_nobody",
+    ),
+    Claim("A provider of `jwt_authn` without `issuer` accepts any `iss` that its keys have signed.", CONTROL),
 ]
 
 
@@ -726,6 +743,63 @@ WHAT_A_REQUEST_CANT_DO = [
         "one_of_a_kind_is_written_in_a_second_and_the_next_tells_how_many_were_left_out",
     ),
     Claim("Envoy's access log has a line for each request.", "test_the_access_log_describes_a_request"),
+    Claim("**Be signed for as another caller.", "test_the_most_exact_route_signs"),
+    Claim(
+        "A route with `callers` takes only a client whose verified certificate has such a name, or whose verified "
+        "token has such claims, and refuses all others with 403, or with 401 if Envoy has verified nothing.",
+        "test_a_certificate_with_another_name_is_refused",
+        "test_a_certificate_of_another_authority_gets_nowhere",
+        "test_the_claims_of_a_verified_token_choose_the_role",
+        "test_a_token_that_is_not_verified_has_no_claims",
+        "test_without_a_certificate_nobody_is_a_caller",
+    ),
+    Claim(
+        "A name is compared as a whole: `*` in a SPIFFE id stands for one segment of letters, digits, `-`, `.` and "
+        "`_`.",
+        "a_wildcard_stands_for_one_whole_segment",
+        "a_dns_name_and_another_uri_are_matched_whole",
+    ),
+    Claim(
+        "The first URI and the first DNS name of a certificate count, and no other.",
+        "test_only_the_first_uri_counts",
+    ),
+    Claim(
+        "All claims are read from one token.",
+        "a_token_is_admitted_by_issuer_and_claims_of_one_payload",
+    ),
+    Claim(
+        "A caller whom two routes admit equally is refused.",
+        "test_a_caller_of_two_teams_is_admitted_by_neither_route",
+        "a_caller_whom_two_routes_admit_equally_is_admitted_by_none",
+        "routes_that_could_not_be_told_apart_are_refused",
+    ),
+    Claim("A property that can't be read admits nobody.", "a_caller_who_can_not_be_read_is_not_admitted"),
+    Claim(
+        "A placeholder in a role takes only letters, digits and `_+=,.@-` of a caller, none of which ends a part of an "
+        "ARN; others get 403.",
+        "a_value_that_could_change_an_arn_is_refused",
+        "a_callers_value_that_makes_no_role_is_refused",
+        "test_a_claim_names_the_role",
+    ),
+    Claim(
+        "A client can't choose another caller's route by its spelling of the path or by a header, nor can Envoy's "
+        "route metadata: it selects the prefix and host, and the caller decides among their routes.",
+        "no_spelling_of_the_path_and_no_metadata_chooses_among_callers",
+        "test_without_a_certificate_nobody_is_a_caller",
+    ),
+    Claim(
+        "**Write what it likes into the access log as its name.",
+        "test_the_access_log_names_a_tokens_subject_without_control_characters",
+    ),
+    Claim(
+        "The caller's name there has up to 256 visible ASCII characters.",
+        "a_text_is_short_and_visible",
+        "test_the_access_log_names_a_tokens_subject_without_control_characters",
+    ),
+    Claim(
+        "It is no label of a metric.",
+        "test_the_access_log_names_caller_and_identity_and_the_metrics_neither",
+    ),
     Claim(
         "**Claim to be authenticated.",
         "test_what_a_client_claims_of_itself_counts_nothing",
@@ -890,6 +964,11 @@ EXHAUSTION = [
         "compose, the egress gateway of Istio and Envoy Gateway. A sidecar has Envoy's own bound: its only "
         "client is its pod, and the setting would also apply to its connections to other services",
         "test_a_connection_has_a_hundred_requests_at_a_time",
+    ),
+    Claim(
+        "callers that each need a role of their own | 100 of a worker's that wait for STS, and `maxCallerIdentities` "
+        "that are held; past them 503 `Overloaded`. A caller that came within two minutes keeps its place",
+        "a_flood_of_callers_takes_no_place_of_those_in_use_and_asks_for_a_bounded_number",
     ),
     Claim(
         "names of hosts, on a route without a target or where requests pass | a separate resolver and "
@@ -1212,5 +1291,7 @@ def test_what_a_request_can_not_do_stays_on_the_page():
         "Pass off a hash of its own as Envoy's.",
         "Silence the probes, so that the kubelet restarts a gateway.",
         "Fill the disk with log lines.",
+        "Be signed for as another caller.",
+        "Write what it likes into the access log as its name.",
         "Claim to be authenticated.",
     ]

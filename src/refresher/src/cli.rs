@@ -124,7 +124,7 @@ struct Options {
 const USAGE: &str = "\
 credential-refresher --proxy <ADDRESS> [OPTIONS]
        credential-refresher --config <FILE> [OPTIONS]
-       credential-refresher check-policy [--json | --convert] <FILE>";
+       credential-refresher check-policy [--json | --convert] [--caller <NAME>] <FILE>";
 
 const AFTER_HELP: &str = "\
 AWS is set up as for any SDK: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_STS and the other AWS_* variables, the shared

@@ -111,6 +111,136 @@ fn programs_get_json() {
     assert!(refusal["error"].as_str().unwrap().starts_with("routes: has no route"), "{output}");
 }
 
+const MESH: &str = r#"{"routes": [
+    {"prefix": "/", "hosts": ["sqs.eu-west-1.amazonaws.com"], "roleArn": "arn:aws:iam::123456789012:role/orders",
+     "callers": ["spiffe://cluster.local/ns/orders/sa/*", {"issuer": "https://issuer.example", "claims": {"team": "orders"}}]},
+    {"prefix": "/", "hosts": ["sqs.eu-west-1.amazonaws.com"], "roleArn": "arn:aws:iam::123456789012:role/admin",
+     "callers": ["spiffe://cluster.local/ns/shop/sa/*", "spiffe://cluster.local/ns/orders/sa/admin", "admin.internal"]},
+    {"prefix": "/open", "hosts": ["sqs.eu-west-1.amazonaws.com"]},
+    {"prefix": "/open", "hosts": ["sqs.eu-west-1.amazonaws.com"], "callers": ["admin.internal"]}]}"#;
+
+#[test]
+fn callers_are_listed_by_route() {
+    let (code, output, errors) = check(&["-"], MESH);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let tables: Vec<&str> = output.split("\n\n").collect();
+    let lines: Vec<Vec<&str>> = tables[2]
+        .lines()
+        .map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    let host = "sqs.eu-west-1.amazonaws.com";
+    let (orders, admin) = (
+        format!("{host}/ for spiffe://cluster.local/ns/orders/sa/*"),
+        format!("{host}/ for spiffe://cluster.local/ns/shop/sa/*"),
+    );
+    let (everyone, of_admin) = (format!("{host}/open for everyone"), format!("{host}/open for admin.internal"));
+    assert_eq!(lines[0], ["ROUTE", "CALLER", "IDENTITY"]);
+    let routes: Vec<(&str, &str)> = lines[1..].iter().map(|line| (line[0], line[1])).collect();
+    assert_eq!(
+        routes,
+        [
+            (&*everyone, "everyone else"),
+            (&of_admin, "admin.internal"),
+            (&orders, "https://issuer.example team=orders"),
+            (&orders, "spiffe://cluster.local/ns/orders/sa/*"),
+            (&admin, "spiffe://cluster.local/ns/orders/sa/admin"),
+            (&admin, "admin.internal"),
+            (&admin, "spiffe://cluster.local/ns/shop/sa/*"),
+        ]
+    );
+    assert!(lines[3][2].starts_with("orders-") && lines[5][2].starts_with("admin-"), "{output}");
+
+    let summary: serde_json::Value = serde_json::from_str(&check(&["--json", "-"], MESH).1).unwrap();
+    let token = serde_json::json!({"issuer": "https://issuer.example", "claims": {"team": "orders"}});
+    assert_eq!(summary["routes"][2]["callers"], serde_json::json!([token, "spiffe://cluster.local/ns/orders/sa/*"]));
+    assert_eq!(summary["routes"][0].get("callers"), None);
+    assert!(!check(&["-"], POLICY).1.contains("CALLER  "), "a policy without callers has no such table");
+}
+
+#[test]
+fn the_route_of_a_caller_is_that_of_the_filter() {
+    for (arguments, taken) in [
+        (&["--caller", "spiffe://cluster.local/ns/orders/sa/x"][..], Some("orders")),
+        (&["--caller", "spiffe://cluster.local/ns/orders/sa/admin"], Some("admin")),
+        (&["--caller", "spiffe://cluster.local/ns/orders/sa/x", "--caller", "admin.internal"], Some("admin")),
+        (
+            &[
+                "--caller-claims",
+                r#"{"iss": "https://issuer.example", "team": ["first", "orders"], "n": 5, "x": true}"#,
+            ],
+            Some("orders"),
+        ),
+        (&["--caller-claims", r#"{"iss": "https://issuer.example", "team": {"orders": "x"}}"#], None),
+        (&["--caller-claims", r#"{"iss": "https://issuer.example", "team": "billing"}"#], None),
+        (&["--caller", "spiffe://elsewhere/ns/orders/sa/x"], None),
+    ] {
+        let (code, output, errors) = check(&[arguments, &["--json", "-"]].concat(), MESH);
+        let summary: serde_json::Value = serde_json::from_str(&output).unwrap();
+        let of_root = &summary["caller"]["routes"][1];
+        assert_eq!(of_root["prefix"], "/", "{errors}{output}");
+        match taken {
+            Some(role) => {
+                assert!(of_root["identity"]["id"].as_str().unwrap().starts_with(role), "{arguments:?} {of_root}");
+                assert_eq!(of_root.get("reply"), None);
+            }
+            None => assert_eq!((of_root.get("route"), &of_root["reply"]), (None, &"CallerNotAllowed".into())),
+        }
+        // The other prefix has a route for everyone.
+        assert_eq!(code, Some(0));
+        let (_, output, _) = check(&[arguments, &["-"]].concat(), MESH);
+        assert_eq!(output.contains("403 CallerNotAllowed"), taken.is_none(), "{output}");
+    }
+}
+
+#[test]
+fn a_callers_role_has_its_values() {
+    let policy = r#"{"routes": {"/a": {"target": "https://sqs.eu-west-1.amazonaws.com",
+        "callers": ["spiffe://cluster.local/ns/*/sa/*"], "roleArn": "arn:aws:iam::123456789012:role/mesh-{namespace}",
+        "roleSessionName": "{serviceAccount}", "roleTags": {"team": "{namespace}"}}}}"#;
+    let (code, output, _) = check(&["--caller", "spiffe://cluster.local/ns/orders/sa/app", "-"], policy);
+    assert_eq!(code, Some(0));
+    let (_, taken) = output.split_once("Requests of ").unwrap();
+    assert!(taken.contains("arn:aws:iam::123456789012:role/mesh-orders, app, team=orders"), "{taken}");
+
+    let long = format!("spiffe://cluster.local/ns/{}/sa/app", "n".repeat(70));
+    let (code, output, _) = check(&["--caller", &long, "--json", "-"], policy);
+    let summary: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((code, &summary["caller"]["routes"][0]["reply"]), (Some(3), &"CallerNotAllowed".into()));
+    assert!(summary["caller"]["routes"][0]["message"].as_str().unwrap().contains("too long"), "{output}");
+}
+
+#[test]
+fn a_caller_whom_no_route_admits_is_an_exit_code() {
+    let policy = r#"{"routes": {"/a": {"target": "https://sqs.eu-west-1.amazonaws.com", "callers": ["x.internal"]}}}"#;
+    assert_eq!(check(&["--caller", "x.internal", "-"], policy).0, Some(0));
+    let (code, output, _) = check(&["--caller", "y.internal", "-"], policy);
+    assert_eq!(code, Some(3));
+    assert!(output.contains("Requests of y.internal:"), "{output}");
+    assert!(output.contains("403 CallerNotAllowed   the route's callers do not include this one"), "{output}");
+}
+
+#[test]
+fn a_caller_that_envoy_could_not_have_is_refused() {
+    for (arguments, message) in [
+        (
+            &["--caller", "a.internal", "--caller", "b.internal"][..],
+            "is a second DNS name; of a certificate only the first counts",
+        ),
+        (&["--caller", ""], "is empty; give a URI or a DNS name"),
+        (&["--caller-claims", r#"{"team": "orders"}"#], r#"has no "iss"; add the token's issuer"#),
+        (
+            &["--caller-claims", r#"{"iss": "https://a", "team": null}"#],
+            "has a null, which Envoy can't show to the filter",
+        ),
+        (&["--caller-claims", "[]"], "is not an object"),
+        (&["--caller-claims", "team=orders"], "is not JSON"),
+    ] {
+        let (code, output, errors) = check(&[arguments, &["-"]].concat(), MESH);
+        assert_eq!((code, output.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(errors.starts_with("--caller") && errors.contains(message), "{errors}");
+    }
+}
+
 #[test]
 fn a_section_is_converted_into_what_the_filter_reads() {
     let section = "app: {title: x}\nproxysigv4:\n  /b: &t https://sqs.eu-west-1.amazonaws.com\n  /a: {target: *t}\n";
@@ -181,8 +311,15 @@ fn blocks(document: &str, language: &str) -> Vec<String> {
 
 #[test]
 fn policies_in_the_documents_are_valid() {
-    for (document, language, at_least) in [("README.md", "json", 1), ("docs/migrating-from-backstage.md", "yaml", 5)] {
-        let policies = blocks(document, language);
+    for (document, language, at_least) in [
+        ("README.md", "json", 1),
+        ("docs/istio.md", "json", 2),
+        ("docs/envoy-gateway.md", "json", 1),
+        ("docs/migrating-from-backstage.md", "yaml", 6),
+    ] {
+        // One block on the page on Backstage is for Envoy.
+        let policies: Vec<_> =
+            blocks(document, language).into_iter().filter(|block| !block.starts_with("providers:")).collect();
         assert!(policies.len() >= at_least, "{} in {document}", policies.len());
         for policy in policies {
             let (code, _, errors) = check(&["-"], &policy);

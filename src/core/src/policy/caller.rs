@@ -122,6 +122,14 @@ impl CallerPattern {
         Ok(Self { exactness: kind.exactness(), kind })
     }
 
+    /// Returns issuer and claims of a pattern of tokens; `None` for one of names in a certificate, which is its text.
+    pub fn token(&self) -> Option<(&str, &[(String, String)])> {
+        match &self.kind {
+            Kind::Token { issuer, claims } => Some((issuer, claims)),
+            Kind::Spiffe { .. } | Kind::Uri(_) | Kind::Dns(_) => None,
+        }
+    }
+
     /// Returns how exact the pattern is.
     pub fn exactness(&self) -> Exactness {
         self.exactness

@@ -13,6 +13,7 @@
 //! | `scope` | its credential scope |
 //! | `bucket` | the bucket in its host |
 //! | `caller` | the callers that a route admits |
+//! | `caller_text` | a caller's name in the access log |
 //! | `role_template` | the role of a caller |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | header rules |
@@ -22,6 +23,7 @@
 mod authority;
 mod bucket;
 mod caller;
+mod caller_text;
 mod compile;
 mod confusable;
 mod copy_source;

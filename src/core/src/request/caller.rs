@@ -3,10 +3,11 @@
 use crate::connection;
 use crate::host::Host;
 use crate::local_reply::Refusal;
-use crate::policy::Route;
+use crate::policy::{Admitted, Caller, Route};
 use crate::worker::{SignsAs, Worker};
 
-/// Returns the route that takes the caller's request, `route` or a sibling, and the identity that signs it.
+/// Returns the route that takes the caller's request, `route` or a sibling, and the identity that signs it. Names the caller
+/// for the access log.
 ///
 /// # Errors
 /// If the route requires a caller whom Envoy has authenticated, or other callers than this one.
@@ -19,12 +20,26 @@ pub(super) fn admit<'w, H: Host>(worker: &'w Worker<H>, route: &'w Route) -> Res
         return Err(Refusal::Unauthenticated);
     }
     let caller = connection::caller(&worker.host, route.caller_sources)?;
-    match worker.policy.admit(route, &caller) {
-        Ok((route, Some(admitted))) => Ok((route, worker.signs_as(route, Some(&admitted))?)),
+    let selected = worker.policy.admit(route, &caller);
+    let by = selected.as_ref().ok().and_then(|(_, admitted)| *admitted);
+    let signs_as = match &selected {
+        Ok((route, Some(admitted))) => worker.signs_as(route, Some(admitted)).map(|identity| (*route, identity)),
         Ok((route, None)) if route.allow_unauthenticated || is_authenticated() => {
-            Ok((route, worker.signs_as(route, None)?))
+            worker.signs_as(route, None).map(|identity| (*route, identity))
         }
-        Err(cause) if is_authenticated() => Err(Refusal::CallerNotAllowed(cause)),
+        Err(cause) if is_authenticated() => Err(Refusal::CallerNotAllowed(cause.clone())),
         Ok((_, None)) | Err(_) => Err(Refusal::Unauthenticated),
+    };
+    if worker.policy.access_log || signs_as.is_err() {
+        describe(worker, &caller, by);
+    }
+    signs_as
+}
+
+/// Names the caller for the access log, if Envoy has verified a name or a token.
+fn describe<H: Host>(worker: &Worker<H>, caller: &Caller, admitted: Option<Admitted<'_>>) {
+    let text = caller.text(admitted);
+    if !text.is_empty() {
+        worker.describe("sigv4.caller", &text);
     }
 }

@@ -77,6 +77,49 @@ fn a_spiffe_caller_costs_one_property() {
 }
 
 #[test]
+fn no_spelling_of_the_path_and_no_metadata_chooses_among_callers() {
+    let mut proxy = Proxy::with_credentials(&POLICY.replacen('{', r#"{"routeMetadata": true, "#, 1));
+    let orders = (URI, b"spiffe://td/ns/orders/sa/x".to_vec());
+    let named = |name: &str| {
+        let all = b"\x0a\x05sigv4".to_vec();
+        let key = "xds\0route_metadata\0filter_metadata\0sigv4\0route";
+        vec![orders.clone(), ("xds\0route_metadata", all), (key, name.as_bytes().to_vec())]
+    };
+    for (properties, path) in [
+        (vec![orders.clone()], "/%61/1"),
+        (named("/a for spiffe://td/ns/orders/sa/*"), "/a/1"),
+        (named("/a for shop.internal"), "/a/1"),
+    ] {
+        let mut sent = proxy.send_with(&properties, "GET", path, &[], true);
+        assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+        assert_eq!(sent.stream(&proxy).header(":path"), Some("/orders/1"), "{path}");
+    }
+    let mut sent = proxy.send_with(&[(MTLS, vec![1]), orders], "GET", "/c", &[], true);
+    refused(sent.fate(&proxy), 404, "NoRoute");
+}
+
+#[test]
+fn the_access_log_names_the_caller() {
+    let orders = (URI, b"spiffe://td/ns/orders/sa/x".to_vec());
+    let other = (URI, b"spiffe://td/ns/other/sa/x".to_vec());
+    let logged = POLICY.replacen('{', r#"{"accessLog": true, "#, 1);
+    for (policy, property, path, named) in [
+        (&*logged, &orders, "/a/1", Some("spiffe://td/ns/orders/sa/x")),
+        (&*logged, &(TOKENS, tokens("https://a")), "/a/1", Some("https://a")),
+        (&*logged, &other, "/a/1", Some("spiffe://td/ns/other/sa/x")),
+        // Without accessLog, only what was refused is described.
+        (POLICY, &orders, "/a/1", None),
+        (POLICY, &other, "/b/1", Some("spiffe://td/ns/other/sa/x")),
+        (POLICY, &(DNS, Vec::new()), "/b/1", None),
+    ] {
+        let mut proxy = Proxy::with_credentials(policy);
+        let sent = proxy.send_with(&[(MTLS, vec![1]), property.clone()], "GET", path, &[], true);
+        let state = &sent.stream(&proxy).filter_state;
+        assert_eq!(state.get("sigv4.caller").map(String::as_str), named, "{property:?} {path}");
+    }
+}
+
+#[test]
 fn a_caller_who_can_not_be_read_is_not_admitted() {
     let mut proxy = Proxy::with_credentials(POLICY);
     proxy.host.fail_every("get_property");

@@ -1,5 +1,8 @@
 //! `check-policy`: checks a policy without Envoy.
 
+mod caller;
+mod table;
+
 use std::fmt::{self, Display};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -8,14 +11,20 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 use sigv4_core::credentials::{Identity, Role};
 use sigv4_core::intake::IntakeConfig;
-use sigv4_core::policy::{PayloadMode, Policy, Route, RouteIdentity, SignatureLocation, Unmatched};
+use sigv4_core::policy::{
+    Caller, CallerPattern, PayloadMode, Policy, Route, RouteIdentity, SignatureLocation, Unmatched,
+};
 use sigv4_core::request::payload::{BodyInfo, PayloadPlan};
 use sigv4_core::signing::Algorithm;
 use sigv4_core::signing::{PayloadHash, is_s3};
 
 use crate::policy_file::{Form, PolicyFile};
+
+use caller::{CallerOptions, CallerSummary};
+use table::write_table;
 
 /// Check a policy without Envoy.
 ///
@@ -32,19 +41,34 @@ pub struct CheckPolicy {
     /// Print the policy as the JSON that the filter reads, instead of a summary.
     #[arg(long, conflicts_with = "json")]
     convert: bool,
+
+    #[command(flatten)]
+    caller: CallerOptions,
 }
+
+/// The exit code if no route takes the caller's requests: the filter would answer them itself.
+const REPLIED: u8 = 3;
 
 impl CheckPolicy {
     /// Checks the file and prints the outcome.
     pub fn run(&self) -> ExitCode {
-        let checked = read(&self.file).and_then(|content| check(&content));
-        let (told, code) = match &checked {
-            Ok((file, _)) if self.convert => (String::from_utf8_lossy(&file.json).into_owned(), ExitCode::SUCCESS),
-            Ok((_, summary)) if self.json => {
-                (serde_json::to_string_pretty(summary).unwrap_or_default(), ExitCode::SUCCESS)
+        let caller = match self.caller.caller() {
+            Ok(caller) => caller,
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
             }
-            Ok((_, summary)) => (summary.to_string(), ExitCode::SUCCESS),
-            Err(error) if self.json => (serde_json::json!({ "error": error }).to_string(), ExitCode::FAILURE),
+        };
+        let checked = read(&self.file).and_then(|content| check(&content, caller.as_ref()));
+        let accepted = match &checked {
+            Ok((_, summary)) if summary.is_refused() => ExitCode::from(REPLIED),
+            _ => ExitCode::SUCCESS,
+        };
+        let (told, code) = match &checked {
+            Ok((file, _)) if self.convert => (String::from_utf8_lossy(&file.json).into_owned(), accepted),
+            Ok((_, summary)) if self.json => (serde_json::to_string_pretty(summary).unwrap_or_default(), accepted),
+            Ok((_, summary)) => (summary.to_string(), accepted),
+            Err(error) if self.json => (json!({ "error": error }).to_string(), ExitCode::FAILURE),
             Err(error) => {
                 eprintln!("{}: {error}", self.name());
                 return ExitCode::FAILURE;
@@ -70,14 +94,14 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     read.map(|_| content).map_err(|error| format!("can't be read: {error}"))
 }
 
-fn check(content: &[u8]) -> Result<(PolicyFile, Summary), String> {
+fn check(content: &[u8], caller: Option<&Caller>) -> Result<(PolicyFile, Summary), String> {
     let file = PolicyFile::read(content).map_err(|error| error.to_string())?;
     let summary = if IntakeConfig::is_intake_config(&file.json) {
         IntakeConfig::from_json(&file.json).map_err(|error| error.to_string())?;
         Summary::Intake { intake: true }
     } else {
         let policy = Policy::from_json(&file.json).map_err(|error| error.to_string())?;
-        Summary::Policy(PolicySummary::of(&policy, file.form))
+        Summary::Policy(PolicySummary::of(&policy, file.form, caller))
     };
     Ok((file, summary))
 }
@@ -93,6 +117,16 @@ enum Summary {
     Policy(PolicySummary),
 }
 
+impl Summary {
+    /// Returns whether no route takes the requests of the caller in question.
+    fn is_refused(&self) -> bool {
+        match self {
+            Self::Policy(PolicySummary { caller: Some(caller), .. }) => !caller.is_admitted(),
+            Self::Policy(_) | Self::Intake { .. } => false,
+        }
+    }
+}
+
 /// The summary of a policy.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,6 +135,9 @@ struct PolicySummary {
     routes: Vec<RouteSummary>,
     identities: Vec<Identity>,
     unmatched: &'static str,
+    /// The caller in question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<CallerSummary>,
     /// Valid settings that may not do what the author expects.
     notes: Vec<String>,
 }
@@ -125,10 +162,16 @@ struct RouteSummary {
     payload: String,
     identity: String,
     allow_unauthenticated_requests: bool,
+    /// As in the policy, the most exact first; absent if it admits everyone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    callers: Vec<serde_json::Value>,
+    /// The same as text.
+    #[serde(skip)]
+    caller_names: Vec<String>,
 }
 
 impl PolicySummary {
-    fn of(policy: &Policy, form: Form) -> Self {
+    fn of(policy: &Policy, form: Form, caller: Option<&Caller>) -> Self {
         let routes = policy.routes_by_precedence();
         let mut notes = Vec::new();
         if form == Form::Section {
@@ -148,6 +191,7 @@ impl PolicySummary {
                 Unmatched::Deny => "deny",
                 Unmatched::Pass => "pass",
             },
+            caller: caller.map(|caller| CallerSummary::new(policy, caller)),
             notes,
         }
     }
@@ -172,6 +216,8 @@ impl RouteSummary {
             Algorithm::SigV4 => ("sigv4", region),
             Algorithm::SigV4a { region_set } => ("sigv4a", Some(region_set.clone())),
         };
+        let mut callers: Vec<&CallerPattern> = route.callers.iter().collect();
+        callers.sort_by_key(|caller| std::cmp::Reverse(caller.exactness()));
         Self {
             route: route.name.clone(),
             hosts: route.hosts.iter().map(ToString::to_string).collect(),
@@ -188,6 +234,11 @@ impl RouteSummary {
             payload: payload(route),
             identity: identity.unwrap_or_default().to_owned(),
             allow_unauthenticated_requests: route.allow_unauthenticated,
+            callers: callers.iter().map(|caller| as_written(caller)).collect(),
+            caller_names: match callers.is_empty() && !route.siblings.is_empty() {
+                true => vec!["everyone else".to_owned()],
+                false => callers.iter().map(ToString::to_string).collect(),
+            },
         }
     }
 
@@ -206,7 +257,11 @@ impl RouteSummary {
                 signed_for = format!("{signed_for}, {value}");
             }
         }
-        let open = if self.allow_unauthenticated_requests { "anyone" } else { "authenticated" };
+        let open = match (self.callers.is_empty(), self.allow_unauthenticated_requests) {
+            (false, _) => "below",
+            (true, true) => "anyone",
+            (true, false) => "authenticated",
+        };
         vec![
             self.route.clone(),
             if self.hosts.is_empty() { "every".to_owned() } else { self.hosts.join(",") },
@@ -218,6 +273,18 @@ impl RouteSummary {
             self.identity.clone(),
             open.to_owned(),
         ]
+    }
+}
+
+/// Returns a caller as the policy has it.
+fn as_written(caller: &CallerPattern) -> serde_json::Value {
+    match caller.token() {
+        Some((issuer, claims)) => {
+            let claims: serde_json::Map<_, _> =
+                claims.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            json!({ "issuer": issuer, "claims": claims })
+        }
+        None => caller.to_string().into(),
     }
 }
 
@@ -314,28 +381,21 @@ impl Display for PolicySummary {
         });
         write_table(f, &head, identities)?;
         writeln!(f)?;
+        let callers = self.routes.iter().flat_map(|route| {
+            let cells = |caller: &String| vec![route.route.clone(), caller.clone(), route.identity.clone()];
+            route.caller_names.iter().map(cells)
+        });
+        if callers.clone().next().is_some() {
+            write_table(f, &["ROUTE", "CALLER", "IDENTITY"], callers)?;
+            writeln!(f)?;
+        }
+        if let Some(caller) = &self.caller {
+            writeln!(f, "{caller}")?;
+        }
         f.write_str(match self.unmatched {
             "pass" => "Requests that no route matches pass untouched.\n",
             _ => "Requests that no route matches are answered 404.\n",
         })?;
         self.notes.iter().try_for_each(|note| writeln!(f, "Note: {note}"))
     }
-}
-
-/// Writes a line for the head and for each row, each column as wide as its widest cell.
-fn write_table(f: &mut fmt::Formatter<'_>, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> fmt::Result {
-    let head = head.iter().map(|name| (*name).to_owned()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    let mut widths = Vec::new();
-    for line in &lines {
-        widths.resize(line.len(), 0);
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in &lines {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(f, "{}", cells.collect::<Vec<_>>().join("   ").trim_end())?;
-    }
-    Ok(())
 }
