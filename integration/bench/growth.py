@@ -1,8 +1,8 @@
-"""What grows with routes, identities and callers: memory, the time to load a policy, to push, and to serve callers who come
-together.
+"""What grows with routes, identities and callers: memory, and the time to load a policy, to push, and to serve callers
+who come together.
 
-Envoy's figures are of the stock configuration with two workers, and those of a virtual machine of the compiled filter in
-wasmtime. Each is measured once: they are sizes and delays that a person would notice, not costs of a request.
+Envoy's figures are of the stock configuration with two workers, and those of a virtual machine of the compiled filter
+in wasmtime. Each is measured once: they are sizes and delays that a person would notice, not costs of a request.
 
     python -m integration.bench.growth
 """
