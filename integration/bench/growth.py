@@ -85,9 +85,8 @@ def of_pushes(directory: Path) -> None:
             assert set(pool.map(push, proxy.identities())) == {204}
         took = time.monotonic() - start
         time.sleep(2)
-        print(
-            f"1,000 pushes with curl, 8 at a time: {took:.1f} s; Envoy grows by {mib(proxy.envoy.resident_bytes() - before)}"
-        )
+        grown = mib(proxy.envoy.resident_bytes() - before)
+        print(f"1,000 pushes with curl, 8 at a time: {took:.1f} s; Envoy grows by {grown}")
 
 
 def of_callers(directory: Path, count: int) -> None:
