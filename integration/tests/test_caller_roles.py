@@ -92,6 +92,9 @@ def test_the_first_request_of_a_caller_is_served_in_the_time_of_one_call_to_sts(
         assert sts.assumed[-1]["SourceIdentity"] == f"{namespace}.app"
         assert sts.assumed[-1]["Tags.member.1.Value"] == namespace
         assert upstream.last.verdict.access_key_id == list(sts.keys)[-1]
+    # The policy alone bounds the labels of metrics.
+    statistics = mesh.proxy.envoy.admin("/stats/prometheus")
+    assert "sigv4_requests" in statistics and "mesh-orders" not in statistics
     calls = sts.calls
     for namespace in ("orders", "shop", "orders"):
         response, took = timed(lambda namespace=namespace: mesh.request("/a", caller(namespace)))

@@ -1,8 +1,8 @@
 //! One request on its way through the signer.
 //!
-//! At its headers: they are read in one pass (`head`), the policy's route is selected (`select`) and its
-//! caller admitted (`caller`), refused what the policy does not allow (`checks`), planned (`plan`, `payload`), signed (`sign`) and written (`edits`); or it is held (`held`) until
-//! its body or its credentials are there, and then planned, signed and written.
+//! At its headers: they are read in one pass (`head`), the policy's route is selected (`select`) and its caller admitted
+//! (`caller`), refused what the policy does not allow (`checks`), planned (`plan`, `payload`), signed (`sign`) and written
+//! (`edits`); or it is held (`held`) until its body or its credentials are there, and then planned, signed and written.
 
 mod caller;
 mod checks;
