@@ -123,7 +123,7 @@ impl CallerIdentities {
         let role = template.expand(key.get(start..).unwrap_or_default()).map_err(NotAdmitted::from)?;
         self.make_room(&mut known, elapsed)?;
         let identity = Rc::new(CallerIdentity {
-            identity: Identity::assumed(role),
+            identity: Identity::assumed_for_caller(role),
             credentials: RefCell::default(),
             since: elapsed,
             used: Cell::new(elapsed),
