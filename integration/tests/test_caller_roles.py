@@ -1,6 +1,7 @@
 """Roles that come with their callers: a policy for a whole mesh in one line, in a real Envoy with the refresher."""
 
 import json
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -170,6 +171,54 @@ def test_a_renewed_session_keeps_its_name(mesh, start_refresher, sts, caller):
 
     assert len({(call["RoleArn"], call["RoleSessionName"]) for call in sts.assumed}) == 1
     assert mesh.request("/a", caller("orders")).status == 200
+
+
+def test_callers_whose_values_have_one_short_digest_are_two_identities(start_proxy, start_refresher, sts, upstream):
+    """The values are found in a second: the SHA-256 digests of both roles begin with the same four bytes."""
+    route = api_route(
+        upstream, callers=[{"issuer": ISSUER}], roleArn=f"{ACCOUNT}/bedrock", roleSessionName="{claim:sub}"
+    )
+    proxy = start_proxy({"routes": {"/a": route}}, with_filter_before_the_signer(jwt_authn(payload_in_metadata="jwt")))
+    start_refresher(proxy)
+    keys = {}
+    for sub in ("user-34839", "user-44019"):
+        assert proxy.request("/a", headers={"authorization": f"Bearer {token(sub=sub)}"}).status == 200
+        keys[sub] = upstream.last.verdict.access_key_id
+
+    assert [call["RoleSessionName"] for call in sts.assumed] == list(keys)
+    assert len(set(keys.values())) == 2
+
+
+def test_the_next_request_after_a_revocation_is_signed_with_another_key(mesh, start_refresher, sts, upstream, caller):
+    start_refresher(mesh.proxy)
+    certificate = caller("orders")
+    assert mesh.request("/a", certificate).status == 200
+    revoked = upstream.last.verdict.access_key_id
+    [identity] = mesh.proxy.identities()
+    mesh.proxy.revoke(identity)
+    response, took = timed(lambda: mesh.request("/a", certificate))
+
+    assert response.status == 200, response
+    assert took < 3
+    assert upstream.last.verdict.access_key_id != revoked
+    assert (sts.calls, mesh.proxy.identities()[identity]["revoked"]) == (2, [revoked])
+
+
+def test_a_pause_of_the_process_takes_no_identity_from_its_callers(mesh, start_refresher, sts, caller):
+    start_refresher(mesh.proxy)
+    certificates = [caller(namespace) for namespace in ("orders", "shop")]
+    assert [mesh.request("/a", certificate).status for certificate in certificates] == [200, 200]
+    before = mesh.proxy.identities()
+    # Long enough for a lease's age to be trusted, and for a lease to end.
+    time.sleep(32)
+    mesh.proxy.envoy.process.send_signal(signal.SIGSTOP)
+    time.sleep(35)
+    mesh.proxy.envoy.process.send_signal(signal.SIGCONT)
+    for _ in range(30):
+        assert mesh.proxy.identities() == before
+        time.sleep(0.1)
+    assert [mesh.request("/a", certificate).status for certificate in certificates] == [200, 200]
+    assert sts.calls == 2
 
 
 def test_a_claim_names_the_role(start_proxy, start_refresher, sts, upstream):

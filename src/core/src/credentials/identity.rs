@@ -61,9 +61,9 @@ impl Role {
         self.chain.iter().chain([&self.arn]).map(String::as_str)
     }
 
-    /// Returns the role's name and a digest of its settings: an id that is stable across restarts and readable in a log.
-    /// Unset members do not enter the digest, so a new member changes no existing id.
-    fn id(&self) -> String {
+    /// Returns the role's name and `digest_length` bytes of a digest of its settings: an id that is stable across restarts and
+    /// readable in a log. Unset members do not enter the digest, so a new member changes no existing id.
+    fn id(&self, digest_length: usize) -> String {
         let mut digest = Sha256::new();
         // Inlined at each call, it would add several KiB to the filter.
         #[inline(never)]
@@ -103,7 +103,8 @@ impl Role {
         let digest = digest.finalize();
         let name = self.arn.rsplit('/').next().unwrap_or_default().chars();
         let name: String = name.filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect();
-        format!("{name}-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+        let digest = digest.get(..digest_length).unwrap_or_default();
+        [&name, "-", &base16ct::lower::encode_string(digest)].concat()
     }
 }
 
@@ -141,6 +142,13 @@ mod as_object {
     }
 }
 
+/// The length of the digest in the id of a role that a policy names. Its author chooses all that enters the digest.
+const NAMED_DIGEST: usize = 4;
+
+/// The length of the digest in the id of a caller's role. Callers choose some of what enters it: a shorter one would let them
+/// search for the id of another caller, and sign as that one.
+const CALLER_DIGEST: usize = 16;
+
 /// The id of the refresher's own credentials.
 const DEFAULT_ID: &str = "default";
 
@@ -160,7 +168,12 @@ impl Identity {
 
     /// Returns the identity of a role, with an id derived from its settings.
     pub fn assumed(role: Role) -> Self {
-        Self { id: role.id(), role: Some(role) }
+        Self { id: role.id(NAMED_DIGEST), role: Some(role) }
+    }
+
+    /// Returns the identity of a role with values of a caller. No caller can find values that make another one's id.
+    pub fn assumed_for_caller(role: Role) -> Self {
+        Self { id: role.id(CALLER_DIGEST), role: Some(role) }
     }
 
     /// Returns whether the id matches the settings that this version reads. If not, another version of the filter wants
@@ -168,7 +181,7 @@ impl Identity {
     pub fn is_understood(&self) -> bool {
         match &self.role {
             None => self.id == DEFAULT_ID,
-            Some(role) => self.id == role.id(),
+            Some(role) => [NAMED_DIGEST, CALLER_DIGEST].iter().any(|length| self.id == role.id(*length)),
         }
     }
 
@@ -188,6 +201,9 @@ mod tests {
     use super::*;
 
     const READER: &str = "arn:aws:iam::123456789012:role/path/orders-reader";
+
+    /// Session names of one role whose digests begin with the same four bytes: found in a second by trying.
+    const COLLIDING: [&str; 2] = ["user-34839", "user-44019"];
 
     fn reader(external_id: Option<&str>) -> Identity {
         let external_id = external_id.map(str::to_owned);
@@ -214,10 +230,20 @@ mod tests {
             Role { session_policy: Some("a".to_owned()), ..plain() },
             Role { session_policy: Some("b".to_owned()), ..plain() },
         ];
-        let ids: std::collections::HashSet<_> = roles.iter().map(Role::id).collect();
+        let ids: std::collections::HashSet<_> = roles.iter().map(|role| role.id(NAMED_DIGEST)).collect();
         assert_eq!(ids.len(), roles.len());
         assert!(ids.iter().all(|id| id.starts_with("orders-reader-")));
         assert_eq!(Identity::default_chain().id(), "default");
+    }
+
+    #[test]
+    fn values_that_a_caller_can_search_for_make_no_id_of_another_caller() {
+        let [one, other] = COLLIDING.map(|name| Role::new("arn:aws:iam::123456789012:role/bedrock", name));
+        assert_eq!(Identity::assumed(one.clone()).id(), Identity::assumed(other.clone()).id());
+        let [one, other] = [one, other].map(Identity::assumed_for_caller);
+        assert_ne!(one.id(), other.id());
+        assert_eq!(one.id().len(), "bedrock-".len() + 32);
+        assert!(one.is_understood() && other.is_understood());
     }
 
     #[test]

@@ -21,6 +21,9 @@ const LONGEST_TICK: u64 = 10;
 
 pub(super) const LEASES: &str = "sigv4.wanted";
 
+/// Follows a policy's name in the lease on the identities of its callers.
+pub(super) const CALLERS: &str = "/callers";
+
 /// A virtual machine's record of passing time, which decides when expired leases may be ended.
 ///
 /// After a pause of the whole process (a suspended machine, a stopped process, a clock that was set), every lease but the
@@ -77,6 +80,13 @@ pub(super) struct IdentityLease {
     /// For the identities of [callers](super::caller_leases): the second in which each was last known to be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) used: Option<Vec<u64>>,
+}
+
+impl IdentityLease {
+    /// By the name: an earlier version of the filter drops the times when it rewrites the list.
+    fn is_of_callers(&self) -> bool {
+        self.policy.ends_with(CALLERS)
+    }
 }
 
 impl<D: SharedData> CredentialStore<D> {
@@ -149,12 +159,11 @@ impl<D: SharedData> CredentialStore<D> {
     /// If another version of the filter wrote what this one can't read.
     pub fn requirements(&self) -> Result<Requirements, SetError> {
         let leases = self.leases()?;
-        let (callers, named): (Vec<_>, Vec<_>) = leases.iter().partition(|lease| lease.used.is_some());
-        let named_ids = distinct(&named);
-        let is_callers =
-            |identity: &Identity| named_ids.binary_search_by(|named| named.id().cmp(identity.id())).is_err();
-        let all: Vec<_> = leases.iter().collect();
-        let identities = distinct(&all).into_iter().map(|identity| (identity.clone(), is_callers(identity)));
+        let (callers, named): (Vec<_>, Vec<_>) = leases.iter().partition(|lease| lease.is_of_callers());
+        let named_ids = distinct(identities_of(named));
+        let is_callers = |identity: &Identity| !contains(&named_ids, identity);
+        let identities =
+            distinct(identities_of(&leases)).into_iter().map(|identity| (identity.clone(), is_callers(identity)));
         Ok(Requirements {
             is_loaded: !leases.is_empty(),
             takes_callers: !callers.is_empty(),
@@ -222,7 +231,9 @@ impl Renewal {
         if let Some((policy, identities)) = own {
             let index = leases.iter().position(|lease| lease.policy == policy);
             match index {
-                Some(index) if same_ids(&leases[index].identities, identities) => {
+                // By all settings: an earlier version of the filter that rewrote the list has dropped those that it does not
+                // know, and their ids have stayed.
+                Some(index) if leases[index].identities == identities => {
                     if now >= renewed_from(leases[index].until) {
                         leases[index].until = until;
                         renewal.writes = true;
@@ -255,24 +266,32 @@ impl Renewal {
     }
 }
 
-/// Returns all required identities, each once, sorted by id.
-pub(super) fn distinct<'l>(leases: &[&'l IdentityLease]) -> Vec<&'l Identity> {
-    let mut identities: Vec<_> = leases.iter().flat_map(|lease| &lease.identities).collect();
+fn identities_of<'l>(leases: impl IntoIterator<Item = &'l IdentityLease>) -> Vec<&'l Identity> {
+    leases.into_iter().flat_map(|lease| &lease.identities).collect()
+}
+
+/// Returns the identities, each once, sorted by id.
+pub(super) fn distinct(mut identities: Vec<&Identity>) -> Vec<&Identity> {
     identities.sort_unstable_by(|a, b| a.id().cmp(b.id()));
     identities.dedup_by(|a, b| a.id() == b.id());
     identities
 }
 
-/// Removes the identities that are required by another lease.
-pub(super) fn keep_unrequired(dropped: &mut Vec<Identity>, leases: &[IdentityLease]) {
-    let all: Vec<_> = leases.iter().collect();
-    let required = distinct(&all);
-    dropped.retain(|identity| required.binary_search_by(|required| required.id().cmp(identity.id())).is_err());
+/// Returns the identity with the same id among [distinct] ones.
+pub(super) fn found<'l>(distinct: &[&'l Identity], identity: &Identity) -> Option<&'l Identity> {
+    let at = distinct.binary_search_by(|each| each.id().cmp(identity.id())).ok()?;
+    distinct.get(at).copied()
 }
 
-/// Compares by id, which is derived from all settings of an identity.
-fn same_ids(some: &[Identity], others: &[Identity]) -> bool {
-    some.iter().map(Identity::id).eq(others.iter().map(Identity::id))
+/// Returns whether an identity with the same id is among [distinct] ones.
+pub(super) fn contains(distinct: &[&Identity], identity: &Identity) -> bool {
+    found(distinct, identity).is_some()
+}
+
+/// Removes the identities that are required by another lease.
+pub(super) fn keep_unrequired(dropped: &mut Vec<Identity>, leases: &[IdentityLease]) {
+    let required = distinct(identities_of(leases));
+    dropped.retain(|identity| !contains(&required, identity));
 }
 
 pub(super) fn seconds(at: SystemTime) -> u64 {

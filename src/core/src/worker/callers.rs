@@ -37,6 +37,8 @@ pub(crate) struct CallerIdentity {
     since: Duration,
     used: Cell<Duration>,
     asked: Cell<Duration>,
+    /// `true` if it is to be leased.
+    is_new: Cell<bool>,
     /// `true` if there was no room for it.
     is_refused: Cell<bool>,
 }
@@ -74,8 +76,8 @@ pub(crate) struct CallerIdentities {
     by_values: RefCell<HashMap<Vec<u8>, Rc<CallerIdentity>>>,
     /// The key of a request, whose memory is reused.
     key: RefCell<Vec<u8>>,
-    /// What is to be leased.
-    new: RefCell<Vec<Identity>>,
+    /// `true` if an identity is to be leased.
+    has_new: Cell<bool>,
     renewed: Cell<Option<Duration>>,
     /// `true` if something was leased outside of a tick since the last one.
     leased_early: Cell<bool>,
@@ -88,7 +90,7 @@ impl CallerIdentities {
             most: most as usize,
             by_values: RefCell::default(),
             key: RefCell::default(),
-            new: RefCell::default(),
+            has_new: Cell::default(),
             renewed: Cell::default(),
             leased_early: Cell::default(),
         }
@@ -116,23 +118,25 @@ impl CallerIdentities {
             if elapsed.saturating_sub(identity.asked.get()) >= ASK_AGAIN && identity.credentials(now).is_none() {
                 identity.asked.set(elapsed);
                 identity.is_refused.set(false);
-                self.new.borrow_mut().push(identity.identity.clone());
+                identity.is_new.set(true);
+                self.has_new.set(true);
             }
             return Ok(Rc::clone(identity));
         }
         let role = template.expand(key.get(start..).unwrap_or_default()).map_err(NotAdmitted::from)?;
         self.make_room(&mut known, elapsed)?;
         let identity = Rc::new(CallerIdentity {
-            identity: Identity::assumed(role),
+            identity: Identity::assumed_for_caller(role),
             credentials: RefCell::default(),
             since: elapsed,
             used: Cell::new(elapsed),
             asked: Cell::new(elapsed),
+            is_new: Cell::new(true),
             is_refused: Cell::new(false),
         });
         // Another worker may have asked for it.
         identity.reload(store);
-        self.new.borrow_mut().push(identity.identity.clone());
+        self.has_new.set(true);
         known.insert(key.clone(), Rc::clone(&identity));
         Ok(identity)
     }
@@ -155,7 +159,7 @@ impl CallerIdentities {
 
     /// Returns whether an identity should be leased before the next tick.
     pub(super) fn is_early(&self) -> bool {
-        !self.new.borrow().is_empty() && !self.leased_early.replace(true)
+        self.has_new.get() && !self.leased_early.replace(true)
     }
 
     /// Renews the lease on all identities that are in use, if that is due or there are new ones.
@@ -169,19 +173,21 @@ impl CallerIdentities {
         (elapsed, now): (Duration, SystemTime),
     ) -> Result<(), SetError> {
         let since = self.renewed.get();
-        if self.new.borrow().is_empty() && since.is_some_and(|since| elapsed.saturating_sub(since) < RENEWAL) {
+        if !self.has_new.get() && since.is_some_and(|since| elapsed.saturating_sub(since) < RENEWAL) {
             return Ok(());
         }
         let mut known = self.by_values.borrow_mut();
         known.retain(|_, identity| elapsed.saturating_sub(identity.used.get()) < IDLE);
         let is_used = |identity: &&Rc<CallerIdentity>| since.is_none_or(|since| identity.used.get() >= since);
-        let used: Vec<_> = known.values().filter(is_used).map(|identity| identity.id().to_owned()).collect();
+        let used = known.values().filter(is_used).map(|identity| &identity.identity).collect();
+        let new = known.values().filter(|identity| identity.is_new.get()).map(|identity| &identity.identity).collect();
         let bounds = CallerBounds { most: self.most, in_use: IN_USE, idle: IDLE };
-        let refused = store.lease_callers(policy, (&used, &self.new.borrow()), bounds, now)?;
+        let refused = store.lease_callers(policy, (used, new), bounds, now)?;
         self.renewed.set(Some(elapsed));
-        self.new.take();
-        for identity in known.values().filter(|identity| refused.contains(&identity.identity)) {
-            identity.is_refused.set(true);
+        self.has_new.set(false);
+        for identity in known.values().filter(|identity| identity.is_new.replace(false)) {
+            let is_refused = refused.binary_search_by(|refused| refused.id().cmp(identity.id())).is_ok();
+            identity.is_refused.set(is_refused);
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ const MESH: &str = r#"{"maxCallerIdentities": 150, "routes": {"/a": {
     "roleArn": "arn:aws:iam::123456789012:role/mesh-{namespace}", "roleSessionName": "{namespace}"}}}"#;
 
 fn of_namespace(namespace: &str) -> Identity {
-    Identity::assumed(Role::new(format!("arn:aws:iam::123456789012:role/mesh-{namespace}"), namespace))
+    Identity::assumed_for_caller(Role::new(format!("arn:aws:iam::123456789012:role/mesh-{namespace}"), namespace))
 }
 
 fn send(proxy: &mut Proxy, namespace: &str) -> Sent {
