@@ -103,21 +103,7 @@ impl CallerRenewal {
         let is_idle = |last: u64| last + bounds.idle.as_secs() <= now;
         renewal.dropped.extend(entries.extract_if(.., |(_, last)| is_idle(*last)).map(|(identity, _)| identity));
         for identity in new {
-            if entries.iter().any(|(known, _)| known.id() == identity.id()) {
-                continue;
-            }
-            if entries.len() >= bounds.most {
-                let longest_idle = (0..).zip(&entries).min_by_key(|(_, (_, last))| *last);
-                match longest_idle.filter(|(_, (_, last))| last + bounds.in_use.as_secs() <= now) {
-                    Some((index, _)) => renewal.dropped.push(entries.swap_remove(index).0),
-                    None => {
-                        renewal.refused.push(identity.clone());
-                        continue;
-                    }
-                }
-            }
-            entries.push((identity.clone(), now));
-            renewal.changed = true;
+            renewal.add(&mut entries, identity, bounds, now);
         }
         renewal.changed |= !renewal.dropped.is_empty();
         renewal.writes |= renewal.changed;
@@ -128,6 +114,26 @@ impl CallerRenewal {
             keep_unrequired(&mut renewal.dropped, leases);
         }
         renewal
+    }
+
+    /// Adds an identity to the lease's `entries`, each with its last use. If there are too many, it replaces the one that
+    /// has been idle for longest, or is refused while all are in use.
+    fn add(&mut self, entries: &mut Vec<(Identity, u64)>, identity: &Identity, bounds: CallerBounds, now: u64) {
+        if entries.iter().any(|(known, _)| known.id() == identity.id()) {
+            return;
+        }
+        if entries.len() >= bounds.most {
+            let longest_idle = (0..).zip(entries.iter()).min_by_key(|(_, (_, last))| *last);
+            match longest_idle.filter(|(_, (_, last))| last + bounds.in_use.as_secs() <= now) {
+                Some((index, _)) => self.dropped.push(entries.swap_remove(index).0),
+                None => {
+                    self.refused.push(identity.clone());
+                    return;
+                }
+            }
+        }
+        entries.push((identity.clone(), now));
+        self.changed = true;
     }
 }
 
