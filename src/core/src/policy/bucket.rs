@@ -3,19 +3,8 @@
 use crate::aws_endpoint::{S3Host, is_aws_domain, s3_host, strip_domain};
 
 use super::authority::{Authority, HostPattern, NAME_MAX, NameBuffer};
-use super::{Route, Scheme, Target};
-
-/// What a policy writes for the bucket.
-pub(super) const PLACEHOLDER: &str = "{bucket}";
-
-/// Where the bucket goes in a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BucketPlace {
-    /// It is the host's first label.
-    Label,
-    /// It is the path's first segment.
-    Segment,
-}
+use super::route::Route;
+use super::target::{BucketPlace, PLACEHOLDER, Scheme, Target};
 
 /// The reason for refusing a request whose host names a bucket, or should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

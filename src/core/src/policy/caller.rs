@@ -9,7 +9,7 @@ use crate::header_map::HeaderMap;
 
 use super::document::{CallerEntry, TokenCaller};
 use super::error::{Location, PolicyError};
-use super::role_template::Placeholder;
+use super::placeholder::Placeholder;
 
 /// What Envoy has verified of a client, as far as patterns ask for it.
 #[derive(Debug, Default)]

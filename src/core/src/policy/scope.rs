@@ -2,11 +2,13 @@
 //! client's signature.
 
 use crate::aws_endpoint;
-use crate::signing::Scope;
+use crate::signing::{Algorithm, Scope};
 
 use super::authority::{Authority, HostPattern, NameBuffer};
 use super::error::{Location, PolicyError};
-use super::{Algorithm, Route, ScopeSource, Target};
+use super::modes::ScopeSource;
+use super::route::Route;
+use super::target::Target;
 
 /// The settings of a route that determine its scope.
 pub(super) struct ScopeRule<'a> {

@@ -7,7 +7,6 @@
 use std::fmt;
 
 use super::authority::{HostAndPort, parse_host_and_port};
-use super::bucket::{BucketPlace, PLACEHOLDER};
 use super::path_syntax;
 
 /// A URL scheme.
@@ -17,6 +16,18 @@ pub enum Scheme {
     Http,
     /// TLS.
     Https,
+}
+
+/// What a policy writes for the bucket.
+pub(super) const PLACEHOLDER: &str = "{bucket}";
+
+/// Where the bucket goes in a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketPlace {
+    /// It is the host's first label.
+    Label,
+    /// It is the path's first segment.
+    Segment,
 }
 
 /// The target of a route's requests.

@@ -4,9 +4,8 @@ use crate::credentials::{DEFAULT_SESSION_NAME, Role};
 
 use super::super::document::{Entries, RawJson, RouteDocument, WholeNumber};
 use super::super::error::{Location, PolicyError};
+use super::super::iam_names::{is_iam_arn, is_session_word, is_tag_character, is_tag_value, is_word};
 use super::super::role_template::sample;
-use super::iam_arn::is_iam_arn;
-use super::is_word;
 use super::session_policy::{policy_arns, session_policy};
 
 /// The shortest and longest session, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
@@ -152,20 +151,6 @@ fn role_tags(written: Option<Entries<String>>, place: &Location) -> Result<Vec<(
     // Order is not significant.
     tags.sort_unstable();
     Ok(tags)
-}
-
-/// Returns whether a session may have this name.
-pub(in super::super) fn is_session_word(word: &str) -> bool {
-    (2..=64).contains(&word.len()) && word.bytes().all(|byte| is_word(byte, b"+=,.@-"))
-}
-
-/// Returns whether a tag may have this value.
-pub(in super::super) fn is_tag_value(value: &str) -> bool {
-    value.chars().count() <= 256 && value.chars().all(is_tag_character)
-}
-
-fn is_tag_character(character: char) -> bool {
-    character.is_alphanumeric() || " _.:/=+-@".contains(character)
 }
 
 fn check_role_arn(arn: &str, place: &Location) -> Result<(), PolicyError> {

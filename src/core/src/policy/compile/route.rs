@@ -8,14 +8,15 @@ use crate::signing::is_s3;
 
 use super::super::authority::HostPattern;
 use super::super::caller::{CallerPattern, CallerSources};
-use super::super::document::{CallerEntry, Object, RouteDocument, Written};
+use super::super::document::{CallerEntry, HeaderRulesDocument, Object, RouteDocument, Written};
 use super::super::error::{Location, PolicyError};
 use super::super::headers::{self, Direction, HeaderRules};
+use super::super::iam_names::is_scope_byte;
 use super::super::matcher::PREFIX_MAX;
 use super::super::scope::ScopeRule;
 use super::super::{PayloadMode, Route, RouteIdentity, Scheme, SignatureLocation, Target, path_syntax};
 use super::role::RoleSettings;
-use super::{is_scope_byte, signing};
+use super::signing;
 
 /// Compiles a route and its identity. The caller sets what depends on the whole policy: its index, its identity's, and
 /// whether it requires authentication.
@@ -30,38 +31,26 @@ pub(super) fn compile(
     let hosts = host_patterns(document.hosts.0, &place.key("hosts"))?;
     let target = target(document.target.0, &prefix, &hosts, place, prefix_place)?;
     let upstream_tls = upstream_tls(document.upstream_tls.0, target.as_ref(), &place.key("upstreamTls"))?;
-    if let Some(target) = target.as_ref().filter(|target| target.bucket.is_some()) {
-        check_bucket(target, &hosts, document.s3_domain.is_some(), place)?;
-    }
+    check_bucket(target.as_ref(), &hosts, document.s3_domain.is_some(), place)?;
     let s3_domain = s3_domain(document.s3_domain.0, target.as_ref(), &hosts, &place.key("s3Domain"))?;
     let role = role_settings.compile(place)?;
     let callers = callers(document.callers.0, &place.key("callers"))?;
-
     let signing_place = place.key("signing");
     let settings = document.signing.unwrap_or_default();
     let (scope_source, redirect) = (settings.scope.unwrap_or_default(), settings.redirect.unwrap_or_default());
     let algorithm = signing::algorithm(&settings, &signing_place)?;
     let location = signing::location(&settings, &signing_place)?;
-    check_name("service", document.service.as_deref(), place)?;
-    check_name("region", document.region.as_deref(), place)?;
     let (service, region) = (document.service.as_deref(), document.region.as_deref());
+    [("service", service), ("region", region)].into_iter().try_for_each(|(key, name)| check_name(key, name, place))?;
     let rule = ScopeRule { service, region, source: scope_source, algorithm: &algorithm };
     let scope = rule.resolve(target.as_ref(), &hosts, place)?;
-    if target.as_ref().is_some_and(|target| target.bucket.is_some())
-        && !service.or(scope.as_ref().map(|scope| scope.service.as_str())).is_some_and(is_s3)
-    {
-        return Err(place.key("target").error("{bucket} is for S3; set \"service\": \"s3\", or leave it out"));
-    }
+    check_bucket_service(target.as_ref(), service.or(scope.as_ref().map(|scope| &*scope.service)), place)?;
     let signed_headers =
         headers::signed_headers(document.signed_headers.0.unwrap_or_default(), &place.key("signedHeaders"))?;
     let payload = payload(document.payload.unwrap_or_default(), location, &place.key("payload"))?;
     if redirect {
         signing::check_redirect(location, payload, target.as_ref(), &signed_headers, place)?;
     }
-    let header_rules = |document: Written<Object<_>>, direction, key| {
-        let Object(document) = document.0.unwrap_or_default();
-        HeaderRules::compile(document, direction, &place.key(key))
-    };
     let route = Route {
         index: 0,
         name: prefix.clone(),
@@ -80,8 +69,8 @@ pub(super) fn compile(
         algorithm,
         location,
         redirect,
-        request_headers: header_rules(document.request_headers, Direction::Request, "requestHeaders")?,
-        response_headers: header_rules(document.response_headers, Direction::Response, "responseHeaders")?,
+        request_headers: header_rules(document.request_headers, Direction::Request, &place.key("requestHeaders"))?,
+        response_headers: header_rules(document.response_headers, Direction::Response, &place.key("responseHeaders"))?,
         signed_headers,
         allow_unauthenticated: false,
         callers,
@@ -120,13 +109,36 @@ fn target(
     Ok(Some(target))
 }
 
-/// Checks a target with `{bucket}`.
+/// Compiles the rules for the headers of one direction.
+fn header_rules(
+    written: Written<Object<HeaderRulesDocument>>,
+    direction: Direction,
+    place: &Location,
+) -> Result<HeaderRules, PolicyError> {
+    let Object(document) = written.0.unwrap_or_default();
+    HeaderRules::compile(document, direction, place)
+}
+
+/// Checks that a target with `{bucket}` is signed for S3.
+fn check_bucket_service(
+    target: Option<&Target>,
+    signing_name: Option<&str>,
+    place: &Location,
+) -> Result<(), PolicyError> {
+    if target.is_some_and(|target| target.bucket.is_some()) && !signing_name.is_some_and(is_s3) {
+        return Err(place.key("target").error("{bucket} is for S3; set \"service\": \"s3\", or leave it out"));
+    }
+    Ok(())
+}
+
+/// Checks a target if it has `{bucket}`.
 fn check_bucket(
-    target: &Target,
+    target: Option<&Target>,
     hosts: &[HostPattern],
     has_s3_domain: bool,
     place: &Location,
 ) -> Result<(), PolicyError> {
+    let Some(target) = target.filter(|target| target.bucket.is_some()) else { return Ok(()) };
     target.check_bucket_place().map_err(|problem| place.key("target").error(problem))?;
     if hosts.is_empty() || hosts.iter().any(|host| !host.wildcard) {
         return Err(place.key("hosts").error(

@@ -4,7 +4,7 @@ use serde::de::IgnoredAny;
 
 use super::super::document::RawJson;
 use super::super::error::{Location, PolicyError};
-use super::iam_arn::is_iam_arn;
+use super::super::iam_names::is_iam_arn;
 
 /// Source: STS API reference, AssumeRole, `PolicyArns`; the size is that of all policies of a session in plain text.
 const POLICY_ARNS_MAX: usize = 10;
