@@ -11,7 +11,7 @@ use super::leases::{IdentityLease, LEASE, LEASES, RENEWAL, keep_unrequired, seco
 use super::shared_data::{SetError, SharedData};
 use super::store::CredentialStore;
 
-/// How often uses are recorded.
+/// The seconds after which another use is recorded.
 const USE_RECORDED_EVERY: u64 = 30;
 
 /// The bounds on the identities of a policy's callers.

@@ -172,7 +172,7 @@ impl Policy {
     }
 }
 
-/// Why no route admits a caller.
+/// The reason why no route admits a caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
     /// None has the caller among its callers.

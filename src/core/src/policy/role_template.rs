@@ -20,10 +20,10 @@ pub struct RoleTemplate {
     placeholders: Vec<Placeholder>,
 }
 
-/// Why a caller's values make no role.
+/// The reason why a caller's values make no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// The caller has no such value, or one that is no part of an IAM name.
+    /// The caller has no such value, or one that can't be part of an IAM name.
     #[error("its {0} is missing, or is not 1 to 256 letters, digits and _+=,.@-")]
     Value(Placeholder),
     /// The role's ARN, its session's name or a tag would be too long.
@@ -137,7 +137,7 @@ fn texts_mut(role: &mut Role) -> impl Iterator<Item = &mut String> {
 
 enum Part<'t> {
     Text(&'t str),
-    /// What is between braces.
+    /// Text between braces.
     Braces(&'t str),
 }
 

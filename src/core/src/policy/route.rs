@@ -60,7 +60,7 @@ pub struct Route {
     pub callers: Vec<CallerPattern>,
     /// The indexes of all routes of its prefix and hosts, which differ by callers; empty if there is no other.
     pub siblings: Vec<usize>,
-    /// What has to be known of a client to select one of them.
+    /// The sources that identify a client well enough to select one of them.
     pub caller_sources: CallerSources,
 }
 

@@ -28,12 +28,12 @@ enum NoScope {
 /// The scope of a request, and what else is known of its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestScope<'a> {
-    /// What it is signed for.
+    /// The region and service that it is signed for.
     pub scope: Scope<&'a str>,
     /// The signing name by which the wire form of the path is chosen. The policy or the host name sets it; the client's
     /// scope does only if neither does, as no other form could be verified.
     pub service: &'a str,
-    /// Whether the policy or the host name sets `service`.
+    /// `true` if the policy or the host name sets `service`.
     pub is_service_known: bool,
 }
 

@@ -18,10 +18,10 @@ pub enum Scheme {
     Https,
 }
 
-/// What a policy writes for the bucket.
+/// The placeholder of the bucket.
 pub(super) const PLACEHOLDER: &str = "{bucket}";
 
-/// Where the bucket goes in a target.
+/// The position of the bucket in a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BucketPlace {
     /// It is the host's first label.
@@ -40,7 +40,7 @@ pub struct Target {
     /// The path as written. Empty if the URL has none, and also for `/` alone, unless the prefix ends in `/`: the two are
     /// equivalent (RFC 3986, 6.2.3).
     pub path: String,
-    /// Where the bucket of each request goes, which `authority` and `path` leave out.
+    /// The position of each request's bucket, which `authority` and `path` leave out.
     pub bucket: Option<BucketPlace>,
     pub(super) host: String,
 }

@@ -44,14 +44,14 @@ pub struct Request<H: Host> {
     held_requests: Rc<HeldRequests>,
     /// The index of its route in the policy; `None` if no route takes it.
     route: Option<usize>,
-    /// Whether the worker [samples](crate::worker) it.
+    /// `true` if the worker [samples](crate::worker) it.
     is_sampled: bool,
     /// The host that it was signed for, if it is sampled and its route does not fix that: responses may tell its clock.
     authority: Vec<u8>,
     state: State,
 }
 
-/// How far the request has come. Only [`State::Passing`] and [`State::ResigningChunks`] are sent on.
+/// The state of the request. Only [`State::Passing`] and [`State::ResigningChunks`] are sent on.
 enum State {
     /// Its headers have not been seen.
     New,

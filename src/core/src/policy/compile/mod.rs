@@ -23,7 +23,7 @@ use crate::held::HeldLimits;
 /// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
 const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
 
-/// How long a request waits by default for the credentials of its caller's identity, in milliseconds.
+/// The longest time, in milliseconds, that a request waits by default for the credentials of its caller's identity.
 const CALLER_WAIT_MS: u64 = 5000;
 
 /// `maxCallerIdentities`: default and largest value.
