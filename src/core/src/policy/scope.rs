@@ -78,7 +78,7 @@ impl<'a> ScopeRule<'a> {
         &self,
         target: Option<&'a Target>,
         hosts: &'a [HostPattern],
-        place: &Location,
+        location: &Location,
     ) -> Result<Option<Scope>, PolicyError> {
         let owned = |RequestScope { scope, .. }: RequestScope<'_>| Scope {
             region: scope.region.to_owned(),
@@ -86,15 +86,15 @@ impl<'a> ScopeRule<'a> {
         };
         if let Some(target) = target {
             let scope = self.for_host(target.host(), None);
-            self.require_inferable(scope, target.host(), place)?;
+            self.require_inferable(scope, target.host(), location)?;
             return Ok(scope.ok().filter(|_| !self.may_client_override()).map(owned));
         }
         for (i, host) in hosts.iter().enumerate() {
-            let place = place.key("hosts").index(i);
+            let location = location.key("hosts").index(i);
             if !host.wildcard {
-                self.require_inferable(self.for_host(&host.name, None), &host.name, &place)?;
+                self.require_inferable(self.for_host(&host.name, None), &host.name, &location)?;
             } else if !aws_endpoint::is_aws_domain(&host.name) {
-                self.require_inferable(self.for_host("", None), &host.to_string(), &place)?;
+                self.require_inferable(self.for_host("", None), &host.to_string(), &location)?;
             }
         }
         // A scope without any host is the scope of every host.
@@ -111,12 +111,12 @@ impl<'a> ScopeRule<'a> {
         &self,
         scope: Result<RequestScope<'_>, NoScope>,
         host: &str,
-        place: &Location,
+        location: &Location,
     ) -> Result<(), PolicyError> {
         let (missing, cure) = match scope {
             Ok(_) => return Ok(()),
             Err(NoScope::RequiresSigv4a) => {
-                return Err(place.error(format!(
+                return Err(location.error(format!(
                     "{host:?} serves all regions and accepts only SigV4A; add \"signing\": {{\"algorithm\": \"sigv4a\"}}"
                 )));
             }
@@ -127,7 +127,8 @@ impl<'a> ScopeRule<'a> {
                 ("its service and region", "\"service\" and \"region\", such as \"execute-api\" and \"eu-west-1\"")
             }
         };
-        Err(place.error(format!("{host:?} is not an AWS host name from which {missing} can be inferred; add {cure}")))
+        Err(location
+            .error(format!("{host:?} is not an AWS host name from which {missing} can be inferred; add {cure}")))
     }
 }
 
