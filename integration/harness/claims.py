@@ -38,7 +38,7 @@ class Claim:
 
 
 def sentences(page: str, whole_rows: bool = True) -> dict[str, list[str]]:
-    """The sentences below each heading of a Markdown text, and its tables' rows, or their first cells alone.
+    """Returns the sentences below each heading of a Markdown text, and its tables' rows, or their first cells alone.
 
     What is in blocks of code is left out.
     """
@@ -73,7 +73,7 @@ def sentences(page: str, whole_rows: bool = True) -> dict[str, list[str]]:
 
 
 def differences(page: str, sections: dict[str, list[Claim]], whole_rows: bool = True) -> list[str]:
-    """What a page says and the sections don't, and the reverse."""
+    """Returns what a page says and the sections don't, and the reverse."""
     below = sentences(page, whole_rows)
     said = Counter((heading, sentence) for heading in below for sentence in below[heading])
     carried = Counter((heading, claim.sentence) for heading, claims in sections.items() for claim in claims)
@@ -98,7 +98,7 @@ def untested_promises(claims: list[Claim]) -> list[str]:
 
 @functools.cache
 def known_tests() -> frozenset[str]:
-    """The tests of this project by their functions' names: alone where it is the only one, and after their file's."""
+    """Returns the names of this project's tests: alone if there is no other of the name, and after their file's."""
     python = [
         (path.name, name)
         for path in (REPOSITORY / "integration" / "tests").glob("test_*.py")

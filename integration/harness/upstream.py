@@ -65,7 +65,7 @@ class Upstream:
     verifier: Verifier
     tls: ssl.SSLContext | None = None
     answer: Answer | None = None
-    """In place of the JSON report."""
+    """Instead of the JSON report."""
     received: list[Received] = field(default_factory=list)
     arrived: int = 0
     """Bytes of request bodies that have come so far, those of unfinished requests too."""

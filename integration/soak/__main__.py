@@ -89,11 +89,11 @@ class Upstream(Process):
         return self
 
     def sessions_last(self, seconds: float) -> None:
-        """From the next session on."""
+        """Sets how long sessions last, from the next one on."""
         curl(f"{self.url}/soak/session-seconds/{seconds}", "POST")
 
     def report(self) -> dict:
-        """What it has seen."""
+        """Returns what it has seen."""
         return curl(f"{self.url}/soak/report").json
 
 
@@ -150,14 +150,14 @@ class Proxy:
         self.envoy.stop()
 
     def is_ready(self) -> bool:
-        """Whether each identity of the policy holds credentials."""
+        """Returns whether each identity of the policy holds credentials."""
         return (
             len(self.identities()) == len(ROLES)
             and curl("http://intake/v1/status", unix_socket=str(self.socket)).status == 200
         )
 
     def identities(self) -> dict[str, dict]:
-        """What is wanted and held, by role."""
+        """Returns what is required and held, by role."""
         listing = curl("http://intake/v1/identities", unix_socket=str(self.socket)).json
         return {entry["roleArn"]: entry for entry in listing["identities"]}
 
@@ -222,14 +222,14 @@ class Load(Process):
         super().__init__("load", command, directory / f"load-{first}.log")
 
     def figures(self) -> dict:
-        """What came of them, once all have been sent."""
+        """Returns their results, once all have been sent."""
         if self.wait(600) != 0:
             raise RuntimeError(f"the load failed: {self.log_tail()}")
         return json.loads(self.log)
 
 
 def no_request_is_lost(proxy: Proxy, upstream: Upstream, first: int, requests: int, seconds: int) -> dict:
-    """Part 1."""
+    """Runs part 1."""
     reloads, kills = proxy.reloads, proxy.kills
     figures = under_load(proxy, upstream, first, requests, seconds, proxy.kill_refresher, proxy.reload)
     figures |= {"refresher_kills": proxy.kills - kills, "envoy_reloads": proxy.reloads - reloads}
@@ -308,7 +308,7 @@ def beside_strangers(proxy: Proxy, part: Callable[[], dict]) -> dict:
 
 
 def strangers_do_no_harm(proxy: Proxy, upstream: Upstream, first: int, requests: int, seconds: int) -> dict:
-    """Part 2."""
+    """Runs part 2."""
     renew_with(proxy, upstream, SESSION_SECONDS_BESIDE_STRANGERS)
     return beside_strangers(
         proxy,
@@ -317,7 +317,7 @@ def strangers_do_no_harm(proxy: Proxy, upstream: Upstream, first: int, requests:
 
 
 def a_jumping_clock_does_no_harm(proxy: Proxy, upstream: Upstream, first: int, requests: int, seconds: int) -> dict:
-    """Part 3."""
+    """Runs part 3."""
     renew_with(proxy, upstream, LONG_SESSION_SECONDS)
     jumps = proxy.clock_jumps
     disturbances = (proxy.set_clock, proxy.kill_refresher, proxy.set_clock, proxy.reload)
@@ -332,7 +332,7 @@ def a_jumping_clock_does_no_harm(proxy: Proxy, upstream: Upstream, first: int, r
 
 
 def few_descriptors_do_no_harm(proxy: Proxy, upstream: Upstream, first: int, requests: int, seconds: int) -> dict:
-    """Part 4."""
+    """Runs part 4."""
     renew_with(proxy, upstream, SESSION_SECONDS_BESIDE_STRANGERS)
     few = FewDescriptors()
     figures = under_load(
@@ -352,7 +352,7 @@ def renew_with(proxy: Proxy, upstream: Upstream, session_seconds: float) -> None
 
 
 def signing_resumes(proxy: Proxy, first: int) -> dict:
-    """Part 5."""
+    """Runs part 5."""
     ready, processor, signs = [], [], []
     for _ in range(RESTARTS):
         proxy.envoy.process.stop(signal.SIGKILL)
@@ -384,7 +384,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def a_revoked_key_is_gone(proxy: Proxy, upstream: Upstream, first: int) -> dict:
-    """Part 6. The sessions would last for an hour."""
+    """Runs part 6. The sessions would last for an hour."""
     renew_with(proxy, upstream, 3600)
     with Load(proxy.directory, proxy.port, first, 0, 5) as load:
         time.sleep(1.5)

@@ -92,26 +92,26 @@ class Attack(threading.Thread):
             yield connections
 
     def figures(self) -> str:
-        """What it did, in one line."""
+        """Returns what it did, in one line."""
         return (
             f"{self.rounds:,} rounds, {self.connections:,} connections, {self.bytes:,} bytes; "
             f"{self.broken:,} rounds that were broken off"
         )
 
     def stalled_uploads(self) -> None:
-        """Each a byte before the end of its chunk."""
+        """Stalls uploads, each a byte before the end of its chunk."""
         with self.connected(STALLED_UPLOAD, 100):
             self.wait(1)
 
     def header_flood(self) -> None:
-        """54,600 bytes of headers from some 26 octets each."""
+        """Sends 54,600 bytes of headers from some 26 octets each."""
         with raw.http2_heads(self._port, b"/orders/x", LARGE_HEADERS, 100) as sent:
             self.connections += 1
             self.bytes += sent
             self.wait(1)
 
     def slow_bodies(self) -> None:
-        """A byte at a time."""
+        """Sends bodies a byte at a time."""
         with self.connected(SLOW_BODY, 50) as connections:
             for _ in range(20):
                 for tcp in connections:
@@ -166,7 +166,7 @@ class Strangers:
         self._dying.close()
 
     def figures(self) -> dict[str, str | int]:
-        """What the attacks did."""
+        """Returns what the attacks did."""
         return {attack.name: attack.figures() for attack in self.attacks} | {"upstream_deaths": self._dying.deaths}
 
     def failed(self) -> list[str]:

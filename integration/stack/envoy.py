@@ -120,13 +120,13 @@ class Envoy:
         return 0
 
     def resident_bytes(self) -> int:
-        """What it takes of memory."""
+        """Returns the memory that it uses."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         [resident] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
         return int(resident.split()[1]) << 10
 
     def used_bytes(self) -> int:
-        """What it takes of memory, less what its allocator keeps of buffers that were freed."""
+        """Returns the memory that it uses, less what its allocator keeps of buffers that were freed."""
         return self.resident_bytes() - int(json.loads(self.admin("/memory"))["pageheap_free"])
 
     @property

@@ -138,7 +138,7 @@ def test_a_plugin_with_the_filters_vm_id_reads_the_secret_and_no_other_does(
 
 
 def lists(node):
-    """The lists of all plugins in a configuration, or in manifests."""
+    """Yields the lists of all plugins in a configuration, or in manifests."""
     if isinstance(node, list):
         for each in node:
             yield from lists(each)

@@ -49,7 +49,7 @@ def proxy(shared_proxy, api, s3):
 
 
 def beyond_botocore(received: Received) -> bool:
-    """Whether botocore, which signs text, can't tell: a value is no UTF-8, or has what Python takes for a blank."""
+    """Returns whether botocore, which signs text, can't tell: a value is not UTF-8, or has a blank of Python's."""
     odd = any(set(value) - PRINTABLE for _, value in received.request.headers)
     return odd and received.refusal == "the signature does not match the request"
 
@@ -62,7 +62,7 @@ def http1_request(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
 
 
 def refused_or_signed(statuses: list[int]) -> bool:
-    """One answer, a refusal or what the upstream answers to a right signature; or none, where Envoy hung up."""
+    """Returns whether there is at most one answer, a refusal or the upstream's; there is none if Envoy hung up."""
     return len(statuses) <= 1 and all(status in (200, 400, 426, 431, 501) for status in statuses)
 
 
@@ -155,7 +155,7 @@ def test_no_second_request_hides_in_a_body(proxy, api, s3, path, headers):
 
     received = [*api.received, *s3.received]
     assert all("admin" not in one.request.target for one in received), received
-    # What Envoy reads behind the first message as a request of its own meets the policy like any other.
+    # What Envoy reads after the first message as a request of its own meets the policy like any other.
     assert set(raw.statuses(answer)) <= {200, 400, 404, 501}, answer
 
 

@@ -686,7 +686,7 @@ COMPARED = ("Options", "Probes and metrics", "The log")
 
 
 def table_of(heading: str) -> list[list[str]]:
-    """The rows of a heading's table, below its head."""
+    """Returns the rows of a heading's table, below its head."""
     section = re.split(rf"^## {heading}$", PAGE, flags=re.MULTILINE)[1].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
     return rows[2:]

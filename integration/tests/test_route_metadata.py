@@ -111,7 +111,7 @@ def test_a_route_that_the_policy_does_not_know_is_refused(proxy, api, path):
     response = proxy.request(path)
 
     assert (response.status, response.json["error"]["code"]) == (500, "SigningFailed")
-    assert "no route of the policy" in response.json["error"]["message"]
+    assert "not a route of the policy" in response.json["error"]["message"]
     assert not api.received
 
 

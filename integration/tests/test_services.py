@@ -157,7 +157,7 @@ class BriefSts(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        """Is quiet."""
+        """Logs nothing."""
 
 
 @contextlib.contextmanager
@@ -253,7 +253,7 @@ class MetadataService(BaseHTTPRequestHandler):
         self.wfile.write(body or b"")
 
     def log_message(self, *_):
-        """Is quiet."""
+        """Logs nothing."""
 
 
 def test_roles_anywhere_supplies_the_refresher_as_a_server(start_proxy, api, tmp_path):

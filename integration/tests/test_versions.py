@@ -40,7 +40,7 @@ WANTED = (
 
 
 def of_the_earlier_version() -> dict[str, bytes]:
-    """Two identities are supplied, and a key of one was revoked before."""
+    """Returns shared data in which two identities are supplied, and a key of one was revoked before."""
     until = str(int(time.time()) + 30)
     return {
         "sigv4.wanted": WANTED.replace("UNTIL", until).encode(),

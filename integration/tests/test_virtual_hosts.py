@@ -42,7 +42,7 @@ def buckets(ministack) -> list[str]:
 
 
 def client(proxy, style: str):
-    """boto3, which finds every host at the proxy."""
+    """Returns a client of boto3 that finds every host at the proxy."""
     return boto3.client(
         "s3",
         endpoint_url="http://s3.localhost",

@@ -18,7 +18,7 @@ use sigv4_core::signing::{
     UnsignedRequest, UriStyle, WireUri,
 };
 
-/// What a browser sends.
+/// A browser's headers.
 const HEADERS: [(&str, &str); 12] = [
     ("accept", "application/json, text/plain, */*"),
     ("accept-encoding", "gzip, deflate, br, zstd"),

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
-/// What the proxy may buffer of a body: the stock listener's bound.
+/// The most of a body that the proxy buffers: the stock listener's bound.
 pub(crate) const FULL_BUFFER: usize = 16 * 1024 * 1024;
 
-/// How much of a body is held to learn its length: less than [`FULL_BUFFER`], past which the proxy answers by itself.
+/// The most of a body that is held to learn its length: less than [`FULL_BUFFER`], past which the proxy answers by itself.
 pub(crate) const MEASURED_MAX: usize = FULL_BUFFER - 1024 * 1024;
 
 /// The bounds of a policy on what each worker holds.

@@ -48,7 +48,7 @@ impl Known<'_> {
     }
 }
 
-/// Whether `text` is `pattern`, whose `*` stand for anything.
+/// Returns whether `text` is `pattern`, whose `*` stand for anything.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,

@@ -114,7 +114,7 @@ fn requests() -> impl Strategy<Value = Request> {
         })
 }
 
-/// What each side adds to the request: headers, or the parameters of the query.
+/// The additions of each side to the request: headers, or the parameters of the query.
 type Signature = Vec<(String, String)>;
 
 impl Request {
@@ -291,7 +291,7 @@ fn sigv4a_agrees() {
     });
 }
 
-/// A request, and what it takes from another one when it follows that one under the same credentials.
+/// Makes a request, and what it takes from another one when it follows that one under the same credentials.
 fn series() -> impl Strategy<Value = Vec<Request>> {
     let token = "[a-zA-Z0-9/+=]{1,900}";
     (token, prop::collection::vec((requests(), any::<[bool; 5]>()), 2..12)).prop_map(|(token, requests)| {

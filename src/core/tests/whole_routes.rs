@@ -17,11 +17,11 @@ use upstream::{decode_once, may_leave, splits};
 
 const STYLES: [UriStyle; 3] = [UriStyle::Standard, UriStyle::S3, UriStyle::S3Control];
 
-/// What prefixes and targets are made of. Some are spellings of one another.
+/// The segments of prefixes and targets. Some are spellings of one another.
 const SEGMENTS: [&str; 14] =
     ["a", "%61", "b", "ab", "", "a%2Fb", "a%2fb", "..a", "a..", "%252e%252e", "a;b", "a%3Bb", "%5Ca", "\u{25}00"];
 
-/// What hostile paths are made of.
+/// The pieces of hostile paths.
 const PIECES: [&[u8]; 34] = [
     b"/",
     b"//",
@@ -71,7 +71,7 @@ fn hosts(most: usize) -> impl Strategy<Value = Option<Vec<&'static str>>> {
     prop::option::weighted(0.3, prop::collection::vec(host, 1..=most))
 }
 
-/// A policy that loads, in the list form; what a set of random routes can't have together is left out. A route has so many
+/// Makes a policy that loads, in the list form; what a set of random routes can't have together is left out. A route has so many
 /// hosts at most.
 fn policies(hosts_of_a_route: usize) -> impl Strategy<Value = Policy> {
     let route = (path_text(), path_text(), hosts(hosts_of_a_route), prop::bool::weighted(0.9));
@@ -96,7 +96,7 @@ fn policies(hosts_of_a_route: usize) -> impl Strategy<Value = Policy> {
     })
 }
 
-/// A path that often begins as some prefix does, in that spelling or another.
+/// Makes a path that often begins as some prefix does, in that spelling or another.
 fn hostile_paths() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         12 => select(&PIECES[..]).prop_map(<[u8]>::to_vec),
@@ -109,7 +109,7 @@ fn hostile_paths() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// What is sent of a request, as the filter writes it.
+/// Returns the path and query that are sent, as the filter writes them.
 fn sent(route: &Route, path: &SafePath<'_>, style: UriStyle) -> (Vec<u8>, WireUri) {
     let mut joined = Vec::new();
     match &route.target {
@@ -124,7 +124,7 @@ fn sent(route: &Route, path: &SafePath<'_>, style: UriStyle) -> (Vec<u8>, WireUr
     (joined, uri)
 }
 
-/// How long a route's prefix is, two for a segment and one for a slash at its end; `None` where it does not take the path.
+/// Returns the length of a route's prefix, two for a segment and one for a slash at its end; `None` if it does not take the path.
 fn prefix_rank(prefix: &[Vec<u8>], path: &[Vec<u8>]) -> Option<usize> {
     match prefix.split_last() {
         Some((last, before)) if last.is_empty() => {
@@ -134,7 +134,7 @@ fn prefix_rank(prefix: &[Vec<u8>], path: &[Vec<u8>]) -> Option<usize> {
     }
 }
 
-/// Whether a route takes requests for a host.
+/// Returns whether a route takes requests for a host.
 fn takes_host(route: &Route, (name, port): (&str, u16)) -> bool {
     route.hosts.is_empty()
         || route.hosts.iter().any(|host| {
@@ -148,7 +148,7 @@ fn takes_host(route: &Route, (name, port): (&str, u16)) -> bool {
         })
 }
 
-/// The route of a path in every reading, told without the matcher; `Err` where they differ.
+/// Returns the route of a path in every reading, found without the matcher; `Err` if they differ.
 fn expected<'p>(policy: &'p Policy, host: (&str, u16), path: &[u8]) -> Result<Option<&'p Route>, ()> {
     let splits = splits();
     let as_written = &splits[0];
@@ -180,7 +180,7 @@ fn expected<'p>(policy: &'p Policy, host: (&str, u16), path: &[u8]) -> Result<Op
     Ok(written)
 }
 
-/// The route that an upstream sees in a path if it reads prefixes as it reads paths.
+/// Returns the route that an upstream sees in a path if it reads prefixes as it reads paths.
 fn seen_by_upstream<'p>(
     policy: &'p Policy,
     host: (&str, u16),

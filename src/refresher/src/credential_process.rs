@@ -32,7 +32,7 @@ pub const TOKEN_FILE: &str = "web_identity_token_file";
 /// Many times the size of a document with credentials.
 const LARGEST_OUTPUT: usize = 64 << 10;
 
-/// How much of the command's standard error is shown when it fails.
+/// The most of the command's standard error that is shown when it fails.
 const LARGEST_COMPLAINT: usize = 1 << 10;
 
 /// Less than a resolution of the chain may take, so that this is the error that is reported.

@@ -39,7 +39,7 @@ const LOADING_TIME: Duration = Duration::from_secs(5);
 const CORRECTED_MAX: usize = 256;
 
 /// Credentials without a fingerprint are replaced so many times in this time, for one identity: whoever pushes them by hand
-/// does so a few times, and what an intake never shows is not pushed for ever.
+/// does so a few times, and what an intake never shows is not pushed without end.
 const UNMARKED_MAX: u32 = 8;
 const UNMARKED_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -116,7 +116,7 @@ pub struct ProxyReconciler {
     pushed: HashMap<Identity, CredentialSummary>,
     /// The fingerprints under our access keys that were not ours.
     corrected: HashSet<(Identity, String)>,
-    /// How often credentials without a fingerprint were replaced, and since when.
+    /// The first time, and the number of times, that credentials without a fingerprint were replaced.
     unmarked: HashMap<Identity, (Instant, u32)>,
     last_problem: Option<String>,
     /// The duration of the last listing.

@@ -58,7 +58,7 @@ pub fn s3_host(host: &str) -> S3Host<'_> {
     }
 }
 
-/// `resource.vpce-id.s3.region`, where `resource` is `bucket`, `name.bucket` or `name.accesspoint`.
+/// Parses `resource.vpce-id.s3.region`, where `resource` is `bucket`, `name.bucket` or `name.accesspoint`.
 fn vpc_endpoint<'a>(host: &'a str, labels: &'a str) -> S3Host<'a> {
     let (rest, region) = split_last(labels);
     let (rest, _service) = split_last(rest);

@@ -13,7 +13,7 @@ use super::leases::{
 use super::shared_data::{SetError, SharedData};
 use super::store::CredentialStore;
 
-/// How often uses are recorded.
+/// The seconds after which another use is recorded.
 const USE_RECORDED_EVERY: u64 = 30;
 
 /// The bounds on the identities of a policy's callers.

@@ -194,7 +194,7 @@ impl<D: SharedData> CredentialStore<D> {
     }
 }
 
-/// What the loaded policies require.
+/// The identities that the loaded policies require.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirements {
     /// `true` if a policy is loaded.

@@ -240,35 +240,22 @@ mod tests {
             session_policy: Some(r#"{"Statement":[]}"#.to_owned()),
             ..Role::new(READER, "orders")
         });
+        let held = CredentialSummary {
+            access_key_id: "AKIDEXAMPLE".to_owned(),
+            expiration: Some("2026-01-02T03:04:05Z".to_owned()),
+            fingerprint: Some("salt:0a1b".to_owned()),
+        };
+        let status = |identity, held, revoked: &[&str]| {
+            let revoked = revoked.iter().map(|id| (*id).to_owned()).collect();
+            IdentityStatus { identity, held, revoked, problem: None, caller: false }
+        };
         let listing = IdentityListing {
             version: PROTOCOL,
             generation: 7,
             identities: vec![
-                IdentityStatus {
-                    identity: Identity::default_chain(),
-                    held: Some(CredentialSummary {
-                        access_key_id: "AKIDEXAMPLE".to_owned(),
-                        expiration: Some("2026-01-02T03:04:05Z".to_owned()),
-                        fingerprint: Some("salt:0a1b".to_owned()),
-                    }),
-                    revoked: Vec::new(),
-                    problem: None,
-                    caller: false,
-                },
-                IdentityStatus {
-                    identity: reader(Some("x")),
-                    held: None,
-                    revoked: vec!["ASIAOLD".to_owned()],
-                    problem: None,
-                    caller: false,
-                },
-                IdentityStatus {
-                    identity: whole.clone(),
-                    held: None,
-                    revoked: Vec::new(),
-                    problem: None,
-                    caller: false,
-                },
+                status(Identity::default_chain(), Some(held), &[]),
+                status(reader(Some("x")), None, &["ASIAOLD"]),
+                status(whole.clone(), None, &[]),
             ],
             callers: false,
             next: None,

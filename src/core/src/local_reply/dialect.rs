@@ -72,7 +72,7 @@ impl Dialect {
     }
 }
 
-/// Returns whether a service of this signing name has the query protocol. Some have others too, in which a request is no form.
+/// Returns whether a service of this signing name has the query protocol. Some have others too, in which a request is not a form.
 fn speaks_query(service: &str) -> bool {
     matches!(
         service,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::dialect::Dialect;
 
-/// What an error tells.
+/// The content of an error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorDocument<'a> {
     /// The code by which a program tells errors apart.
@@ -12,7 +12,7 @@ pub(crate) struct ErrorDocument<'a> {
     pub(crate) message: &'a str,
     /// The name of the route that took the request.
     pub(crate) route: Option<&'a str>,
-    /// Whether the client can put it right, rather than the proxy.
+    /// `true` if the client can correct it, `false` if the proxy has to.
     pub(crate) is_clients_fault: bool,
 }
 

@@ -19,7 +19,7 @@ use crate::path::PathError;
 use crate::policy::{BucketError, CopySourceError, NotAdmitted, Route, ScopeError};
 use crate::signing::{AwsChunkedError, SigningError, UnsupportedStreamingForm};
 
-/// Why a request is not sent on.
+/// The reason why a request is not forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The path could leave its target, or is none.
@@ -49,7 +49,7 @@ pub enum Refusal {
     SigningFailed(SigningFailure),
 }
 
-/// Why a request could not be signed, through no fault of the client's.
+/// The reason why a request could not be signed, through no fault of the client's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SigningFailure {
     /// The plugin has no configuration.
@@ -62,7 +62,7 @@ pub enum SigningFailure {
     #[error(transparent)]
     Signing(SigningError),
     /// Envoy's route metadata names a route that the policy does not have.
-    #[error("Envoy's route metadata names {0:?}, which is no route of the policy")]
+    #[error("Envoy's route metadata names {0:?}, which is not a route of the policy")]
     UnknownRoute(String),
     /// Istio would forward the request without TLS.
     #[error(
@@ -95,7 +95,7 @@ impl From<HostError> for Refusal {
     }
 }
 
-/// Why a request can't be signed as it was sent. The text says what to send, or what to set in the policy.
+/// The reason why a request can't be signed as it was sent. The text says what to send, or what to set in the policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnsupportedRequest {
     /// The body is in a streaming form whose signatures can't be replaced.
@@ -127,7 +127,7 @@ pub enum UnsupportedRequest {
     Bucket(#[from] BucketError),
 }
 
-/// Why a request lacks a length. The text says what to send.
+/// The reason why a request lacks a length. The text says what to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LengthRequired {
     /// An `aws-chunked` body does not say how long its data is.
@@ -176,7 +176,7 @@ impl From<SigningError> for Refusal {
 }
 
 impl Refusal {
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> u16 {
         match self {
             Self::InvalidPath(_) | Self::InvalidCopySource(_) | Self::InvalidBody(_) | Self::UnsupportedRequest(_) => {
@@ -191,7 +191,7 @@ impl Refusal {
         }
     }
 
-    /// The code by which a program tells refusals apart.
+    /// Returns the code by which a program distinguishes refusals.
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidPath(_) | Self::InvalidCopySource(_) => "InvalidPath",
@@ -248,7 +248,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What became of a request that a route took, or that was refused.
+/// The outcome of a request that a route took, or that was refused.
 #[derive(Debug, Clone, Copy)]
 pub enum Outcome<'a> {
     /// It was signed and goes on.

@@ -3,19 +3,8 @@
 use crate::aws_endpoint::{S3Host, is_aws_domain, s3_host, strip_domain};
 
 use super::authority::{Authority, HostPattern, NAME_MAX, NameBuffer};
-use super::{Route, Scheme, Target};
-
-/// What a policy writes for the bucket.
-pub(super) const PLACEHOLDER: &str = "{bucket}";
-
-/// Where the bucket goes in a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BucketPlace {
-    /// It is the host's first label.
-    Label,
-    /// It is the path's first segment.
-    Segment,
-}
+use super::route::Route;
+use super::target::{BucketPlace, PLACEHOLDER, Scheme, Target};
 
 /// The reason for refusing a request whose host names a bucket, or should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -158,7 +147,10 @@ impl Route {
     pub fn check_host_names_no_bucket(&self, authority: &[u8]) -> Result<(), BucketError> {
         let Some(target) = self.target.as_ref().filter(|target| target.bucket.is_none()) else { return Ok(()) };
         let mut name = [0; NAME_MAX];
-        let Some(host) = Authority::parse(authority, &mut name).map(|host| host.name) else { return Ok(()) };
+        let Some(host) = Authority::parse(authority, &mut name).map(|host| host.name) else {
+            let dropped = || BucketError::Dropped(String::from_utf8_lossy(authority).into_owned());
+            return if may_name_bucket(authority) { Err(dropped()) } else { Ok(()) };
+        };
         let is_meant = || host == target.host() || self.hosts.iter().any(|own| !own.wildcard && own.name == host);
         let names_bucket = match s3_host(host) {
             S3Host::Endpoint => false,
@@ -173,6 +165,14 @@ impl Route {
         self.target.as_ref().is_some_and(|target| target.bucket.is_none())
             && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.wildcard))
     }
+}
+
+/// Returns whether an authority that is not a host with an optional port, as with an empty port, may name a bucket
+/// nevertheless: it has a label of S3's after the first one.
+fn may_name_bucket(authority: &[u8]) -> bool {
+    let is_of_s3 = |label: &[u8]| label.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"s3"));
+    let host = authority.split(|byte| *byte == b':').next().unwrap_or_default();
+    host.split(|byte| *byte == b'.').skip(1).any(is_of_s3)
 }
 
 /// Returns whether a bucket can have a name: 3 to 63 lower-case letters, digits, hyphens and single dots, with a letter or
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn only_a_buckets_name_takes_the_place() {
         let policy = route("http://minio.example/{bucket}", r#"["*.s3.localhost"]"#);
-        for name in ["ab", "a_b", "-ab", "ab-", "a.-b", "127.0.0.1", &"a".repeat(63).replace("aaa", "a.a")[..1]] {
+        for name in ["ab", "a_b", "-ab", "ab-", "a.-b", "127.0.0.1", "a"] {
             assert!(
                 matches!(sent_to(&policy, &format!("{name}.s3.localhost")), Err(BucketError::Invalid(_))),
                 "{name}"
@@ -281,6 +281,14 @@ mod tests {
         {
             assert!(dropped("", authority), "{authority}");
             assert!(dropped(r#", "hosts": ["*.localhost", "*.example", "*.amazonaws.com"]"#, authority), "{authority}");
+        }
+        for not_a_host in
+            ["mine.s3.localhost:", "mine.S3-eu-west-1.amazonaws.com:0", "a..b.s3.example", "%6dine.s3.example:80"]
+        {
+            assert!(dropped("", not_a_host), "{not_a_host}");
+        }
+        for authority in ["s3.localhost:", "localhost:", "my..proxy", "my.proxy:s3.s3", "", "[::1]:"] {
+            assert!(!dropped("", authority), "{authority}");
         }
         for authority in
             ["s3.localhost", "localhost", "127.0.0.1:80", "[::1]", "b.s3.eu-west-1.amazonaws.com", "my.proxy"]

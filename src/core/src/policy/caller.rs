@@ -9,9 +9,9 @@ use crate::header_map::HeaderMap;
 
 use super::document::{CallerEntry, TokenCaller};
 use super::error::{Location, PolicyError};
-use super::role_template::Placeholder;
+use super::placeholder::Placeholder;
 
-/// What Envoy has verified of a client, as far as patterns ask for it.
+/// A client as Envoy has verified it, as far as patterns ask for it.
 #[derive(Debug, Default)]
 pub struct Caller {
     /// The first URI of the client certificate's SAN.
@@ -22,7 +22,7 @@ pub struct Caller {
     pub tokens: Option<HeaderMap>,
 }
 
-/// What has to be known of a client to match patterns.
+/// The sources that have to be read to match a client with patterns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallerSources {
     /// [`Caller::uri`].
@@ -287,14 +287,14 @@ fn has_claim(payload: &HeaderMap<&[u8]>, name: &str, value: &str) -> bool {
     })
 }
 
-/// Source: SPIFFE-ID, 2.1, "Trust Domain".
+/// Returns whether `name` can be a trust domain. Source: SPIFFE-ID, 2.1, "Trust Domain".
 fn is_trust_domain(name: &str) -> bool {
     let is_allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'_');
     !name.is_empty() && name.bytes().all(is_allowed)
 }
 
-/// Source: SPIFFE-ID, 2.2, "Path".
+/// Returns whether `segment` can be one of a path. Source: SPIFFE-ID, 2.2, "Path".
 fn is_segment(segment: &[u8]) -> bool {
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     !matches!(segment, b"" | b"." | b"..") && segment.iter().all(is_allowed)

@@ -19,10 +19,10 @@ pub enum PolicyError {
         column: usize,
     },
     /// A value in the policy is invalid.
-    #[error("{place}: {problem}")]
+    #[error("{location}: {problem}")]
     Invalid {
         /// The location, such as `routes["/a"].target`.
-        place: String,
+        location: String,
         /// The defect and the fix.
         problem: String,
     },
@@ -37,17 +37,17 @@ impl Location {
     pub(super) fn key(&self, key: &str) -> Self {
         // A name too long to read is truncated.
         const SHOWN: usize = 64;
-        let mut place = self.clone();
+        let mut location = self.clone();
         let cut = key.char_indices().nth(SHOWN).map(|(at, _)| format!("{}…", key.get(..at).unwrap_or_default()));
         let key = cut.as_deref().unwrap_or(key);
         let plain = key.bytes().all(|b| b.is_ascii_alphanumeric());
-        let written = match (plain && !key.is_empty(), place.0.is_empty()) {
-            (true, true) => write!(place.0, "{key}"),
-            (true, false) => write!(place.0, ".{key}"),
-            (false, _) => write!(place.0, "[{key:?}]"),
+        let written = match (plain && !key.is_empty(), location.0.is_empty()) {
+            (true, true) => write!(location.0, "{key}"),
+            (true, false) => write!(location.0, ".{key}"),
+            (false, _) => write!(location.0, "[{key:?}]"),
         };
         debug_assert!(written.is_ok(), "writing to a String does not fail");
-        place
+        location
     }
 
     /// Returns the location of the element `index`.
@@ -62,8 +62,8 @@ impl Location {
 
     /// Returns the error for the value at this location.
     pub(super) fn error(&self, problem: impl Into<String>) -> PolicyError {
-        let place = if self.is_policy() { "policy".to_owned() } else { self.0.clone() };
-        PolicyError::Invalid { place, problem: problem.into() }
+        let location = if self.is_policy() { "policy".to_owned() } else { self.0.clone() };
+        PolicyError::Invalid { location, problem: problem.into() }
     }
 }
 
@@ -75,17 +75,17 @@ impl fmt::Display for Location {
 
 impl From<&serde_path_to_error::Path> for Location {
     fn from(path: &serde_path_to_error::Path) -> Self {
-        path.iter().fold(Self::default(), |place, segment| match segment {
-            Segment::Seq { index } => place.index(*index),
-            Segment::Map { key } | Segment::Enum { variant: key } => place.key(key),
-            Segment::Unknown => place,
+        path.iter().fold(Self::default(), |location, segment| match segment {
+            Segment::Seq { index } => location.index(*index),
+            Segment::Map { key } | Segment::Enum { variant: key } => location.key(key),
+            Segment::Unknown => location,
         })
     }
 }
 
 impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
     fn from(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
-        let place = Location::from(error.path());
+        let location = Location::from(error.path());
         let last_key = match error.path().iter().next_back() {
             Some(Segment::Map { key }) => Some(key.clone()),
             _ => None,
@@ -98,8 +98,8 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
             return Self::Syntax { problem: text.to_owned(), line, column };
         }
         if let Some((key, known)) = offending_name(text, "unknown field `") {
-            let place = if last_key.as_deref() == Some(key) { place } else { place.key(key) };
-            return place.error(match closest(key, &known) {
+            let location = if last_key.as_deref() == Some(key) { location } else { location.key(key) };
+            return location.error(match closest(key, &known) {
                 Some(name) => format!("unknown key; did you mean {name:?}?"),
                 None if known.contains(&"routes") => {
                     format!("unknown key; a route's key begins with /, the other keys are {}", known.join(", "))
@@ -107,7 +107,7 @@ impl From<serde_path_to_error::Error<serde_json::Error>> for PolicyError {
                 None => format!("unknown key; use one of {}", known.join(", ")),
             });
         }
-        place.error(in_plain_words(text))
+        location.error(in_plain_words(text))
     }
 }
 

@@ -87,30 +87,30 @@ impl HeaderRules {
     pub(super) fn compile(
         document: HeaderRulesDocument,
         direction: Direction,
-        place: &Location,
+        location: &Location,
     ) -> Result<Self, PolicyError> {
         let HeaderRulesDocument { allow, remove, set } = document;
-        let patterns = |names: Vec<String>, place: Location| {
-            let compiled = names.iter().enumerate().map(|(i, name)| pattern(name, &place.index(i)));
+        let patterns = |names: Vec<String>, location: Location| {
+            let compiled = names.iter().enumerate().map(|(i, name)| pattern(name, &location.index(i)));
             compiled.collect::<Result<Vec<_>, _>>()
         };
-        let allow = allow.0.map(|names| patterns(names, place.key("allow"))).transpose()?;
-        let remove = patterns(remove.0.unwrap_or_default(), place.key("remove"))?;
+        let allow = allow.0.map(|names| patterns(names, location.key("allow"))).transpose()?;
+        let remove = patterns(remove.0.unwrap_or_default(), location.key("remove"))?;
         for (i, pattern) in remove.iter().enumerate() {
             if let NamePattern::Name(name) = pattern {
-                refuse_protected(name, "removed", direction, &place.key("remove").index(i))?;
+                refuse_protected(name, "removed", direction, &location.key("remove").index(i))?;
             }
         }
         let mut headers: Vec<SetHeader> = Vec::new();
         for (name, value) in set.0.unwrap_or_default().0 {
-            let place = place.key("set").key(&name);
-            let name = header_name(&name, &place)?;
-            refuse_protected(&name, "set", direction, &place)?;
+            let location = location.key("set").key(&name);
+            let name = header_name(&name, &location)?;
+            refuse_protected(&name, "set", direction, &location)?;
             if headers.iter().any(|known| known.name == name) {
-                return Err(place.error(format!("{name:?} is set twice in different spellings; keep one")));
+                return Err(location.error(format!("{name:?} is set twice in different spellings; keep one")));
             }
             if http::HeaderValue::from_str(&value).is_err() {
-                return Err(place.error("the value must be visible ASCII characters, blanks and tabs"));
+                return Err(location.error("the value must be visible ASCII characters, blanks and tabs"));
             }
             headers.push(SetHeader { name, value });
         }
@@ -118,33 +118,33 @@ impl HeaderRules {
     }
 }
 
-fn pattern(written: &str, place: &Location) -> Result<NamePattern, PolicyError> {
+fn pattern(written: &str, location: &Location) -> Result<NamePattern, PolicyError> {
     if written.find('*').is_some_and(|star| star + 1 < written.len()) {
-        return Err(place.error(format!("{written:?} has a * inside; use it as the last character, as in \"x-*\"")));
+        return Err(location.error(format!("{written:?} has a * inside; use it as the last character, as in \"x-*\"")));
     }
     match written.strip_suffix('*') {
-        Some("") => Err(place
+        Some("") => Err(location
             .error("\"*\" matches every header; remove allow to let all pass, or to let none pass set \"allow\": []")),
-        Some(beginning) => header_name(beginning, place).map(NamePattern::Beginning),
-        None => header_name(written, place).map(NamePattern::Name),
+        Some(beginning) => header_name(beginning, location).map(NamePattern::Beginning),
+        None => header_name(written, location).map(NamePattern::Name),
     }
 }
 
 /// Returns a header's name in lower case.
-pub(super) fn header_name(written: &str, place: &Location) -> Result<String, PolicyError> {
+pub(super) fn header_name(written: &str, location: &Location) -> Result<String, PolicyError> {
     if written.starts_with(':') {
-        return Err(place.error(format!("{written:?} is a pseudo header, to which no rule applies; remove it")));
+        return Err(location.error(format!("{written:?} is a pseudo header, to which no rule applies; remove it")));
     }
     if written.contains('*') {
-        return Err(place.error(format!("{written:?} is a pattern, which is not supported here; list each name")));
+        return Err(location.error(format!("{written:?} is a pattern, which is not supported here; list each name")));
     }
     match http::HeaderName::from_bytes(written.as_bytes()) {
         Ok(name) => Ok(name.as_str().to_owned()),
-        Err(_) => Err(place.error(format!("{written:?} is not a header name; use letters, digits and -"))),
+        Err(_) => Err(location.error(format!("{written:?} is not a header name; use letters, digits and -"))),
     }
 }
 
-fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Location) -> Result<(), PolicyError> {
+fn refuse_protected(name: &str, verb: &str, direction: Direction, location: &Location) -> Result<(), PolicyError> {
     if !is_protected(name.as_bytes()) {
         return Ok(());
     }
@@ -153,7 +153,7 @@ fn refuse_protected(name: &str, verb: &str, direction: Direction, place: &Locati
         _ if belongs_to_signing(name.as_bytes()) => "belongs to signing",
         _ => "belongs to the proxy",
     };
-    Err(place.error(format!("{name:?} {owner} and can't be {verb}; remove it")))
+    Err(location.error(format!("{name:?} {owner} and can't be {verb}; remove it")))
 }
 
 /// Returns whether no rule applies to a header.
@@ -179,16 +179,16 @@ fn is_framing_header(name: &[u8]) -> bool {
 }
 
 /// Compiles the names of headers to sign in addition to the usual ones.
-pub(super) fn signed_headers(names: Vec<String>, place: &Location) -> Result<Vec<String>, PolicyError> {
+pub(super) fn signed_headers(names: Vec<String>, location: &Location) -> Result<Vec<String>, PolicyError> {
     let mut signed: Vec<String> = Vec::new();
     for (i, written) in names.iter().enumerate() {
-        let place = place.index(i);
-        let name = header_name(written, &place)?;
+        let location = location.index(i);
+        let name = header_name(written, &location)?;
         if name == "host" || is_signature_header(name.as_bytes()) {
-            return Err(place.error(format!("{name:?} is signed wherever it is needed; remove it")));
+            return Err(location.error(format!("{name:?} is signed wherever it is needed; remove it")));
         }
         if name == UPSTREAM_SCHEME_HEADER || is_framing_header(name.as_bytes()) || !may_be_signed(&name) {
-            return Err(place
+            return Err(location
                 .error(format!("{name:?} may be changed after signing, and AWS would reject the request; remove it")));
         }
         if !signed.contains(&name) {

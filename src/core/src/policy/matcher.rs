@@ -295,8 +295,17 @@ pub(super) fn precedence(route: &Route) -> impl Ord {
     (Reverse(segments.len()), segments, Reverse(slash), Reverse(hosts))
 }
 
+impl Route {
+    /// Returns the part of `path` that matches the route's prefix, as this request spells it (`/%61` for `/a`). It is
+    /// removed before the rest is appended to the target's path. `None` if the path does not begin with the prefix, which is
+    /// possible for a route that was selected by its name.
+    pub fn prefix_in<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        prefix_in(&self.prefix, path)
+    }
+}
+
 /// Returns the part of `path` that matches `prefix`, as spelled in the path; `None` if the path does not begin with it.
-pub(super) fn prefix_in<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
+fn prefix_in<'a>(prefix: &str, path: &'a [u8]) -> Option<&'a [u8]> {
     let ends_at_boundary = |at: usize| prefix.ends_with('/') || matches!(path.get(at), None | Some(b'/'));
     if path.starts_with(prefix.as_bytes()) && ends_at_boundary(prefix.len()) {
         return path.get(..prefix.len());

@@ -8,13 +8,15 @@
 //! | --- | --- |
 //! | `document` | the shape of the JSON document |
 //! | `compile` | the meaning of its values, and checks that they are consistent |
+//! | `route`, `modes` | a compiled route, and the choices that a policy makes |
 //! | `target`, `authority`, `path_syntax` | URLs, hosts and paths in a policy |
 //! | `matcher` | the route of a request |
 //! | `scope` | its credential scope |
 //! | `bucket` | the bucket in its host |
 //! | `caller` | the callers that a route admits |
 //! | `caller_text` | a caller's name in the access log |
-//! | `role_template` | the role of a caller |
+//! | `role_template`, `placeholder` | the role of a caller |
+//! | `iam_names` | names and ARNs of IAM |
 //! | `copy_source` | the headers by which S3 names another object |
 //! | `headers` | header rules |
 //! | `notes` | notes on valid settings |
@@ -30,32 +32,36 @@ mod copy_source;
 mod document;
 mod error;
 mod headers;
+mod iam_names;
 mod matcher;
+mod modes;
 mod notes;
 mod path_syntax;
+mod placeholder;
 mod role_template;
+mod route;
 #[cfg(feature = "schema")]
 mod schema;
 mod scope;
 mod target;
 
-use std::time::Duration;
-
 pub use authority::{HostPattern, NAME_MAX, NameBuffer};
-pub use bucket::{BucketError, BucketPlace};
+pub use bucket::BucketError;
 pub use caller::{Admitted, Caller, CallerPattern, CallerSources};
 pub use copy_source::{CopySourceError, check_query, copy_source_header};
 pub use document::PolicyDocument;
 pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
-pub use role_template::{Placeholder, RoleTemplate, ValueError};
+pub use modes::{PayloadMode, ScopeSource, SignatureLocation, Unmatched};
+pub use placeholder::Placeholder;
+pub use role_template::{RoleTemplate, ValueError};
+pub use route::{Route, RouteIdentity};
 pub use scope::{RequestScope, ScopeError};
-pub use target::{Scheme, Target};
+pub use target::{BucketPlace, Scheme, Target};
 
 use crate::credentials::Identity;
 use crate::held::HeldLimits;
 use crate::path::{PathError, SafePath};
-use crate::signing::{Algorithm, Scope};
 
 /// A checked policy, ready for requests.
 #[derive(Debug)]
@@ -168,104 +174,7 @@ impl Policy {
     }
 }
 
-/// A route: the requests that it matches, the identity that signs them, and their target.
-#[derive(Debug)]
-pub struct Route {
-    /// Its index in [`Policy::routes`].
-    pub index: usize,
-    /// Its name in replies, logs, metrics and route metadata: the prefix as written. If several routes share a prefix, each
-    /// one's first host precedes it: `orders.internal/a`.
-    pub name: String,
-    /// The path prefix as written.
-    pub prefix: String,
-    /// The hosts that it matches; empty for every host.
-    pub hosts: Vec<HostPattern>,
-    /// The target of requests; `None` keeps the request's own authority and path.
-    pub target: Option<Target>,
-    /// `true` if its upstream has TLS: by the target's scheme, or by the policy's setting for a route without a target.
-    pub upstream_tls: bool,
-    /// The domain before which a host names a bucket, for S3 outside of AWS; `None` if that is not known.
-    pub s3_domain: Option<String>,
-    /// The identity that it signs as.
-    pub identity: RouteIdentity,
-    /// The longest time that a request waits for credentials: after a cold start, or as the first of its caller.
-    pub credentials_wait: Duration,
-    /// The signing name that the policy sets; overrides inference.
-    pub service: Option<String>,
-    /// The region that the policy sets; overrides inference.
-    pub region: Option<String>,
-    /// The credential scope, if the policy alone determines it; `None` if it depends on the request.
-    pub scope: Option<Scope>,
-    /// The source of service and region, if the policy does not set them.
-    pub scope_source: ScopeSource,
-    /// The signature of the body.
-    pub payload: PayloadMode,
-    /// The signing algorithm.
-    pub algorithm: Algorithm,
-    /// The location of the signature.
-    pub location: SignatureLocation,
-    /// `true` to answer 307 with the presigned URL instead of proxying; only with [`SignatureLocation::Query`] and a target.
-    pub redirect: bool,
-    /// The rules for the client's headers, applied before the request is signed.
-    pub request_headers: HeaderRules,
-    /// The rules for the upstream's headers.
-    pub response_headers: HeaderRules,
-    /// The headers to sign in addition to the usual ones: lower case, sorted, each once.
-    pub signed_headers: Vec<String>,
-    /// `true` to sign requests that Envoy has not authenticated.
-    pub allow_unauthenticated: bool,
-    /// The callers that it admits; empty for everyone.
-    pub callers: Vec<CallerPattern>,
-    /// The indexes of all routes of its prefix and hosts, which differ by callers; empty if there is no other.
-    pub siblings: Vec<usize>,
-    /// What has to be known of a client to select one of them.
-    pub caller_sources: CallerSources,
-}
-
-impl Route {
-    /// Returns the part of `path` that matches the route's prefix, as this request spells it (`/%61` for `/a`). It is
-    /// removed before the rest is appended to the target's path. `None` if the path does not begin with the prefix, which is
-    /// possible for a route that was selected by its name.
-    pub fn prefix_in<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
-        matcher::prefix_in(&self.prefix, path)
-    }
-
-    /// Returns whether it is the other route, or one of its prefix and hosts.
-    pub fn is_sibling_of(&self, other: &Self) -> bool {
-        self.index == other.index || self.siblings.contains(&other.index)
-    }
-
-    /// Returns whether it is alone with its prefix and hosts, or the first of its siblings.
-    pub(super) fn leads(&self) -> bool {
-        self.siblings.first().is_none_or(|first| *first == self.index)
-    }
-
-    /// Returns whether neither it nor a sibling asks who the caller is.
-    pub fn admits_everyone(&self) -> bool {
-        self.caller_sources == CallerSources::default()
-    }
-
-    /// Returns whether all its requests go to its target's authority.
-    pub fn has_fixed_authority(&self) -> bool {
-        self.target.as_ref().is_some_and(|target| target.bucket != Some(BucketPlace::Label))
-    }
-
-    /// Returns whether a client may choose the service, by the scope that it signed for.
-    pub fn takes_clients_service(&self) -> bool {
-        self.scope.is_none() && self.service.is_none() && self.scope_source != ScopeSource::Infer
-    }
-}
-
-/// The identity that a route signs as.
-#[derive(Debug)]
-pub enum RouteIdentity {
-    /// The same for all requests: an index in [`Policy::identities`].
-    Fixed(usize),
-    /// One for each caller.
-    Caller(Box<RoleTemplate>),
-}
-
-/// Why no route admits a caller.
+/// The reason why no route admits a caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
     /// None has the caller among its callers.
@@ -277,65 +186,6 @@ pub enum NotAdmitted {
     /// The caller's values make no role.
     #[error(transparent)]
     Value(#[from] ValueError),
-}
-
-/// The treatment of a request that no route matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Unmatched {
-    /// Answered with 404.
-    #[default]
-    Deny,
-    /// Forwarded, unchanged and unsigned.
-    Pass,
-}
-
-/// The signature of the body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum PayloadMode {
-    /// No body: the empty hash, immediately. With an SHA-256 that the client signed in `x-amz-content-sha256`: `client`. S3,
-    /// and operations that AWS's SDKs leave unsigned, over https: `unsigned`. Else: `signed`.
-    #[default]
-    Auto,
-    /// The body is hashed as it arrives and held until it is complete.
-    Signed,
-    /// `UNSIGNED-PAYLOAD`: the body streams.
-    Unsigned,
-    /// A well-formed `x-amz-content-sha256` from the client is signed, and the body streams; without one, like
-    /// `auto`.
-    Client,
-    /// The hash that Envoy's hasher, a filter before this one, computed and marked is signed. Without one, like `signed`.
-    Envoy,
-}
-
-/// The source of service and region, if the policy does not set them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum ScopeSource {
-    /// From the host name.
-    #[default]
-    Infer,
-    /// From the host name or, if they can't be inferred, from the credential scope that the client, an AWS SDK, signed
-    /// for under a throw-away key.
-    Client,
-    /// From the client's credential scope or, if it has none, from the host name.
-    ClientFirst,
-}
-
-/// The location of the signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignatureLocation {
-    /// The `authorization` header.
-    Header,
-    /// The query: a presigned URL.
-    Query {
-        /// Its validity.
-        expires: Duration,
-    },
 }
 
 #[cfg(test)]

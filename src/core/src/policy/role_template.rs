@@ -3,52 +3,14 @@
 //! A value goes into an ARN or a session's name as it is, so it may have only the characters of an IAM name: nothing that
 //! separates the parts of an ARN, and no wildcard.
 
-use std::fmt;
-
 use crate::credentials::Role;
 
 use super::caller::{Admitted, CallerPattern};
-use super::compile::{is_iam_arn, is_session_word, is_tag_value, is_word};
+use super::iam_names::{is_iam_arn, is_session_word, is_tag_value, is_word};
+use super::placeholder::Placeholder;
 
 /// The longest value, in bytes: that of a tag. What else it is part of has a smaller bound.
 const VALUE_MAX: usize = 256;
-
-/// A value of the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Placeholder {
-    /// The namespace of a SPIFFE id with the path `/ns/NAMESPACE/sa/ACCOUNT`.
-    Namespace,
-    /// The service account of such an id.
-    ServiceAccount,
-    /// The trust domain of a SPIFFE id.
-    TrustDomain,
-    /// A claim of a token, a string.
-    Claim(String),
-}
-
-impl Placeholder {
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "namespace" => Some(Self::Namespace),
-            "serviceAccount" => Some(Self::ServiceAccount),
-            "trustDomain" => Some(Self::TrustDomain),
-            _ => {
-                name.strip_prefix("claim:").filter(|claim| !claim.is_empty()).map(|claim| Self::Claim(claim.to_owned()))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Placeholder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Namespace => f.write_str("{namespace}"),
-            Self::ServiceAccount => f.write_str("{serviceAccount}"),
-            Self::TrustDomain => f.write_str("{trustDomain}"),
-            Self::Claim(name) => write!(f, "{{claim:{name}}}"),
-        }
-    }
-}
 
 /// A role with placeholders.
 #[derive(Debug)]
@@ -58,10 +20,10 @@ pub struct RoleTemplate {
     placeholders: Vec<Placeholder>,
 }
 
-/// Why a caller's values make no role.
+/// The reason why a caller's values make no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// The caller has no such value, or one that is no part of an IAM name.
+    /// The caller has no such value, or one that can't be part of an IAM name.
     #[error("its {0} is missing, or is not 1 to 256 letters, digits and _+=,.@-")]
     Value(Placeholder),
     /// The role's ARN, its session's name or a tag would be too long.
@@ -175,7 +137,7 @@ fn texts_mut(role: &mut Role) -> impl Iterator<Item = &mut String> {
 
 enum Part<'t> {
     Text(&'t str),
-    /// What is between braces.
+    /// Text between braces.
     Braces(&'t str),
 }
 

@@ -2,11 +2,13 @@
 //! client's signature.
 
 use crate::aws_endpoint;
-use crate::signing::Scope;
+use crate::signing::{Algorithm, Scope};
 
 use super::authority::{Authority, HostPattern, NameBuffer};
 use super::error::{Location, PolicyError};
-use super::{Algorithm, Route, ScopeSource, Target};
+use super::modes::ScopeSource;
+use super::route::Route;
+use super::target::Target;
 
 /// The settings of a route that determine its scope.
 pub(super) struct ScopeRule<'a> {
@@ -26,12 +28,12 @@ enum NoScope {
 /// The scope of a request, and what else is known of its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestScope<'a> {
-    /// What it is signed for.
+    /// The region and service that it is signed for.
     pub scope: Scope<&'a str>,
     /// The signing name by which the wire form of the path is chosen. The policy or the host name sets it; the client's
     /// scope does only if neither does, as no other form could be verified.
     pub service: &'a str,
-    /// Whether the policy or the host name sets `service`.
+    /// `true` if the policy or the host name sets `service`.
     pub is_service_known: bool,
 }
 
@@ -76,7 +78,7 @@ impl<'a> ScopeRule<'a> {
         &self,
         target: Option<&'a Target>,
         hosts: &'a [HostPattern],
-        place: &Location,
+        location: &Location,
     ) -> Result<Option<Scope>, PolicyError> {
         let owned = |RequestScope { scope, .. }: RequestScope<'_>| Scope {
             region: scope.region.to_owned(),
@@ -84,15 +86,15 @@ impl<'a> ScopeRule<'a> {
         };
         if let Some(target) = target {
             let scope = self.for_host(target.host(), None);
-            self.require_inferable(scope, target.host(), place)?;
+            self.require_inferable(scope, target.host(), location)?;
             return Ok(scope.ok().filter(|_| !self.may_client_override()).map(owned));
         }
         for (i, host) in hosts.iter().enumerate() {
-            let place = place.key("hosts").index(i);
+            let location = location.key("hosts").index(i);
             if !host.wildcard {
-                self.require_inferable(self.for_host(&host.name, None), &host.name, &place)?;
+                self.require_inferable(self.for_host(&host.name, None), &host.name, &location)?;
             } else if !aws_endpoint::is_aws_domain(&host.name) {
-                self.require_inferable(self.for_host("", None), &host.to_string(), &place)?;
+                self.require_inferable(self.for_host("", None), &host.to_string(), &location)?;
             }
         }
         // A scope without any host is the scope of every host.
@@ -109,12 +111,12 @@ impl<'a> ScopeRule<'a> {
         &self,
         scope: Result<RequestScope<'_>, NoScope>,
         host: &str,
-        place: &Location,
+        location: &Location,
     ) -> Result<(), PolicyError> {
         let (missing, cure) = match scope {
             Ok(_) => return Ok(()),
             Err(NoScope::RequiresSigv4a) => {
-                return Err(place.error(format!(
+                return Err(location.error(format!(
                     "{host:?} serves all regions and accepts only SigV4A; add \"signing\": {{\"algorithm\": \"sigv4a\"}}"
                 )));
             }
@@ -125,7 +127,8 @@ impl<'a> ScopeRule<'a> {
                 ("its service and region", "\"service\" and \"region\", such as \"execute-api\" and \"eu-west-1\"")
             }
         };
-        Err(place.error(format!("{host:?} is not an AWS host name from which {missing} can be inferred; add {cure}")))
+        Err(location
+            .error(format!("{host:?} is not an AWS host name from which {missing} can be inferred; add {cure}")))
     }
 }
 

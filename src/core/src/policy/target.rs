@@ -7,7 +7,6 @@
 use std::fmt;
 
 use super::authority::{HostAndPort, parse_host_and_port};
-use super::bucket::{BucketPlace, PLACEHOLDER};
 use super::path_syntax;
 
 /// A URL scheme.
@@ -17,6 +16,18 @@ pub enum Scheme {
     Http,
     /// TLS.
     Https,
+}
+
+/// The placeholder of the bucket.
+pub(super) const PLACEHOLDER: &str = "{bucket}";
+
+/// The position of the bucket in a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketPlace {
+    /// It is the host's first label.
+    Label,
+    /// It is the path's first segment.
+    Segment,
 }
 
 /// The target of a route's requests.
@@ -29,7 +40,7 @@ pub struct Target {
     /// The path as written. Empty if the URL has none, and also for `/` alone, unless the prefix ends in `/`: the two are
     /// equivalent (RFC 3986, 6.2.3).
     pub path: String,
-    /// Where the bucket of each request goes, which `authority` and `path` leave out.
+    /// The position of each request's bucket, which `authority` and `path` leave out.
     pub bucket: Option<BucketPlace>,
     pub(super) host: String,
 }

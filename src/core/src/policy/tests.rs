@@ -6,7 +6,10 @@ mod refusals;
 #[cfg(feature = "schema")]
 mod schema;
 
+use std::time::Duration;
+
 use super::*;
+use crate::signing::Algorithm;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/orders-reader";
 

@@ -3,32 +3,9 @@
 use crate::header_map::HeaderMap;
 use crate::host::{Host, MapKind};
 use crate::local_reply::{Refusal, SigningFailure, UnsupportedRequest};
-use crate::policy::{self, CopySourceError, Policy, Route, UPSTREAM_SCHEME_HEADER};
+use crate::policy::{Route, UPSTREAM_SCHEME_HEADER};
 
 use super::head::RequestHead;
-
-/// Checks that no header that goes to S3, and no query parameter, names an object outside of the route.
-pub(super) fn check_copy_source(
-    policy: &Policy,
-    route: &Route,
-    headers: &HeaderMap,
-    head: &RequestHead<'_>,
-) -> Result<(), CopySourceError> {
-    head.path.query().map_or(Ok(()), policy::check_query)?;
-    if !head.names_copy_source {
-        return Ok(());
-    }
-    let mut seen = Vec::new();
-    for (name, value) in headers.iter().filter(|(name, _)| route.request_headers.keeps(name)) {
-        let Some(name) = policy::copy_source_header(name) else { continue };
-        if seen.contains(&name) {
-            return Err(CopySourceError::Repeated(name));
-        }
-        seen.push(name);
-        policy.check_copy_source(route, (head.authority, &head.path), (name, value))?;
-    }
-    Ok(())
-}
 
 /// Refuses a request that has the signer's own [`UPSTREAM_SCHEME_HEADER`]. Envoy has chosen its route by it, so nothing that
 /// Envoy says of the route can be relied on, and removing the header would not change what it says.
@@ -71,7 +48,7 @@ pub(super) fn refuse_pass_through(host: &impl Host, route: &Route, head: &Reques
     }
 }
 
-/// Whether a cluster of this name sends to wherever the client was connecting, as it is: `PassthroughCluster`, and for
+/// Returns whether a cluster of this name sends to wherever the client was connecting, as it is: `PassthroughCluster`, and for
 /// what comes in `InboundPassthroughCluster`, to whose name older releases of Istio add the IP version.
 fn is_pass_through(cluster: &[u8]) -> bool {
     cluster == b"PassthroughCluster" || cluster.starts_with(b"InboundPassthroughCluster")

@@ -8,7 +8,7 @@ use crate::signing::{SignedHeaders, is_signature_header};
 use super::head::RequestHead;
 use super::plan::Plan;
 
-/// What carries the signature.
+/// The carrier of the signature.
 pub(super) enum Signature<'a> {
     Headers(SignedHeaders<'a>),
     /// The presigned path and query.

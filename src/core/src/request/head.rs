@@ -12,7 +12,7 @@ use super::payload::is_event_stream;
 /// The header that the signer itself writes.
 const UPSTREAM_SCHEME: &[u8] = policy::UPSTREAM_SCHEME_HEADER.as_bytes();
 
-/// What the filter reads of a request's headers.
+/// The parts of a request's headers that the filter reads.
 pub(super) struct RequestHead<'a> {
     pub(super) method: &'a [u8],
     pub(super) authority: &'a [u8],
@@ -22,12 +22,12 @@ pub(super) struct RequestHead<'a> {
     pub(super) authorization: Option<&'a [u8]>,
     pub(super) content_sha256: Option<&'a [u8]>,
     pub(super) decoded_content_length: Option<u64>,
-    /// Whether there are headers that [signing owns](is_signature_header).
+    /// `true` if there are headers that [signing owns](is_signature_header).
     pub(super) has_signature_headers: bool,
-    /// Whether there is an [`UPSTREAM_SCHEME_HEADER`](policy::UPSTREAM_SCHEME_HEADER).
+    /// `true` if there is an [`UPSTREAM_SCHEME_HEADER`](policy::UPSTREAM_SCHEME_HEADER).
     pub(super) sends_upstream_scheme: bool,
     pub(super) is_upgrade: bool,
-    /// Whether a header names another object, to S3.
+    /// `true` if a header names another object, to S3.
     pub(super) names_copy_source: bool,
     pub(super) is_event_stream: bool,
     pub(super) content_length: Option<u64>,

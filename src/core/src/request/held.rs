@@ -18,10 +18,10 @@ use super::plan::Plan;
 use super::resigned_body::ResignedBody;
 use super::sign::{Signed, sign};
 
-/// How long to wait for the body before checking whether Envoy is withholding it from the filter.
+/// The time to wait for the body before checking whether Envoy is withholding it from the filter.
 const BODY_CHECK: Duration = Duration::from_secs(1);
 
-/// How many requests whose body is late are checked on a tick.
+/// The number of requests whose body is late that are checked on a tick.
 const LATE_BODIES: usize = 100;
 
 /// A held request. Its headers stay with the proxy, and are read again to sign them.
@@ -30,7 +30,7 @@ pub(super) struct Held {
     route: usize,
     identity: SignsAs,
     payload: HeldPayload,
-    /// What it takes of what the worker may hold; `None` once it goes on.
+    /// Its share of the bounds on held requests; `None` once it continues.
     share: Option<HeldShare>,
     /// The size of its headers.
     header_size: usize,
@@ -55,7 +55,7 @@ enum HeldPayload {
     Measuring { payload: PayloadHash, seen: usize },
 }
 
-/// How far a held request has come.
+/// The progress of a held request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Waiting,

@@ -1,11 +1,13 @@
 //! One request on its way through the signer.
 //!
-//! At its headers: they are read in one pass (`head`), the policy's route is selected (`select`) and its caller admitted
-//! (`caller`), refused what the policy does not allow (`checks`), planned (`plan`, `payload`), signed (`sign`) and written
-//! (`edits`); or it is held (`held`) until its body or its credentials are there, and then planned, signed and written.
+//! Its headers are read in one pass (`head`), its route is selected (`select`), and its caller is admitted (`caller`). It is
+//! refused if the policy does not allow it (`checks`, `copy_source`). Then it is planned (`plan`, `payload`), signed (`sign`)
+//! and written (`edits`); or it is held (`held`) until its body or its credentials have arrived, and then planned, signed and
+//! written.
 
 mod caller;
 mod checks;
+mod copy_source;
 mod edits;
 mod head;
 mod held;
@@ -42,14 +44,14 @@ pub struct Request<H: Host> {
     held_requests: Rc<HeldRequests>,
     /// The index of its route in the policy; `None` if no route takes it.
     route: Option<usize>,
-    /// Whether the worker [samples](crate::worker) it.
+    /// `true` if the worker [samples](crate::worker) it.
     is_sampled: bool,
     /// The host that it was signed for, if it is sampled and its route does not fix that: responses may tell its clock.
     authority: Vec<u8>,
     state: State,
 }
 
-/// How far the request has come. Only [`State::Passing`] and [`State::ResigningChunks`] are sent on.
+/// The state of the request. Only [`State::Passing`] and [`State::ResigningChunks`] are sent on.
 enum State {
     /// Its headers have not been seen.
     New,
@@ -114,7 +116,7 @@ impl<H: Host> Request<H> {
             route.check_host_names_no_bucket(head.authority).map_err(UnsupportedRequest::from)?;
         }
         if is_s3(plan.service) || route.takes_clients_service() {
-            checks::check_copy_source(policy, route, &headers, &head).map_err(Refusal::InvalidCopySource)?;
+            copy_source::check_copy_source(policy, route, &headers, &head).map_err(Refusal::InvalidCopySource)?;
         }
         let payload = plan.payload(host, &head, ends).map_err(UnsupportedRequest::from)?;
         let now = worker.clock.now();

@@ -9,7 +9,7 @@ use crate::signing::{self, AwsChunkedForm, PayloadHash, UnsupportedStreamingForm
 pub struct BodyInfo<'a> {
     /// No body follows.
     pub is_empty: bool,
-    /// The connection changes to another protocol (WebSocket); what follows is no body of the request.
+    /// The connection changes to another protocol (WebSocket); what follows is not a body of the request.
     pub is_upgrade: bool,
     /// The signing name of the service it goes to.
     pub service: &'a str,
@@ -78,7 +78,7 @@ impl PayloadPlan {
         match form {
             Some(form) if is_s3 => return Ok(Self::Known(PayloadHash::AwsChunked(form))),
             Some(_) => return Err(UnsupportedStreamingForm::NotS3),
-            // S3 has no such requests, but stores objects of any content type. What follows an upgrade is no body.
+            // S3 has no such requests, but stores objects of any content type. What follows an upgrade is not a body.
             None if body.is_event_stream && !is_s3 && !body.is_empty && !body.is_upgrade => {
                 return Err(UnsupportedStreamingForm::Events);
             }

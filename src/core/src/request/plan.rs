@@ -15,7 +15,7 @@ use super::head::RequestHead;
 use super::payload::{self, BodyInfo, PayloadPlan};
 use crate::local_reply::{Refusal, UnsupportedRequest};
 
-/// How a request is signed, and where it goes.
+/// The plan of a request: its signature's scope, and its destination.
 pub(super) struct Plan<'a> {
     pub(super) route: &'a Route,
     pub(super) scope: Scope<&'a str>,

@@ -35,7 +35,7 @@ impl ResignedBody {
             left = left.saturating_sub(piece.len());
             signed.clear();
             self.body.push(&piece, &mut signed).map_err(Refusal::InvalidBody)?;
-            // Pieces are taken from the front and appended behind the ones that were not signed yet, which come round in
+            // Pieces are taken from the front and appended after the ones that were not signed yet, which come round in
             // their order.
             host.drain_body(piece.len())?;
             host.append_to_body(&signed)?;

@@ -13,7 +13,7 @@ use super::edits::{HeaderEdits, Signature};
 use super::head::RequestHead;
 use super::plan::Plan;
 
-/// What has become of a request that was signed.
+/// The result of signing a request.
 pub(super) enum Signed {
     /// Forwarded; carries the chunk re-signer of an aws-chunked body.
     Forwarded(Option<Box<ChunkResigner>>),

@@ -2,8 +2,32 @@
 
 use std::ops::Range;
 
-use super::uri::{self, Parameter};
-use super::{UnsignedRequest, signed_headers};
+use super::payload_hash::PayloadHash;
+use super::signed_headers;
+use super::uri::{self, Parameter, WireUri};
+
+/// A request to sign. Its headers are passed separately, in the form in which the caller has them.
+#[derive(Debug, Clone, Copy)]
+pub struct UnsignedRequest<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The authority as sent, without a default port.
+    pub authority: &'a [u8],
+    /// Path and query as sent.
+    pub uri: &'a WireUri,
+    /// The body's hash or mark.
+    pub payload: PayloadHash,
+    /// Additional headers that the policy signs, in lower case.
+    pub signed_headers: &'a [String],
+}
+
+#[cfg(test)]
+impl<'a> UnsignedRequest<'a> {
+    /// Makes a GET without a body, for tests.
+    pub(super) fn get(uri: &'a WireUri) -> Self {
+        Self { method: b"GET", authority: b"h", uri, payload: PayloadHash::Empty, signed_headers: &[] }
+    }
+}
 
 /// A builder of canonical requests that reuses its buffers.
 #[derive(Debug, Default)]

@@ -18,20 +18,21 @@ mod signed_headers;
 mod signer;
 mod signing_key;
 mod sigv4a;
+mod streaming_form;
 mod timestamp;
 mod unsigned_payload;
 mod uri;
 
 pub use algorithm::Algorithm;
-pub use aws_chunked::{
-    AwsChunkedError, AwsChunkedForm, ChunkResigner, MAX_SIGNED_CHUNK, UnsupportedStreamingForm, names_streaming_form,
-};
+pub use aws_chunked::{AwsChunkedError, ChunkResigner, MAX_SIGNED_CHUNK};
+pub use canonical_request::UnsignedRequest;
 pub use error::SigningError;
 pub use payload_hash::{PayloadHash, PayloadHasher};
 pub use scope::Scope;
 pub use signed_headers::{is_hop_by_hop, is_signature_header, may_be_signed, signs_content_sha256};
-pub use signer::{SignedHeaders, Signer, SigningContext, UnsignedRequest};
+pub use signer::{SignedHeaders, Signer, SigningContext};
 pub use signing_key::SigningCredentials;
+pub use streaming_form::{AwsChunkedForm, UnsupportedStreamingForm, names_streaming_form};
 pub use unsigned_payload::takes_unsigned_payload;
 pub(crate) use unsigned_payload::{is_unsigned_operation, takes_nothing_else};
 pub(crate) use uri::write_encoded;

@@ -2,8 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::AwsChunkedForm;
 use super::hex::{self, HexDigest};
+use super::streaming_form::AwsChunkedForm;
 
 pub(super) const EMPTY: &[u8] = b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const UNSIGNED: &[u8] = b"UNSIGNED-PAYLOAD";

@@ -110,8 +110,8 @@ mod tests {
             let mut prefix_hashes = PrefixHashCache::default();
             for same in &same {
                 prefix_hashes.clear();
-                for (before, behind) in &texts {
-                    let text = [before.as_str(), same, behind].concat();
+                for (before, after) in &texts {
+                    let text = [before.as_str(), same, after].concat();
                     let hash = prefix_hashes.hash(text.as_bytes(), before.len()..before.len() + same.len());
                     prop_assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(&text)));
                     prop_assert!(prefix_hashes.entries.len() <= CAPACITY);

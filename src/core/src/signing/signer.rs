@@ -3,35 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use super::algorithm::Algorithm;
-use super::aws_chunked::{AwsChunkedForm, ChunkResigner, ChunkSigner};
-use super::canonical_request::CanonicalRequest;
+use super::aws_chunked::{ChunkResigner, ChunkSigner};
+use super::canonical_request::{CanonicalRequest, UnsignedRequest};
 use super::error::SigningError;
 use super::signing_key::{Key, write_parts};
+use super::streaming_form::AwsChunkedForm;
 use super::timestamp::{Clock, Timestamp};
-use super::{PayloadHash, Scope, SigningCredentials, WireUri, uri};
-
-/// A request to sign. Its headers are passed separately, in the form in which the caller has them.
-#[derive(Debug, Clone, Copy)]
-pub struct UnsignedRequest<'a> {
-    /// The method.
-    pub method: &'a [u8],
-    /// The authority as sent, without a default port.
-    pub authority: &'a [u8],
-    /// Path and query as sent.
-    pub uri: &'a WireUri,
-    /// The body's hash or mark.
-    pub payload: PayloadHash,
-    /// Additional headers that the policy signs, in lower case.
-    pub signed_headers: &'a [String],
-}
-
-#[cfg(test)]
-impl<'a> UnsignedRequest<'a> {
-    /// Makes a GET without a body, for tests.
-    pub(super) fn get(uri: &'a WireUri) -> Self {
-        Self { method: b"GET", authority: b"h", uri, payload: PayloadHash::Empty, signed_headers: &[] }
-    }
-}
+use super::{PayloadHash, Scope, SigningCredentials, uri};
 
 /// The credentials, scope, algorithm and time of a signature.
 #[derive(Debug, Clone, Copy)]

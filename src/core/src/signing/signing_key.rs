@@ -29,7 +29,7 @@ pub struct SigningCredentials {
 }
 
 impl SigningCredentials {
-    /// The credentials.
+    /// Returns the credentials.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }

@@ -77,7 +77,7 @@ impl WireUri {
         &self.bytes
     }
 
-    /// The path.
+    /// Returns the path.
     pub fn path(&self) -> &[u8] {
         self.bytes.get(..self.path_len).unwrap_or_default()
     }

@@ -16,10 +16,10 @@ const IN_USE: Duration = Duration::from_secs(120);
 /// An identity that was not used for this time is given up.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 
-/// How often the lease is renewed. Less than a lease lasts, and than an identity stays in use.
+/// The time between renewals of the lease: less than a lease lasts, and than an identity stays in use.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// How often an identity without credentials is asked for again, in case the proxy has given it up.
+/// The time after which an identity without credentials is requested again, in case the proxy has dropped it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The most identities that a worker has asked for and that have no credentials yet. It bounds what a flood of new callers

@@ -1,7 +1,7 @@
 //! How upstreams may read a path: a model of their leniencies that shares no code with the filter. The property tests and
 //! the fuzz targets hold the filter's paths against it.
 
-/// Whether some upstream that decodes `path` at most once could read it as one outside of `target`, or could be led through
+/// Returns whether some upstream that decodes `path` at most once could read it as one outside of `target`, or could be led through
 /// a directory outside of it.
 pub fn may_leave(target: &[u8], path: &[u8]) -> bool {
     READINGS.iter().any(|reading| {
@@ -24,7 +24,7 @@ pub fn may_leave(target: &[u8], path: &[u8]) -> bool {
     })
 }
 
-/// Percent escapes decoded once; what is no escape stays.
+/// Decodes percent escapes once; other text stays.
 pub fn decode_once(text: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut at = 0;
@@ -76,7 +76,7 @@ const READINGS: [Reading; 12] = [
 ];
 
 impl Reading {
-    /// The segments behind the leading slash.
+    /// Returns the segments after the leading slash.
     fn segments(self, path: &[u8]) -> Vec<Vec<u8>> {
         let path = if self.decodes { decode_once(path) } else { path.to_vec() };
         let divides = |byte: &u8| *byte == b'/' || (self.backslash_divides && *byte == b'\\');
@@ -103,7 +103,7 @@ enum Step {
     Last,
 }
 
-/// All ways to split a path; the first one is as written.
+/// Returns all ways to split a path; the first one is as written.
 #[allow(dead_code, reason = "not every program that has this model splits paths")]
 pub fn splits() -> Vec<Split> {
     const STEPS: [Option<Step>; 4] = [None, Some(Step::First), Some(Step::AfterRaw), Some(Step::Last)];
@@ -120,7 +120,7 @@ pub fn splits() -> Vec<Split> {
 type Decoded = (u8, bool);
 
 impl Split {
-    /// The decoded segments after the first slash; the last one is empty where the path ends in a slash.
+    /// Returns the decoded segments after the first slash; the last one is empty if the path ends in a slash.
     #[allow(dead_code, reason = "not every program that has this model splits paths")]
     pub fn segments(&self, path: &[u8]) -> Vec<Vec<u8>> {
         let mut segments: Vec<Vec<Decoded>> =

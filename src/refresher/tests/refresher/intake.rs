@@ -22,7 +22,7 @@ use memory::Memory;
 #[path = "../../../core/src/test_support/memory.rs"]
 mod memory;
 
-/// What the proxy wants, holds and has seen.
+/// A proxy's intake: what its policies require, what it holds, and the calls that it has seen.
 #[derive(Default)]
 pub struct Intake {
     memory: Memory,

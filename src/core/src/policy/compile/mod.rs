@@ -2,15 +2,11 @@
 //!
 //! The first error in the document's order is reported.
 
-mod iam_arn;
 mod role;
 mod route;
 mod session_policy;
 mod siblings;
 mod signing;
-
-pub(super) use iam_arn::is_iam_arn;
-pub(super) use role::{is_session_word, is_tag_value};
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +23,7 @@ use crate::held::HeldLimits;
 /// The longest wait: after five minutes of silence Envoy's default stream idle timeout ends a request by itself.
 const CREDENTIALS_WAIT_MAX_MS: u64 = 300_000;
 
-/// How long a request waits by default for the credentials of its caller's identity, in milliseconds.
+/// The longest time, in milliseconds, that a request waits by default for the credentials of its caller's identity.
 const CALLER_WAIT_MS: u64 = 5000;
 
 /// `maxCallerIdentities`: default and largest value.
@@ -102,16 +98,7 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
 
     let allow_unauthenticated = allow_unauthenticated_requests.unwrap_or(true);
     let (mut routes, identities) = compile_routes(routes, backstage_routes, allow_unauthenticated, top)?;
-    let wait_ms = credentials_wait_ms.map(|WholeNumber(ms)| ms);
-    if let Some(wait_ms) = wait_ms.filter(|ms| *ms > CREDENTIALS_WAIT_MAX_MS) {
-        return Err(top.key("credentialsWaitMs").error(format!(
-            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; use at most {CREDENTIALS_WAIT_MAX_MS}"
-        )));
-    }
-    for route in &mut routes {
-        let default = if matches!(route.identity, RouteIdentity::Caller(_)) { CALLER_WAIT_MS } else { 0 };
-        route.credentials_wait = Duration::from_millis(wait_ms.unwrap_or(default));
-    }
+    set_credentials_wait(&mut routes, credentials_wait_ms.0, &top.key("credentialsWaitMs"))?;
     let held_limits = HeldLimits {
         requests: bound(max_held_requests.0, HELD_REQUESTS, &top.key("maxHeldRequests"))?,
         bytes: bound(max_held_bytes.0, HELD_BYTES, &top.key("maxHeldBytes"))?,
@@ -168,6 +155,25 @@ fn compile_routes(
     refuse_confusable(&routes)?;
     disambiguate_names(&mut routes);
     Ok((routes.into_iter().map(|(route, _)| route).collect(), identities))
+}
+
+/// Sets the longest time that requests wait for credentials: as written, or the default of each route.
+fn set_credentials_wait(
+    routes: &mut [Route],
+    written: Option<WholeNumber>,
+    place: &Location,
+) -> Result<(), PolicyError> {
+    let wait_ms = written.map(|WholeNumber(ms)| ms);
+    if let Some(wait_ms) = wait_ms.filter(|ms| *ms > CREDENTIALS_WAIT_MAX_MS) {
+        return Err(place.error(format!(
+            "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; use at most {CREDENTIALS_WAIT_MAX_MS}"
+        )));
+    }
+    for route in routes {
+        let default = if matches!(route.identity, RouteIdentity::Caller(_)) { CALLER_WAIT_MS } else { 0 };
+        route.credentials_wait = Duration::from_millis(wait_ms.unwrap_or(default));
+    }
+    Ok(())
 }
 
 /// Returns a bound, checked against its largest value, or its default.
@@ -299,14 +305,4 @@ fn disambiguate_names(routes: &mut [(Route, Location)]) {
             route.name = format!("{} for {caller}", route.name);
         }
     }
-}
-
-/// Returns whether a name in a credential scope may contain a byte: a slash or comma would shift the scope's parts.
-fn is_scope_byte(byte: u8) -> bool {
-    is_word(byte, b"-")
-}
-
-/// Returns whether a byte is a letter, a digit, `_`, or one of `more`.
-pub(super) fn is_word(byte: u8, more: &[u8]) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || more.contains(&byte)
 }

@@ -4,64 +4,51 @@ use std::time::Duration;
 
 use crate::aws_endpoint::{S3Host, s3_host, strip_domain};
 use crate::credentials::Identity;
-use crate::signing::is_s3;
+use crate::signing::{Scope, is_s3};
 
 use super::super::authority::HostPattern;
 use super::super::caller::{CallerPattern, CallerSources};
-use super::super::document::{CallerEntry, Object, RouteDocument, Written};
+use super::super::document::{CallerEntry, HeaderRulesDocument, Object, RouteDocument, Written};
 use super::super::error::{Location, PolicyError};
 use super::super::headers::{self, Direction, HeaderRules};
+use super::super::iam_names::is_scope_byte;
 use super::super::matcher::PREFIX_MAX;
 use super::super::scope::ScopeRule;
 use super::super::{PayloadMode, Route, RouteIdentity, Scheme, SignatureLocation, Target, path_syntax};
 use super::role::RoleSettings;
-use super::{is_scope_byte, signing};
+use super::signing;
 
 /// Compiles a route and its identity. The caller sets what depends on the whole policy: its index, its identity's, and
 /// whether it requires authentication.
 pub(super) fn compile(
     prefix: String,
     mut document: RouteDocument,
-    place: &Location,
-    prefix_place: &Location,
+    location: &Location,
+    prefix_location: &Location,
 ) -> Result<(Route, Identity), PolicyError> {
     let role_settings = RoleSettings::take(&mut document);
-    check_prefix(&prefix).map_err(|problem| prefix_place.error(problem))?;
-    let hosts = host_patterns(document.hosts.0, &place.key("hosts"))?;
-    let target = target(document.target.0, &prefix, &hosts, place, prefix_place)?;
-    let upstream_tls = upstream_tls(document.upstream_tls.0, target.as_ref(), &place.key("upstreamTls"))?;
-    if let Some(target) = target.as_ref().filter(|target| target.bucket.is_some()) {
-        check_bucket(target, &hosts, document.s3_domain.is_some(), place)?;
-    }
-    let s3_domain = s3_domain(document.s3_domain.0, target.as_ref(), &hosts, &place.key("s3Domain"))?;
-    let role = role_settings.compile(place)?;
-    let callers = callers(document.callers.0, &place.key("callers"))?;
-
-    let signing_place = place.key("signing");
+    check_prefix(&prefix).map_err(|problem| prefix_location.error(problem))?;
+    let hosts = host_patterns(document.hosts.0, &location.key("hosts"))?;
+    let target = target(document.target.0, &prefix, &hosts, location, prefix_location)?;
+    let upstream_tls = upstream_tls(document.upstream_tls.0, target.as_ref(), &location.key("upstreamTls"))?;
+    check_bucket(target.as_ref(), &hosts, document.s3_domain.is_some(), location)?;
+    let s3_domain = s3_domain(document.s3_domain.0, target.as_ref(), &hosts, &location.key("s3Domain"))?;
+    let role = role_settings.compile(location)?;
+    let callers = callers(document.callers.0, &location.key("callers"))?;
+    let signing_location = location.key("signing");
     let settings = document.signing.unwrap_or_default();
     let (scope_source, redirect) = (settings.scope.unwrap_or_default(), settings.redirect.unwrap_or_default());
-    let algorithm = signing::algorithm(&settings, &signing_place)?;
-    let location = signing::location(&settings, &signing_place)?;
-    check_name("service", document.service.as_deref(), place)?;
-    check_name("region", document.region.as_deref(), place)?;
+    let algorithm = signing::algorithm(&settings, &signing_location)?;
+    let signature_location = signing::location(&settings, &signing_location)?;
     let (service, region) = (document.service.as_deref(), document.region.as_deref());
     let rule = ScopeRule { service, region, source: scope_source, algorithm: &algorithm };
-    let scope = rule.resolve(target.as_ref(), &hosts, place)?;
-    if target.as_ref().is_some_and(|target| target.bucket.is_some())
-        && !service.or(scope.as_ref().map(|scope| scope.service.as_str())).is_some_and(is_s3)
-    {
-        return Err(place.key("target").error("{bucket} is for S3; set \"service\": \"s3\", or leave it out"));
-    }
+    let scope = scope(&rule, target.as_ref(), &hosts, location)?;
     let signed_headers =
-        headers::signed_headers(document.signed_headers.0.unwrap_or_default(), &place.key("signedHeaders"))?;
-    let payload = payload(document.payload.unwrap_or_default(), location, &place.key("payload"))?;
+        headers::signed_headers(document.signed_headers.0.unwrap_or_default(), &location.key("signedHeaders"))?;
+    let payload = payload(document.payload.unwrap_or_default(), signature_location, &location.key("payload"))?;
     if redirect {
-        signing::check_redirect(location, payload, target.as_ref(), &signed_headers, place)?;
+        signing::check_redirect(signature_location, payload, target.as_ref(), &signed_headers, location)?;
     }
-    let header_rules = |document: Written<Object<_>>, direction, key| {
-        let Object(document) = document.0.unwrap_or_default();
-        HeaderRules::compile(document, direction, &place.key(key))
-    };
     let route = Route {
         index: 0,
         name: prefix.clone(),
@@ -78,10 +65,10 @@ pub(super) fn compile(
         scope_source,
         payload,
         algorithm,
-        location,
+        location: signature_location,
         redirect,
-        request_headers: header_rules(document.request_headers, Direction::Request, "requestHeaders")?,
-        response_headers: header_rules(document.response_headers, Direction::Response, "responseHeaders")?,
+        request_headers: header_rules(document.request_headers, Direction::Request, location)?,
+        response_headers: header_rules(document.response_headers, Direction::Response, location)?,
         signed_headers,
         allow_unauthenticated: false,
         callers,
@@ -96,46 +83,80 @@ fn target(
     written: Option<String>,
     prefix: &str,
     hosts: &[HostPattern],
-    place: &Location,
-    prefix_place: &Location,
+    location: &Location,
+    prefix_location: &Location,
 ) -> Result<Option<Target>, PolicyError> {
     let Some(url) = written else {
         if hosts.is_empty() {
-            return Err(place.error(
+            return Err(location.error(
                 "has no target; add \"target\": \"https://…\", or \"hosts\" to sign for the request's own authority",
             ));
         }
         return Ok(None);
     };
-    let mut target = Target::parse(&url).map_err(|problem| place.key("target").error(problem))?;
+    let mut target = Target::parse(&url).map_err(|problem| location.key("target").error(problem))?;
     let removes_slash = prefix.len() > 1 && prefix.ends_with('/');
     if target.path == "/" && !removes_slash {
         target.path.clear();
     }
     if removes_slash && !target.path.ends_with('/') {
-        return Err(prefix_place.error(format!(
+        return Err(prefix_location.error(format!(
             "the prefix {prefix:?} ends in a slash but the target's path does not; end both with a slash, or neither"
         )));
     }
     Ok(Some(target))
 }
 
-/// Checks a target with `{bucket}`.
+/// Compiles the rules for the headers of one direction.
+fn header_rules(
+    written: Written<Object<HeaderRulesDocument>>,
+    direction: Direction,
+    location: &Location,
+) -> Result<HeaderRules, PolicyError> {
+    let Object(document) = written.0.unwrap_or_default();
+    let key = match direction {
+        Direction::Request => "requestHeaders",
+        Direction::Response => "responseHeaders",
+    };
+    HeaderRules::compile(document, direction, &location.key(key))
+}
+
+/// Compiles the scope. A target with `{bucket}` must be signed for S3.
+fn scope(
+    rule: &ScopeRule<'_>,
+    target: Option<&Target>,
+    hosts: &[HostPattern],
+    location: &Location,
+) -> Result<Option<Scope>, PolicyError> {
+    check_name("service", rule.service, location)?;
+    check_name("region", rule.region, location)?;
+    let scope = rule.resolve(target, hosts, location)?;
+    let service = rule.service.or(scope.as_ref().map(|scope| scope.service.as_str()));
+    if target.is_some_and(|target| target.bucket.is_some()) && !service.is_some_and(is_s3) {
+        return Err(location.key("target").error("{bucket} is for S3; set \"service\": \"s3\", or leave it out"));
+    }
+    Ok(scope)
+}
+
+/// Checks a target if it has `{bucket}`.
 fn check_bucket(
-    target: &Target,
+    target: Option<&Target>,
     hosts: &[HostPattern],
     has_s3_domain: bool,
-    place: &Location,
+    location: &Location,
 ) -> Result<(), PolicyError> {
-    target.check_bucket_place().map_err(|problem| place.key("target").error(problem))?;
+    let Some(target) = target.filter(|target| target.bucket.is_some()) else { return Ok(()) };
+    target.check_bucket_place().map_err(|problem| location.key("target").error(problem))?;
     if hosts.is_empty() || hosts.iter().any(|host| !host.wildcard) {
-        return Err(place.key("hosts").error(
+        return Err(location.key("hosts").error(
             "{bucket} stands for what * matched, so each host must have one; write \"*.s3.localhost\", and give hosts \
              without * a route of their own",
         ));
     }
     if has_s3_domain {
-        return Err(place.key("s3Domain").error("the target says with {bucket} where buckets stand; leave this out"));
+        return Err(location
+            .key("s3Domain")
+            .error("the target says with {bucket} where buckets stand; leave this out"));
     }
     Ok(())
 }
@@ -152,14 +173,14 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
 }
 
 /// Compiles the hosts, each once.
-fn host_patterns(written: Option<Vec<String>>, place: &Location) -> Result<Vec<HostPattern>, PolicyError> {
+fn host_patterns(written: Option<Vec<String>>, location: &Location) -> Result<Vec<HostPattern>, PolicyError> {
     let Some(written) = written else { return Ok(Vec::new()) };
     if written.is_empty() {
-        return Err(place.error("is empty and matches nothing; list a host, or remove hosts to match all"));
+        return Err(location.error("is empty and matches nothing; list a host, or remove hosts to match all"));
     }
     let mut hosts = Vec::new();
     for (i, written) in written.iter().enumerate() {
-        let host = HostPattern::parse(written).map_err(|problem| place.index(i).error(problem))?;
+        let host = HostPattern::parse(written).map_err(|problem| location.index(i).error(problem))?;
         if !hosts.contains(&host) {
             hosts.push(host);
         }
@@ -168,14 +189,14 @@ fn host_patterns(written: Option<Vec<String>>, place: &Location) -> Result<Vec<H
 }
 
 /// Compiles the callers, each once.
-fn callers(written: Option<Vec<CallerEntry>>, place: &Location) -> Result<Vec<CallerPattern>, PolicyError> {
+fn callers(written: Option<Vec<CallerEntry>>, location: &Location) -> Result<Vec<CallerPattern>, PolicyError> {
     let Some(written) = written else { return Ok(Vec::new()) };
     if written.is_empty() {
-        return Err(place.error("is empty and admits nobody; list a caller, or remove callers to admit everyone"));
+        return Err(location.error("is empty and admits nobody; list a caller, or remove callers to admit everyone"));
     }
     let mut callers = Vec::new();
     for (i, entry) in written.into_iter().enumerate() {
-        let caller = CallerPattern::compile(entry, &place.index(i))?;
+        let caller = CallerPattern::compile(entry, &location.index(i))?;
         if !callers.contains(&caller) {
             callers.push(caller);
         }
@@ -184,10 +205,11 @@ fn callers(written: Option<Vec<CallerEntry>>, place: &Location) -> Result<Vec<Ca
 }
 
 /// Returns whether the route's upstream has TLS.
-fn upstream_tls(written: Option<bool>, target: Option<&Target>, place: &Location) -> Result<bool, PolicyError> {
+fn upstream_tls(written: Option<bool>, target: Option<&Target>, location: &Location) -> Result<bool, PolicyError> {
     match (written, target) {
         (Some(_), Some(_)) => {
-            Err(place.error("is for a route without a target; remove it: the target's scheme, https or http, decides"))
+            Err(location
+                .error("is for a route without a target; remove it: the target's scheme, https or http, decides"))
         }
         (None, Some(target)) => Ok(target.scheme == Scheme::Https),
         (written, None) => Ok(written.unwrap_or(true)),
@@ -199,13 +221,13 @@ fn s3_domain(
     written: Option<String>,
     target: Option<&Target>,
     hosts: &[HostPattern],
-    place: &Location,
+    location: &Location,
 ) -> Result<Option<String>, PolicyError> {
     let Some(written) = written else { return Ok(None) };
     let HostPattern { wildcard, name: domain, port } =
-        HostPattern::parse(&written).map_err(|problem| place.error(problem))?;
+        HostPattern::parse(&written).map_err(|problem| location.error(problem))?;
     if wildcard || port.is_some() || s3_host(&format!("bucket.{domain}")) != S3Host::Foreign {
-        return Err(place.error(format!("{written:?} must be the name of a domain outside of AWS, without a port")));
+        return Err(location.error(format!("{written:?} must be the name of a domain outside of AWS, without a port")));
     }
     let own = match target {
         Some(target) => vec![target.host()],
@@ -213,16 +235,20 @@ fn s3_domain(
     };
     match own.into_iter().find(|host| *host != domain && strip_domain(host, &domain).is_none()) {
         Some(host) => {
-            Err(place.error(format!("the host {host:?} is not below {domain:?}; set the domain of its buckets")))
+            Err(location.error(format!("the host {host:?} is not below {domain:?}; set the domain of its buckets")))
         }
         None => Ok(Some(domain)),
     }
 }
 
 /// Checks that the payload mode is compatible with the signature's location.
-fn payload(mode: PayloadMode, location: SignatureLocation, place: &Location) -> Result<PayloadMode, PolicyError> {
-    if location != SignatureLocation::Header && mode == PayloadMode::Client {
-        return Err(place.error(
+fn payload(
+    mode: PayloadMode,
+    signature_location: SignatureLocation,
+    location: &Location,
+) -> Result<PayloadMode, PolicyError> {
+    if signature_location != SignatureLocation::Header && mode == PayloadMode::Client {
+        return Err(location.error(
             "\"client\" needs a header that a presigned URL does not have; use \"auto\", \"signed\" or \"unsigned\"",
         ));
     }
@@ -230,9 +256,9 @@ fn payload(mode: PayloadMode, location: SignatureLocation, place: &Location) -> 
 }
 
 /// Checks a part of the credential scope.
-fn check_name(key: &str, name: Option<&str>, place: &Location) -> Result<(), PolicyError> {
+fn check_name(key: &str, name: Option<&str>, location: &Location) -> Result<(), PolicyError> {
     match name {
-        Some(name) if name.is_empty() || !name.bytes().all(is_scope_byte) => Err(place
+        Some(name) if name.is_empty() || !name.bytes().all(is_scope_byte) => Err(location
             .key(key)
             .error(format!("{name:?} is not valid in a credential scope; use letters, digits, - and _"))),
         _ => Ok(()),

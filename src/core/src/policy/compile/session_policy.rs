@@ -4,7 +4,7 @@ use serde::de::IgnoredAny;
 
 use super::super::document::RawJson;
 use super::super::error::{Location, PolicyError};
-use super::iam_arn::is_iam_arn;
+use super::super::iam_names::is_iam_arn;
 
 /// Source: STS API reference, AssumeRole, `PolicyArns`; the size is that of all policies of a session in plain text.
 const POLICY_ARNS_MAX: usize = 10;
@@ -14,15 +14,17 @@ const SIZE_MAX: usize = 2048;
 pub(super) fn policy_arns(
     written: Option<Vec<String>>,
     role_arn: &str,
-    place: &Location,
+    location: &Location,
 ) -> Result<Vec<String>, PolicyError> {
     let Some(mut arns) = written else { return Ok(Vec::new()) };
     if !(1..=POLICY_ARNS_MAX).contains(&arns.len()) {
-        return Err(place.error(format!("lists {} policies; list 1 to {POLICY_ARNS_MAX}, or remove this", arns.len())));
+        return Err(
+            location.error(format!("lists {} policies; list 1 to {POLICY_ARNS_MAX}, or remove this", arns.len()))
+        );
     }
     for (i, arn) in arns.iter().enumerate() {
         if !is_iam_arn(arn, "policy/") || ![account(role_arn), Some("aws")].contains(&account(arn)) {
-            return Err(place.index(i).error(format!(
+            return Err(location.index(i).error(format!(
                 "{arn:?} is not the ARN of an IAM policy of AWS or of the role's account; use arn:aws:iam::aws:policy/name or arn:aws:iam::123456789012:policy/name"
             )));
         }
@@ -40,32 +42,31 @@ fn account(arn: &str) -> Option<&str> {
 pub(super) fn session_policy(
     written: Option<RawJson>,
     policy_arns: &[String],
-    place: &Location,
+    location: &Location,
 ) -> Result<Option<String>, PolicyError> {
     let Some(written) = written else { return Ok(None) };
     let text = match written {
         RawJson(quoted) if quoted.starts_with('"') => {
             let text: String = serde_json::from_slice(quoted.as_bytes()).unwrap_or_default();
             let whole = serde_json::from_slice::<IgnoredAny>(text.as_bytes());
-            whole.map_err(|error| place.error(format!("is not valid JSON: {error}")))?;
+            whole.map_err(|error| location.error(format!("is not valid JSON: {error}")))?;
             text
         }
         RawJson(json) => json,
     };
     let text = compact(text);
     if !text.starts_with('{') || !text.contains("\"Statement\":") {
-        return Err(
-            place.error("is not an IAM policy; write one, such as {\"Version\": \"2012-10-17\", \"Statement\": […]}")
-        );
+        return Err(location
+            .error("is not an IAM policy; write one, such as {\"Version\": \"2012-10-17\", \"Statement\": […]}"));
     }
     if text.chars().any(|character| character > '\u{ff}') {
         return Err(
-            place.error("has a character after U+00FF, which STS rejects; write its JSON escape, such as \\u4e2d")
+            location.error("has a character after U+00FF, which STS rejects; write its JSON escape, such as \\u4e2d")
         );
     }
     let size = policy_arns.iter().chain([&text]).map(|part| part.chars().count()).sum::<usize>();
     if size > SIZE_MAX {
-        return Err(place.error(format!(
+        return Err(location.error(format!(
             "has {size} characters together with policyArns; use at most {SIZE_MAX}, or a managed policy in policyArns"
         )));
     }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::aws_endpoint;
+use crate::signing::Algorithm;
 
 use super::super::document::{AlgorithmName, LocationName, SigningDocument, StringOrList, WholeNumber};
 use super::super::error::{Location, PolicyError};
-use super::super::{Algorithm, PayloadMode, SignatureLocation, Target};
-use super::is_scope_byte;
+use super::super::iam_names::is_scope_byte;
+use super::super::modes::{PayloadMode, SignatureLocation};
+use super::super::target::Target;
 
 /// The longest validity of a presigned URL, seven days. Source: AWS Signature Version 4 for API requests, `X-Amz-Expires`.
 const EXPIRES_MAX_SECONDS: u64 = 604_800;

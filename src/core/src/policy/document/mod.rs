@@ -3,13 +3,14 @@
 //! `null` is rejected everywhere: a `roleArn` that a template left empty must not become "no role".
 
 mod de;
+mod forms;
 
 use std::collections::HashMap;
 
-pub(super) use de::Object;
-use de::{keyword, not_null, object};
+pub(super) use forms::Object;
+use forms::{keyword, not_null, object};
 
-use super::{PayloadMode, ScopeSource, Unmatched};
+use super::modes::{PayloadMode, ScopeSource, Unmatched};
 
 /// The signing policy.
 #[derive(Debug)]

@@ -91,6 +91,12 @@ fn keys_and_values_of_the_policy() {
             policy(r#"{"credentialsWaitMs": 300001, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
             "credentialsWaitMs: 300001 ms is too long: Envoy's stream idle timeout ends a request before; use at most 300000",
         ),
+    ]);
+}
+
+#[test]
+fn bounds_and_repeated_keys_of_the_policy() {
+    assert_refused(&[
         (
             policy(r#"{"maxHeldRequests": 0, "routes": {"/a": "https://sqs.eu-west-1.amazonaws.com"}}"#),
             "maxHeldRequests: is out of range; use 1 to 100000",
@@ -419,8 +425,6 @@ fn role(members: &str) -> String {
 
 #[test]
 fn sessions_of_a_role() {
-    let many_tags: Vec<_> = (0..51).map(|n| format!(r#""k{n}": "v""#)).collect();
-    let long_key = "k".repeat(129);
     assert_refused(&[
         (
             route(r#""roleDurationSeconds": 900"#),
@@ -470,6 +474,14 @@ fn sessions_of_a_role() {
             role(r#""roleChain": ["arn:aws:iam::123456789012:role/hub", "spoke"]"#),
             r#"routes["/a"].roleChain[1]: "spoke" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
+    ]);
+}
+
+#[test]
+fn tags_of_a_role() {
+    let many_tags: Vec<_> = (0..51).map(|n| format!(r#""k{n}": "v""#)).collect();
+    let long_key = "k".repeat(129);
+    assert_refused(&[
         (role(r#""roleTags": ["team"]"#), r#"routes["/a"].roleTags: must be an object, not a list"#),
         (role(r#""roleTags": {"team": 5}"#), r#"routes["/a"].roleTags.team: must be a string, not a number"#),
         (role(r#""roleTags": {"team": null}"#), r#"routes["/a"].roleTags.team: must be a string, not null"#),
@@ -753,6 +765,12 @@ fn signing() {
             route(r#""signing": {"redirect": "yes"}"#),
             r#"routes["/a"].signing.redirect: must be true or false, not a string"#,
         ),
+    ]);
+}
+
+#[test]
+fn what_does_not_go_with_a_signature_in_the_query() {
+    assert_refused(&[
         (
             route(r#""signing": {"location": "query"}, "payload": "client""#),
             r#"routes["/a"].payload: "client" needs a header that a presigned URL does not have; use "auto", "signed" or "unsigned""#,
@@ -810,6 +828,12 @@ fn header_rules() {
             route(r#""requestHeaders": {"remove": ["content-length"]}"#),
             r#"routes["/a"].requestHeaders.remove[0]: "content-length" belongs to the proxy and can't be removed; remove it"#,
         ),
+    ]);
+}
+
+#[test]
+fn headers_that_are_set() {
+    assert_refused(&[
         (
             route(r#""requestHeaders": {"set": {"host": "x"}}"#),
             r#"routes["/a"].requestHeaders.set.host: "host" comes from the target and can't be set; remove it"#,

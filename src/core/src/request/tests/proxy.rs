@@ -11,7 +11,7 @@ use crate::plugin::{Plugin, Stream};
 
 pub(super) const ACCESS_KEY_ID: &str = "ASIDEXAMPLE";
 
-/// What has become of a request.
+/// The fate of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The upstream has got it, with this body so far.
@@ -35,7 +35,7 @@ pub(super) struct Sent {
     stream: Stream<MockHost>,
     flow: Flow,
     forwarded: Vec<u8>,
-    /// Whether its headers have gone to the upstream.
+    /// `true` if its headers have gone to the upstream.
     is_forwarded: bool,
     ended: bool,
 }

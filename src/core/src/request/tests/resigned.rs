@@ -6,7 +6,7 @@ use super::proxy::{Fate, Proxy, Sent, refused};
 
 const TO_S3: &str = r#"{"credentialsWaitMs": 2000, "routes": {"/": "https://s3.eu-west-1.amazonaws.com/bucket"}}"#;
 
-/// A chunk as a client signs it under a key that nobody has.
+/// Makes a chunk as a client signs it under a key that nobody has.
 fn chunk(data: &[u8]) -> Vec<u8> {
     let mut chunk = format!("{:x};chunk-signature={}\r\n", data.len(), "c".repeat(64)).into_bytes();
     chunk.extend_from_slice(data);

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::signing::{
-    Algorithm, Scope, Signer, SigningContext, SigningCredentials, SigningError, UnsignedRequest, UriStyle, WireUri,
+    Algorithm, Scope, Signer, SigningContext, SigningCredentials, SigningError, UnsignedRequest,
+    UnsupportedStreamingForm, UriStyle, WireUri,
 };
 use crate::test_support;
 

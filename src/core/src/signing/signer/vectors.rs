@@ -27,7 +27,7 @@ use super::*;
 use crate::credentials::Credentials;
 use crate::path::{PathError, SafePath};
 use crate::signing::sigv4a::AsymmetricKey;
-use crate::signing::{PayloadHasher, UriStyle};
+use crate::signing::{PayloadHasher, UriStyle, WireUri};
 
 #[derive(Deserialize)]
 struct Context {

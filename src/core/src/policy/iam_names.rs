@@ -1,9 +1,7 @@
-//! The ARNs of roles and policies.
-
-use super::is_word;
+//! The names, values and ARNs of IAM, and the characters that they may have.
 
 /// Returns whether `arn` is the ARN of a role or policy, by the `kind` of resource: `role/` or `policy/`.
-pub(in super::super) fn is_iam_arn(arn: &str, kind: &str) -> bool {
+pub(super) fn is_iam_arn(arn: &str, kind: &str) -> bool {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
     let lower = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -16,4 +14,29 @@ pub(in super::super) fn is_iam_arn(arn: &str, kind: &str) -> bool {
     let name =
         name.is_some_and(|name| (1..=name_max).contains(&name.len()) && name.bytes().all(|b| is_word(b, b"+=,.@-")));
     partition && account && name && arn.len() <= 2048 && arn.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Returns whether a session may have this name.
+pub(super) fn is_session_word(word: &str) -> bool {
+    (2..=64).contains(&word.len()) && word.bytes().all(|byte| is_word(byte, b"+=,.@-"))
+}
+
+/// Returns whether a tag may have this value.
+pub(super) fn is_tag_value(value: &str) -> bool {
+    value.chars().count() <= 256 && value.chars().all(is_tag_character)
+}
+
+/// Returns whether a key or value of a tag may have this character.
+pub(super) fn is_tag_character(character: char) -> bool {
+    character.is_alphanumeric() || " _.:/=+-@".contains(character)
+}
+
+/// Returns whether a name in a credential scope may contain a byte: a slash or comma would shift the scope's parts.
+pub(super) fn is_scope_byte(byte: u8) -> bool {
+    is_word(byte, b"-")
+}
+
+/// Returns whether a byte is a letter, a digit, `_`, or one of `more`.
+pub(super) fn is_word(byte: u8, more: &[u8]) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || more.contains(&byte)
 }
