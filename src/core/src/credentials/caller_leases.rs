@@ -1,7 +1,8 @@
 //! The identities of callers: those that a policy requires since a caller came, until none has come for a while.
 //!
 //! All workers of a policy share one lease on them. Each identity in it has the second in which it was last known to be
-//! used; the longest-idle one makes room for another when there are as many as there may be.
+//! used. When there are as many as there may be, another one takes the place of the longest-idle one, or of one whose
+//! credentials do not come.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +22,9 @@ const USE_RECORDED_EVERY: u64 = 30;
 pub struct CallerBounds {
     /// The most identities.
     pub most: usize,
-    /// An identity that was used within this time keeps its place. Longer than uses may go unrecorded.
+    /// An identity that has had no credentials for this time keeps its place only while there is room.
+    pub failed: Duration,
+    /// Any other identity that was used within this time keeps its place. Longer than uses may go unrecorded.
     pub in_use: Duration,
     /// An identity that was not used for this time is given up.
     pub idle: Duration,
@@ -45,7 +48,7 @@ impl<D: SharedData> CredentialStore<D> {
         let (used, new) = (distinct(used), distinct(new));
         let mut renewal = CallerRenewal::default();
         self.0.update(LEASES, |leases: &mut Vec<IdentityLease>| {
-            renewal = CallerRenewal::of(leases, &policy, (&used, &new), bounds, now);
+            renewal = CallerRenewal::of(leases, &policy, (&used, &new), (bounds, &|id| self.is_stored(id)), now);
             renewal.writes
         })?;
         if renewal.changed {
@@ -57,6 +60,22 @@ impl<D: SharedData> CredentialStore<D> {
         }
         Ok(renewal.refused)
     }
+}
+
+/// Returns whether credentials are stored for the identity of this id.
+type IsStored<'s> = &'s dyn Fn(&str) -> bool;
+
+/// Returns the index of the identity that makes room for another one; `None` if all are in use.
+fn replaceable(
+    entries: &[(Identity, u64)],
+    (bounds, is_stored): (CallerBounds, IsStored<'_>),
+    now: u64,
+) -> Option<usize> {
+    let longest_idle = (0..).zip(entries).min_by_key(|(_, (_, last))| *last);
+    let idle = longest_idle.filter(|(_, (_, last))| last + bounds.in_use.as_secs() <= now).map(|(index, _)| index);
+    let has_failed =
+        |(identity, last): &(Identity, u64)| last + bounds.failed.as_secs() <= now && !is_stored(identity.id());
+    idle.or_else(|| entries.iter().position(has_failed))
 }
 
 /// The effects of a renewal on the list of leases.
@@ -75,7 +94,7 @@ impl CallerRenewal {
         leases: &mut Vec<IdentityLease>,
         policy: &str,
         (used, new): (&[&Identity], &[&Identity]),
-        bounds: CallerBounds,
+        (bounds, is_stored): (CallerBounds, IsStored<'_>),
         now: SystemTime,
     ) -> Self {
         let mut renewal = Self::default();
@@ -108,7 +127,7 @@ impl CallerRenewal {
         }
         let is_idle = |last: u64| last + bounds.idle.as_secs() <= now;
         renewal.dropped.extend(entries.extract_if(.., |(_, last)| is_idle(*last)).map(|(identity, _)| identity));
-        renewal.add(&mut entries, new, bounds, now);
+        renewal.add(&mut entries, new, (bounds, is_stored), now);
         renewal.changed |= !renewal.dropped.is_empty();
         renewal.writes |= renewal.changed;
         let (identities, times) = entries.into_iter().unzip();
@@ -121,7 +140,13 @@ impl CallerRenewal {
     }
 
     /// Adds new identities, each with the second of its last use, as far as there is room.
-    fn add(&mut self, entries: &mut Vec<(Identity, u64)>, new: &[&Identity], bounds: CallerBounds, now: u64) {
+    fn add(
+        &mut self,
+        entries: &mut Vec<(Identity, u64)>,
+        new: &[&Identity],
+        (bounds, is_stored): (CallerBounds, IsStored<'_>),
+        now: u64,
+    ) {
         for (identity, _) in entries.iter_mut() {
             // An earlier version of the filter that rewrote the list has dropped the settings that it does not know.
             if let Some(whole) = found(new, identity).filter(|whole| *whole != identity) {
@@ -134,9 +159,8 @@ impl CallerRenewal {
         let mut is_full = false;
         for identity in missing {
             if !is_full && entries.len() >= bounds.most {
-                let longest_idle = (0..).zip(&*entries).min_by_key(|(_, (_, last))| *last);
-                match longest_idle.filter(|(_, (_, last))| last + bounds.in_use.as_secs() <= now) {
-                    Some((index, _)) => self.dropped.push(entries.swap_remove(index).0),
+                match replaceable(entries, (bounds, is_stored), now) {
+                    Some(index) => self.dropped.push(entries.swap_remove(index).0),
                     None => is_full = true,
                 }
             }
@@ -156,8 +180,12 @@ mod tests {
     use crate::credentials::{RequiredIds, Role, Watch};
     use crate::test_support::{self, Memory, credentials};
 
-    const BOUNDS: CallerBounds =
-        CallerBounds { most: 3, in_use: Duration::from_secs(120), idle: Duration::from_secs(1800) };
+    const BOUNDS: CallerBounds = CallerBounds {
+        most: 3,
+        failed: Duration::from_secs(10),
+        in_use: Duration::from_secs(120),
+        idle: Duration::from_secs(1800),
+    };
 
     fn at(seconds: u64) -> SystemTime {
         test_support::at(1_000_000 + seconds)
@@ -165,6 +193,13 @@ mod tests {
 
     fn role(name: &str) -> Identity {
         Identity::assumed_for_caller(Role::new(format!("arn:aws:iam::123456789012:role/{name}"), "s"))
+    }
+
+    /// Pushes the credentials of roles.
+    fn supply(store: &CredentialStore<&Memory>, roles: &[&str]) {
+        for name in roles {
+            store.put(role(name).id(), &credentials("AKIDEXAMPLE", "secret")).unwrap();
+        }
     }
 
     fn ids(identities: &[Identity]) -> Vec<String> {
@@ -204,6 +239,7 @@ mod tests {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
         lease(&store, (&[], &[role("a"), role("b"), role("c")]), 0);
+        supply(&store, &["a", "b", "c", "d"]);
         renew(&store, &[role("a"), role("c")], 0, 100);
         let more = |name: &str, second| lease(&store, (&[], &[role(name)]), second);
         assert_eq!(more("d", 110), [role("d")]);
@@ -215,6 +251,19 @@ mod tests {
         renew(&store, &[role("a"), role("c"), role("d")], 122, 132);
         assert_eq!(lease(&store, (&[], &flood), 140).len(), 1000);
         assert_eq!(ids(&store.required().unwrap()), required);
+    }
+
+    #[test]
+    fn an_identity_whose_credentials_do_not_come_makes_room_though_it_is_used() {
+        let memory = Memory::default();
+        let store = CredentialStore(&memory);
+        let all = [role("a"), role("b"), role("c")];
+        lease(&store, (&[], &all), 0);
+        supply(&store, &["a", "c"]);
+        assert_eq!(lease(&store, (&all, &[role("d")]), 9), [role("d")]);
+        assert_eq!(lease(&store, (&all, &[role("d")]), 10), []);
+        let required = ids(&store.required().unwrap());
+        assert!(!required.contains(&role("b").id().to_owned()) && required.len() == 3, "{required:?}");
     }
 
     #[test]
@@ -247,7 +296,7 @@ mod tests {
         let store = CredentialStore(&memory);
         let all = [role("a"), role("b"), role("c")];
         lease(&store, (&[], &all), 0);
-        store.put(role("b").id(), &credentials("AKIDB", "secret")).unwrap();
+        supply(&store, &["a", "b", "c"]);
         renew(&store, &all, 0, 100);
         // An hour, as of a suspended machine. The first worker to resume has seen the uses of one caller alone.
         let resumed = 3700;

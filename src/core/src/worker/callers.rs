@@ -22,12 +22,9 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// The time after which an identity without credentials is requested again, in case the proxy has dropped it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The most identities that a worker has asked for and that have no credentials yet. It bounds what a flood of new callers
-/// demands of the refresher and of STS.
-const MOST_PENDING: usize = 100;
-
-/// An identity without credentials for this long is no longer pending: its role may not exist.
-const PENDING: Duration = Duration::from_secs(10);
+/// An identity that has had no credentials for this time is given up for another one, even if it is used: its role may not
+/// exist.
+const FAILED: Duration = Duration::from_secs(30);
 
 /// The identity of a caller.
 pub(crate) struct CallerIdentity {
@@ -141,19 +138,19 @@ impl CallerIdentities {
         Ok(identity)
     }
 
-    /// Forgets the longest-idle caller if there are as many as there may be.
+    /// Forgets a caller that is idle, or whose role does not come, if there are as many as there may be.
     fn make_room(&self, known: &mut HashMap<Vec<u8>, Rc<CallerIdentity>>, elapsed: Duration) -> Result<(), Refusal> {
-        let is_pending = |identity: &&Rc<CallerIdentity>| {
-            identity.credentials.borrow().is_none() && elapsed.saturating_sub(identity.since) < PENDING
+        if known.len() < self.most {
+            return Ok(());
+        }
+        let may_go = |identity: &CallerIdentity| {
+            let has_failed =
+                identity.credentials.borrow().is_none() && elapsed.saturating_sub(identity.since) >= FAILED;
+            has_failed || elapsed.saturating_sub(identity.used.get()) >= IN_USE
         };
-        if known.values().filter(is_pending).count() >= MOST_PENDING {
-            return Err(Refusal::Overloaded);
-        }
-        if known.len() >= self.most {
-            let idle = known.iter().filter(|(_, identity)| elapsed.saturating_sub(identity.used.get()) >= IN_USE);
-            let longest = idle.min_by_key(|(_, identity)| identity.used.get()).map(|(values, _)| values.clone());
-            known.remove(&longest.ok_or(Refusal::Overloaded)?);
-        }
+        let candidates = known.iter().filter(|(_, identity)| may_go(identity));
+        let longest = candidates.min_by_key(|(_, identity)| identity.used.get()).map(|(values, _)| values.clone());
+        known.remove(&longest.ok_or(Refusal::Overloaded)?);
         Ok(())
     }
 
@@ -181,7 +178,7 @@ impl CallerIdentities {
         let is_used = |identity: &&Rc<CallerIdentity>| since.is_none_or(|since| identity.used.get() >= since);
         let used = known.values().filter(is_used).map(|identity| &identity.identity).collect();
         let new = known.values().filter(|identity| identity.is_new.get()).map(|identity| &identity.identity).collect();
-        let bounds = CallerBounds { most: self.most, in_use: IN_USE, idle: IDLE };
+        let bounds = CallerBounds { most: self.most, failed: FAILED, in_use: IN_USE, idle: IDLE };
         let refused = store.lease_callers(policy, (used, new), bounds, now)?;
         self.renewed.set(Some(elapsed));
         self.has_new.set(false);

@@ -220,7 +220,7 @@ fn an_identity_is_given_up_when_no_caller_has_come_for_half_an_hour() {
 }
 
 #[test]
-fn a_flood_of_callers_takes_no_place_of_those_in_use_and_asks_for_a_bounded_number() {
+fn a_flood_of_callers_takes_no_place_of_those_in_use_and_makes_room_for_others() {
     let mut proxy = Proxy::start(MESH);
     let _sent = send(&mut proxy, "orders");
     supply(&proxy, "orders");
@@ -233,14 +233,11 @@ fn a_flood_of_callers_takes_no_place_of_those_in_use_and_asks_for_a_bounded_numb
         proxy.pass(Duration::from_secs(1));
         assert_eq!(send(&mut proxy, "orders").fate(&proxy), Fate::Forwarded { body: Vec::new() }, "{second}");
         assert!(required(&proxy) <= 150, "{}", required(&proxy));
-        if second < 10 {
-            assert!(required(&proxy) <= 101, "{}", required(&proxy));
-        }
     }
     let refused = proxy.host.metric("sigv4.requests;route=/a;outcome=Overloaded");
     assert!(refused > 2000, "{refused}");
-    // When the flood has ended, another caller finds room.
-    for _ in 0..130 {
+    // Half a minute after the flood, another caller finds room.
+    for _ in 0..31 {
         proxy.pass(Duration::from_secs(1));
     }
     let mut other = send(&mut proxy, "shop");
