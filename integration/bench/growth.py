@@ -100,7 +100,7 @@ def of_callers(directory: Path, count: int) -> None:
         # The client is answered by the proxy itself, as soon as the request is signed.
         "signing": {"location": "query", "redirect": True},
     }
-    policy = {"routes": {"/a": route}, "maxCallerIdentities": max(count, 1000), "credentialsWaitMs": 30_000}
+    policy = {"routes": {"/a": route}, "maxCallerIdentities": count + 1, "credentialsWaitMs": 30_000}
     policy["maxHeldRequests"] = max(count, 1000)
     configuration = with_filter_before_the_signer(jwt_authn(payload_in_metadata="jwt"))
     tokens = [token(team=f"team-{number}") for number in range(count)]
