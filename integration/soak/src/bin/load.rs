@@ -95,7 +95,8 @@ async fn run(load: Rc<RefCell<Load>>) {
             let reusable = exchange(&mut live, number).await?;
             Ok::<_, String>(reusable.then_some(live))
         };
-        let outcome = tokio::time::timeout(ANSWER_TIMEOUT, attempt).await.unwrap_or_else(|_| Err("no answer".to_owned()));
+        let outcome =
+            tokio::time::timeout(ANSWER_TIMEOUT, attempt).await.unwrap_or_else(|_| Err("no answer".to_owned()));
         let mut load = load.borrow_mut();
         match outcome {
             Ok(kept) => {
