@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 /// No answer is worth waiting for any longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Load {
     port: u16,
@@ -95,7 +95,8 @@ async fn run(load: Rc<RefCell<Load>>) {
             let reusable = exchange(&mut live, number).await?;
             Ok::<_, String>(reusable.then_some(live))
         };
-        let outcome = tokio::time::timeout(PATIENCE, attempt).await.unwrap_or_else(|_| Err("no answer".to_owned()));
+        let outcome =
+            tokio::time::timeout(ANSWER_TIMEOUT, attempt).await.unwrap_or_else(|_| Err("no answer".to_owned()));
         let mut load = load.borrow_mut();
         match outcome {
             Ok(kept) => {

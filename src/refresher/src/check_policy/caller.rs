@@ -9,7 +9,7 @@ use sigv4_core::credentials::Identity;
 use sigv4_core::header_map::HeaderMap;
 use sigv4_core::policy::{Admitted, Caller, NotAdmitted, Policy, Route, RouteIdentity};
 
-use super::session;
+use super::session::session;
 use super::table::write_table;
 
 /// The options that describe a caller.

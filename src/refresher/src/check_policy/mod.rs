@@ -1,6 +1,7 @@
 //! `check-policy`: checks a policy without Envoy.
 
 mod caller;
+mod session;
 mod table;
 
 use std::fmt::{self, Display};
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use sigv4_core::credentials::{Identity, Role};
+use sigv4_core::credentials::Identity;
 use sigv4_core::intake::IntakeConfig;
 use sigv4_core::policy::{
     Caller, CallerPattern, PayloadMode, Policy, Route, RouteIdentity, SignatureLocation, Unmatched,
@@ -24,6 +25,7 @@ use sigv4_core::signing::{PayloadHash, is_s3};
 use crate::policy_file::{Form, PolicyFile};
 
 use caller::{CallerOptions, CallerSummary};
+use session::session;
 use table::write_table;
 
 /// Check a policy without Envoy.
@@ -314,19 +316,6 @@ fn payload(route: &Route) -> String {
         Ok(PayloadPlan::Known(PayloadHash::Unsigned)) => format!("{name}: unsigned"),
         _ => format!("{name}: signed"),
     }
-}
-
-/// Returns the properties that identify a role's session.
-fn session(role: &Role) -> String {
-    let external_id = role.external_id.as_ref().map(|id| format!("external id {id}"));
-    let duration = role.duration_seconds.map(|seconds| format!("{seconds} s"));
-    let tags = role.tags.iter().map(|(key, value)| format!("{key}={value}"));
-    let source = role.source_identity.as_ref().map(|source| format!("source identity {source}"));
-    let policies = role.policy_arns.iter().map(|arn| format!("limited by {arn}"));
-    let inline = role.session_policy.as_ref().map(|policy| format!("limited by {policy}"));
-    let parts = std::iter::once(role.session_name.clone()).chain(source).chain(external_id).chain(duration);
-    let parts = parts.chain(tags).chain(policies).chain(inline);
-    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns a note if the target ends in a slash and the prefix does not. Such a target is used as written, and rarely
