@@ -32,7 +32,7 @@ SIGNED_AT_ONCE = {
     "set_property": 1,  # that the policy chose the host
 }
 # The calls of a sampled request: all while a worker has little load, else one in 32.
-LOOKED_AT_CLOSELY = {
+SAMPLED = {
     "get_current_time_nanoseconds": 2,  # when it came, and when it was signed
     "record_metric": 1,  # how long that took
     "increment_metric": 1,
@@ -61,9 +61,9 @@ def to_aws(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, AUTHORITY if name == ":authority" else value) for name, value in headers]
 
 
-def looked_at_closely(signer: WasmHost, requests: int) -> bool:
+def were_sampled(signer: WasmHost, requests: int) -> bool:
     """Returns whether exactly this many requests were sampled."""
-    return all(signer.calls[call] == requests * count for call, count in LOOKED_AT_CLOSELY.items())
+    return all(signer.calls[call] == requests * count for call, count in SAMPLED.items())
 
 
 def test_a_request_makes_as_few_host_calls_as_it_can():
@@ -107,15 +107,15 @@ def test_leftovers_of_a_signature_are_replaced():
     assert signer.calls == expected + Counter({"replace_header_map_value": 3})
 
 
-def test_of_many_requests_one_of_32_is_looked_at_closely():
+def test_of_many_requests_one_of_32_is_sampled():
     signer = host()
     for _ in range(64):
         signer.request(BROWSER)
 
-    assert looked_at_closely(signer, 2), signer.calls
+    assert were_sampled(signer, 2), signer.calls
 
 
-def test_after_a_second_requests_are_looked_at_closely_again():
+def test_after_a_second_requests_are_sampled_again():
     signer = host()
     signer.seconds_passed += 1
     signer.tick()
@@ -123,7 +123,7 @@ def test_after_a_second_requests_are_looked_at_closely_again():
     for _ in range(32):
         signer.request(BROWSER)
 
-    assert looked_at_closely(signer, 32), signer.calls
+    assert were_sampled(signer, 32), signer.calls
 
 
 def test_every_request_is_counted_within_a_second():

@@ -89,11 +89,11 @@ fn compile_at(document: PolicyDocument, top: &Location) -> Result<Policy, Policy
             && access_log.is_none()
             && route_metadata.is_none()
             && backstage_routes.0.is_empty();
-        let place = top.key("proxysigv4");
+        let location = top.key("proxysigv4");
         if !alone || !top.is_policy() {
-            return Err(place.error("must be the only key; move the other keys into it"));
+            return Err(location.error("must be the only key; move the other keys into it"));
         }
-        return compile_at(*section, &place);
+        return compile_at(*section, &location);
     }
 
     let allow_unauthenticated = allow_unauthenticated_requests.unwrap_or(true);
@@ -129,27 +129,27 @@ fn compile_routes(
         identities: Vec::new(),
         identity_indexes: HashMap::new(),
     };
-    let place = top.key("routes");
+    let location = top.key("routes");
     match routes {
         Some(_) if !backstage_routes.0.is_empty() => {
             let beside = backstage_routes.0.first().map(|(prefix, _)| prefix.as_str()).unwrap_or_default();
-            return Err(place.error(format!("conflicts with the route {beside:?}; move that one into routes")));
+            return Err(location.error(format!("conflicts with the route {beside:?}; move that one into routes")));
         }
-        Some(Routes::Keyed(entries)) => compiler.keyed_routes(entries.0, &place)?,
+        Some(Routes::Keyed(entries)) => compiler.keyed_routes(entries.0, &location)?,
         Some(Routes::Listed(list)) => {
             for (i, mut route) in list.into_iter().enumerate() {
-                let place = place.index(i);
+                let location = location.index(i);
                 let prefix = route.prefix.take();
                 let prefix =
-                    prefix.ok_or_else(|| place.error("has no prefix; add one, such as \"prefix\": \"/orders\""))?;
-                compiler.route(prefix, route, &place, &place.key("prefix"))?;
+                    prefix.ok_or_else(|| location.error("has no prefix; add one, such as \"prefix\": \"/orders\""))?;
+                compiler.route(prefix, route, &location, &location.key("prefix"))?;
             }
         }
         None => compiler.keyed_routes(backstage_routes.0, top)?,
     }
     let Compiler { mut routes, identities, .. } = compiler;
     if routes.is_empty() {
-        return Err(place.error("has no route; add one, such as {\"/orders\": \"https://…\"}"));
+        return Err(location.error("has no route; add one, such as {\"/orders\": \"https://…\"}"));
     }
     siblings::link(&mut routes)?;
     refuse_confusable(&routes)?;
@@ -161,11 +161,11 @@ fn compile_routes(
 fn set_credentials_wait(
     routes: &mut [Route],
     written: Option<WholeNumber>,
-    place: &Location,
+    location: &Location,
 ) -> Result<(), PolicyError> {
     let wait_ms = written.map(|WholeNumber(ms)| ms);
     if let Some(wait_ms) = wait_ms.filter(|ms| *ms > CREDENTIALS_WAIT_MAX_MS) {
-        return Err(place.error(format!(
+        return Err(location.error(format!(
             "{wait_ms} ms is too long: Envoy's stream idle timeout ends a request before; use at most {CREDENTIALS_WAIT_MAX_MS}"
         )));
     }
@@ -177,11 +177,11 @@ fn set_credentials_wait(
 }
 
 /// Returns a bound, checked against its largest value, or its default.
-fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), place: &Location) -> Result<u32, PolicyError> {
+fn bound(written: Option<WholeNumber>, (default, most): (u32, u32), location: &Location) -> Result<u32, PolicyError> {
     match written.map(|WholeNumber(number)| u32::try_from(number).unwrap_or(u32::MAX)) {
         None => Ok(default),
         Some(number) if (1..=most).contains(&number) => Ok(number),
-        Some(_) => Err(place.error(format!("is out of range; use 1 to {most}"))),
+        Some(_) => Err(location.error(format!("is out of range; use 1 to {most}"))),
     }
 }
 
@@ -197,19 +197,19 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn keyed_routes(&mut self, entries: Vec<(String, RouteEntry)>, place: &Location) -> Result<(), PolicyError> {
+    fn keyed_routes(&mut self, entries: Vec<(String, RouteEntry)>, location: &Location) -> Result<(), PolicyError> {
         for (prefix, entry) in entries {
-            let place = place.key(&prefix);
+            let location = location.key(&prefix);
             match entry {
                 RouteEntry::Short(target) => {
                     let route = RouteDocument { target: Written(Some(target)), ..RouteDocument::default() };
-                    self.route(prefix, route, &place, &place)?;
+                    self.route(prefix, route, &location, &location)?;
                 }
                 RouteEntry::Expanded(route) => {
                     if route.prefix.is_some() {
-                        return Err(place.key("prefix").error("the route's key is its prefix; remove this"));
+                        return Err(location.key("prefix").error("the route's key is its prefix; remove this"));
                     }
-                    self.route(prefix, *route, &place, &place)?;
+                    self.route(prefix, *route, &location, &location)?;
                 }
             }
         }
@@ -220,24 +220,24 @@ impl Compiler {
         &mut self,
         prefix: String,
         document: RouteDocument,
-        place: &Location,
-        prefix_place: &Location,
+        location: &Location,
+        prefix_location: &Location,
     ) -> Result<(), PolicyError> {
         if document.callers.is_some() && document.allow_unauthenticated_requests.0 == Some(true) {
-            return Err(place
+            return Err(location
                 .key("allowUnauthenticatedRequests")
                 .error("callers admits only authenticated ones; remove one of the two"));
         }
         let allow_unauthenticated =
             document.callers.is_none() && document.allow_unauthenticated_requests.unwrap_or(self.allow_unauthenticated);
-        let (mut route, identity) = route::compile(prefix, document, place, prefix_place)?;
+        let (mut route, identity) = route::compile(prefix, document, location, prefix_location)?;
         route.index = self.routes.len();
-        route.identity = match caller_identity(&identity, &route, place)? {
+        route.identity = match caller_identity(&identity, &route, location)? {
             Some(template) => RouteIdentity::Caller(Box::new(template)),
-            None => RouteIdentity::Fixed(self.identity(identity, place)?),
+            None => RouteIdentity::Fixed(self.identity(identity, location)?),
         };
         route.allow_unauthenticated = allow_unauthenticated;
-        self.routes.push((route, prefix_place.clone()));
+        self.routes.push((route, prefix_location.clone()));
         Ok(())
     }
 
@@ -260,15 +260,19 @@ impl Compiler {
 }
 
 /// Returns the template of an identity whose role has placeholders, for which each of the route's callers has a value.
-fn caller_identity(identity: &Identity, route: &Route, place: &Location) -> Result<Option<RoleTemplate>, PolicyError> {
+fn caller_identity(
+    identity: &Identity,
+    route: &Route,
+    location: &Location,
+) -> Result<Option<RoleTemplate>, PolicyError> {
     let template = identity.role().map(RoleTemplate::of).transpose();
-    let Some(template) = template.map_err(|problem| place.error(problem))?.flatten() else { return Ok(None) };
+    let Some(template) = template.map_err(|problem| location.error(problem))?.flatten() else { return Ok(None) };
     if route.callers.is_empty() {
-        return Err(place.error("a placeholder stands for the caller's value; add callers"));
+        return Err(location.error("a placeholder stands for the caller's value; add callers"));
     }
     for (i, caller) in route.callers.iter().enumerate() {
         if let Some(placeholder) = template.lacks(caller) {
-            return Err(place.key("callers").index(i).error(format!(
+            return Err(location.key("callers").index(i).error(format!(
                 "\"{caller}\" has no {placeholder}; {{namespace}} and {{serviceAccount}} need a SPIFFE id with \
                  /ns/…/sa/…, {{trustDomain}} one of any path, and {{claim:NAME}} an issuer"
             )));
@@ -282,8 +286,8 @@ fn refuse_confusable(routes: &[(Route, Location)]) -> Result<(), PolicyError> {
     let routes: Vec<_> = routes.iter().filter(|(route, _)| route.leads()).collect();
     let read: Vec<_> = routes.iter().map(|(route, _)| (route.prefix.as_str(), route.hosts.as_slice())).collect();
     let Some((one, other)) = confusable(&read) else { return Ok(()) };
-    let (Some((route, place)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
-    Err(place.error(format!(
+    let (Some((route, location)), Some((_, other))) = (routes.get(one), routes.get(other)) else { return Ok(()) };
+    Err(location.error(format!(
         "an upstream may read the prefix {:?} as one whose paths {other} matches, or vice versa; remove \
          `//`, `;`, %2F, %5C, %3B, %3F, %23 and %00",
         route.prefix
