@@ -144,10 +144,12 @@ impl CallerPattern {
             Kind::Token { issuer, claims } => {
                 let payloads = caller.tokens.as_ref()?.iter().map(|(_, payload)| HeaderMap(payload));
                 let mut admitted = payloads.filter(|payload| {
-                    has_claim(payload, "iss", issuer)
+                    payload.get(b"iss") == Some(issuer.as_bytes())
                         && claims.iter().all(|(name, value)| has_claim(payload, name, value))
                 });
-                admitted.next().map(Admitted::Token)
+                let first = admitted.next()?;
+                // Envoy may show one token under several names. Of different ones, the order says nothing.
+                admitted.all(|other| other.0 == first.0).then_some(Admitted::Token(first))
             }
         }
     }
@@ -368,6 +370,11 @@ mod tests {
         let orders = token("https://a", &[("team", "orders")]);
         assert!(orders.admits(&caller(&[("jwt", payload("https://a", b"orders"))])).is_some());
         assert!(orders.admits(&caller(&[("jwt", payload("https://a", &list))])).is_some());
+        let twice = ["one", "two"].map(|name| (name, payload("https://a", b"orders")));
+        assert!(orders.admits(&caller(&twice)).is_some());
+        let issuers = HeaderMap::serialize(&[("https://a", ""), ("https://b", "")]).0;
+        let by_list = HeaderMap::serialize(&[("iss", &issuers[..]), ("team", b"orders")]).0;
+        assert!(orders.admits(&caller(&[("jwt", by_list)])).is_none());
         assert!(token("https://a", &[]).admits(&caller(&[("jwt", payload("https://a", b""))])).is_some());
         for payloads in [
             vec![("jwt", payload("https://b", b"orders"))],
@@ -375,6 +382,8 @@ mod tests {
             vec![("jwt", payload("https://a", b""))],
             // The issuer of one token, and the claim of another.
             vec![("one", payload("https://a", b"x")), ("two", payload("https://b", b"orders"))],
+            // Two tokens of one caller: which of them is it?
+            vec![("one", payload("https://a", b"orders")), ("two", payload("https://a", &list))],
             vec![("failed", HeaderMap::serialize(&[("code", "1"), ("message", "https://a")]).0)],
             vec![("text", b"https://a".to_vec())],
             vec![],
