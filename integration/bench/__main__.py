@@ -15,11 +15,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from integration.bench import envoys, statistic
 from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load
 from integration.bench.plot import bars
+from integration.stack.client import curl
 from integration.stack.envoy import Envoy
 from integration.stack.process import REPOSITORY
 from integration.stack.proxy import WASM
@@ -100,10 +102,20 @@ class Bench:
             "signer, accessLog": [envoys.wasm("logged", WASM, envoys.policy() | {"accessLog": True})],
             "signer, 1,000 routes": [envoys.wasm("routes", WASM, envoys.policy(1000))],
             f"signer, {IDENTITIES} identities": [envoys.wasm("identities", WASM, many)],
-        }
+            "token, signer": [envoys.verified_token(), envoys.wasm("token", WASM, envoys.policy())],
+            "token, signer, a role for each caller": [
+                envoys.verified_token(), envoys.wasm("callers", WASM, envoys.policy(**envoys.OF_CALLER))
+            ],
+        }  # fmt: skip
         listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
         with self.envoy("no-body", [*listeners, envoys.intake(pipe)]) as envoy:
             envoys.push_all(pipe, IDENTITIES)
+            # A caller's identity is required with its first request, which waits for the credentials.
+            url = f"http://127.0.0.1:{envoy.port('token, signer, a role for each caller')}/orders"
+            with ThreadPoolExecutor(1) as pool:
+                first = pool.submit(curl, url)
+                envoys.push_all(pipe, IDENTITIES + 1)
+                assert first.result().status == 200
             load = Load(envoy)
             table = self.compare("No body", load, list(filters))
             names = ["plain", "empty wasm", "native", "native, few headers signed"]

@@ -69,6 +69,21 @@ def hasher() -> list[dict]:
     return yaml.safe_load(HASHER.read_text())["http_filters"]
 
 
+ISSUER = "https://issuer.example"
+OF_CALLER = {"callers": [{"issuer": ISSUER}], "roleArn": "arn:aws:iam::123456789012:role/mesh-{claim:team}"}
+"""The members of a route whose role comes with the caller."""
+
+
+def verified_token() -> dict:
+    """Returns a filter that shows the signer a verified token's claims, without the cost of verifying one."""
+    claims = {"iss": ISSUER, "sub": "orders-app", "team": "orders", "exp": 1_900_000_000, "aud": "aws"}
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config",
+        "metadata": [{"metadata_namespace": "envoy.filters.http.jwt_authn", "value": {"jwt": claims}}],
+    }
+    return {"name": "token", "typed_config": config}
+
+
 def buffer() -> dict:
     """Returns Envoy's filter that buffers a request until its body is complete, and does nothing else."""
     config = {
@@ -134,13 +149,15 @@ def cluster(name: str, port: int) -> dict:
 
 
 def push_all(socket: Path, identities: int) -> None:
-    """Pushes credentials for every identity that the signers want."""
+    """Pushes credentials for every identity that the signers require and that has none."""
 
-    def wanted() -> list[dict]:
+    def required() -> list[dict]:
         return json.loads(curl("http://intake/v1/identities", unix_socket=str(socket)).body)["identities"]
 
-    wait_until(lambda: len(wanted()) == identities, f"the intake to want {identities} identities")
-    for identity in wanted():
+    wait_until(lambda: len(required()) == identities, f"the intake to require {identities} identities")
+    for identity in required():
+        if identity["held"]:
+            continue
         url = f"http://intake/v1/identities/{identity['id']}/credentials"
         answer = curl(url, "PUT", body=credential_document(KEY), unix_socket=str(socket))
         if answer.status != 204:
