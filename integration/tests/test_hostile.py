@@ -40,7 +40,9 @@ def proxy(shared_proxy, api, s3):
     for received in (*api.received, *s3.received):
         assert received.accepted or beyond_botocore(received), (received.refusal, received.request)
         assert received.request.target.startswith(("/base", "/bucket", "/signed")), received.request.target
-    log = shared_proxy.envoy.log[log_before:].lower()
+    # A refused CONNECT is the one request that is warned of: its client does not show the reply.
+    lines = shared_proxy.envoy.log[log_before:].lower().splitlines()
+    log = "\n".join(line for line in lines if "in a tunnel that connect opens" not in line)
     for word in ("panic", "wasm", "[error]", "[critical]", "backtrace"):
         assert word not in log, log
     assert not shared_proxy.envoy.dead_vms

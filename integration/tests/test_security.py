@@ -966,9 +966,10 @@ EXHAUSTION = [
         "test_a_connection_has_a_hundred_requests_at_a_time",
     ),
     Claim(
-        "callers that each need a role of their own | 100 of a worker's that wait for STS, and `maxCallerIdentities` "
-        "that are held; past them 503 `Overloaded`. A caller that came within two minutes keeps its place",
-        "a_flood_of_callers_takes_no_place_of_those_in_use_and_asks_for_a_bounded_number",
+        "callers that each need a role of their own | `maxCallerIdentities`; past them 503 `Overloaded`. A caller "
+        "that came within two minutes keeps its place, unless its role has not come for half a minute",
+        "a_flood_of_callers_takes_no_place_of_those_in_use_and_makes_room_for_others",
+        "an_identity_whose_credentials_do_not_come_makes_room_though_it_is_used",
     ),
     Claim(
         "names of hosts, on a route without a target or where requests pass | a separate resolver and "
