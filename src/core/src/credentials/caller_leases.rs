@@ -177,8 +177,9 @@ impl CallerRenewal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::test_data::at;
     use crate::credentials::{RequiredIds, Role, Watch};
-    use crate::test_support::{self, Memory, credentials};
+    use crate::test_support::{Memory, credentials};
 
     const BOUNDS: CallerBounds = CallerBounds {
         most: 3,
@@ -186,10 +187,6 @@ mod tests {
         in_use: Duration::from_secs(120),
         idle: Duration::from_secs(1800),
     };
-
-    fn at(seconds: u64) -> SystemTime {
-        test_support::at(1_000_000 + seconds)
-    }
 
     fn role(name: &str) -> Identity {
         Identity::assumed_for_caller(Role::new(format!("arn:aws:iam::123456789012:role/{name}"), "s"))

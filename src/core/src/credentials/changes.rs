@@ -69,16 +69,9 @@ pub(super) fn bump_generation(data: &impl SharedData, start: SystemTime, id: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::{CredentialStore, Credentials, Identity};
-    use crate::test_support::{self, Memory};
-
-    fn at(seconds: u64) -> SystemTime {
-        test_support::at(1_000_000 + seconds)
-    }
-
-    fn credentials(key: &str) -> Credentials {
-        test_support::credentials(key, "secret")
-    }
+    use crate::credentials::test_data::{at, credentials};
+    use crate::credentials::{CredentialStore, Identity};
+    use crate::test_support::Memory;
 
     #[test]
     fn a_worker_is_told_which_credentials_changed_or_to_read_everything() {

@@ -303,21 +303,8 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::credentials::{Credentials, Role};
-    use crate::test_support::{self, Memory};
-
-    fn at(seconds: u64) -> SystemTime {
-        test_support::at(1_000_000 + seconds)
-    }
-
-    fn role(name: &str) -> Identity {
-        let arn = format!("arn:aws:iam::123456789012:role/{name}");
-        Identity::assumed(Role::new(arn, "s"))
-    }
-
-    fn credentials(key: &str) -> Credentials {
-        test_support::credentials(key, "secret")
-    }
+    use crate::credentials::test_data::{at, credentials, role};
+    use crate::test_support::Memory;
 
     #[test]
     fn identities_that_several_policies_require_are_listed_once() {

@@ -9,6 +9,8 @@ mod leases;
 mod shared_data;
 mod slots;
 mod store;
+#[cfg(test)]
+pub(crate) mod test_data;
 
 pub use caller_leases::CallerBounds;
 pub(crate) use document::format_expiration;

@@ -67,11 +67,8 @@ impl<D: SharedData> CredentialStore<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_support::{self, Memory};
-
-    fn at(seconds: u64) -> SystemTime {
-        test_support::at(1_000_000 + seconds)
-    }
+    use crate::credentials::test_data::at;
+    use crate::test_support::Memory;
 
     #[test]
     fn slots_are_reused() {

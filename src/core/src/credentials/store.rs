@@ -172,21 +172,9 @@ fn revoked_key(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::{Identity, Role};
-    use crate::test_support::{self, Memory};
-
-    fn at(seconds: u64) -> SystemTime {
-        test_support::at(1_000_000 + seconds)
-    }
-
-    fn role(name: &str) -> Identity {
-        let arn = format!("arn:aws:iam::123456789012:role/{name}");
-        Identity::assumed(Role::new(arn, "s"))
-    }
-
-    fn credentials(key: &str) -> Credentials {
-        test_support::credentials(key, "secret")
-    }
+    use crate::credentials::Identity;
+    use crate::credentials::test_data::{at, credentials, role};
+    use crate::test_support::Memory;
 
     #[test]
     fn what_is_put_is_held_until_it_is_revoked() {

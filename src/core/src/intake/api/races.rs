@@ -4,15 +4,8 @@ use std::cell::Cell;
 
 use super::*;
 use crate::credentials::Identity;
-use crate::test_support::{self, Memory};
-
-fn start() -> SystemTime {
-    test_support::at(1_000_000)
-}
-
-fn credentials(key: &str) -> Credentials {
-    test_support::credentials(key, "secret")
-}
+use crate::credentials::test_data::{at, credentials};
+use crate::test_support::Memory;
 
 /// Shared data in which another worker acts just before a given access.
 struct Interrupted<'a> {
@@ -49,20 +42,20 @@ fn interleave(
     other: &dyn Fn(CredentialStore<&Memory>),
     check: &dyn Fn(CredentialStore<&Memory>, usize),
 ) {
-    for at in 1.. {
+    for access in 1.. {
         let memory = Memory::default();
         let store = CredentialStore(&memory);
-        store.lease("policy", &[Identity::default_chain()], start(), true).unwrap();
+        store.lease("policy", &[Identity::default_chain()], at(0), true).unwrap();
         store.put("default", &credentials("AKIDBEFORE")).unwrap();
-        let data = Interrupted { memory: &memory, accesses: Cell::new(0), at, other };
+        let data = Interrupted { memory: &memory, accesses: Cell::new(0), at: access, other };
         first(CredentialStore(&data));
-        let over = data.accesses.get() < at;
+        let over = data.accesses.get() < access;
         if over {
             other(store);
         }
-        check(store, at);
+        check(store, access);
         if over {
-            assert!(at > 3, "{at} accesses");
+            assert!(access > 3, "{access} accesses");
             return;
         }
     }
@@ -71,7 +64,7 @@ fn interleave(
 fn push(store: CredentialStore<impl SharedData>, key: &str, query: &str) -> u16 {
     let document = credentials(key).to_document();
     let path = format!("/v1/identities/default/credentials{query}");
-    super::answer(&store, &mut RequiredIds::default(), b"PUT", path.as_bytes(), &document, start()).status
+    super::answer(&store, &mut RequiredIds::default(), b"PUT", path.as_bytes(), &document, at(0)).status
 }
 
 #[test]
