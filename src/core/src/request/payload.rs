@@ -25,8 +25,26 @@ pub struct BodyInfo<'a> {
     pub has_length: bool,
     /// The client signed its `client_hash`, so that it is meant for a signature.
     pub signs_client_hash: bool,
-    /// It is of an operation that takes an body that is not signed.
+    /// It is of an operation that takes a body that is not signed.
     pub is_unsigned_operation: bool,
+}
+
+impl<'a> BodyInfo<'a> {
+    /// Describes a body that has a length, and of which the client says nothing else.
+    pub const fn of_length(service: &'a str, over_tls: bool) -> Self {
+        Self {
+            is_empty: false,
+            is_upgrade: false,
+            service,
+            over_tls,
+            client_hash: None,
+            envoy_hash: None,
+            is_event_stream: false,
+            has_length: true,
+            signs_client_hash: false,
+            is_unsigned_operation: false,
+        }
+    }
 }
 
 /// Returns whether a content type is that of an event stream, whose events a client signs one by one. AWS's SDK for Rust
@@ -122,18 +140,7 @@ mod tests {
 
     use super::*;
 
-    const WITH_BODY: BodyInfo<'_> = BodyInfo {
-        is_empty: false,
-        is_upgrade: false,
-        service: "execute-api",
-        over_tls: true,
-        client_hash: None,
-        envoy_hash: None,
-        is_event_stream: false,
-        has_length: true,
-        signs_client_hash: false,
-        is_unsigned_operation: false,
-    };
+    const WITH_BODY: BodyInfo<'_> = BodyInfo::of_length("execute-api", true);
 
     const S3: BodyInfo<'_> = BodyInfo { service: "s3", ..WITH_BODY };
 

@@ -300,18 +300,7 @@ fn payload(route: &Route) -> String {
         PayloadMode::Auto => "auto",
     };
     let Some(scope) = &route.scope else { return name.to_owned() };
-    let body = BodyInfo {
-        is_empty: false,
-        is_upgrade: false,
-        service: &scope.service,
-        over_tls: route.upstream_tls,
-        client_hash: None,
-        envoy_hash: None,
-        is_event_stream: false,
-        has_length: true,
-        signs_client_hash: false,
-        is_unsigned_operation: false,
-    };
+    let body = BodyInfo::of_length(&scope.service, route.upstream_tls);
     match PayloadPlan::decide(route.payload, body) {
         Ok(PayloadPlan::Known(PayloadHash::Unsigned)) => format!("{name}: unsigned"),
         _ => format!("{name}: signed"),
