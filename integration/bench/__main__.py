@@ -14,13 +14,13 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from integration.bench import envoys, statistic
 from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load
 from integration.bench.plot import bars
+from integration.harness.peak import Peak
 from integration.stack.client import curl
 from integration.stack.envoy import Envoy
 from integration.stack.process import REPOSITORY
@@ -305,28 +305,6 @@ class Sink:
         self.received += length
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         connection.close()
-
-
-class Peak:
-    """The maximum of a number while something runs."""
-
-    def __init__(self, read: Callable[[], float]):
-        self._read = read
-        self._done = threading.Event()
-        self.highest = read()
-
-    def __enter__(self):
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.02):
-            self.highest = max(self.highest, self._read())
 
 
 def main() -> None:

@@ -7,14 +7,25 @@ from integration.harness.keys import THROWAWAY
 from integration.stack.aws_servers import REGION
 
 
-def sdk_client(service: str, url: str, verify: str | None = None, **config):
-    """Returns a client of `service` at `url`, which tries each call once; `config` as for botocore's `Config`."""
-    return boto3.client(
+def sdk_client(
+    service: str,
+    url: str | None,
+    verify: str | None = None,
+    *,
+    session=boto3,
+    region: str = REGION,
+    use_ssl: bool = True,
+    **config,
+):
+    """Returns a client of `service` at `url`, or at the service's own endpoint, which tries each call once. `config` is as
+    for botocore's `Config`; unless it says otherwise, S3's buckets are in the path."""
+    return session.client(
         service,
         endpoint_url=url,
-        region_name=REGION,
+        region_name=region,
+        use_ssl=use_ssl,
         aws_access_key_id=THROWAWAY.access_key,
         aws_secret_access_key=THROWAWAY.secret_key,
         verify=verify,
-        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, **config),
+        config=Config(**{"retries": {"total_max_attempts": 1}, "s3": {"addressing_style": "path"}, **config}),
     )

@@ -11,6 +11,7 @@ from integration.harness.policies import api_route, policy, s3_route
 from integration.harness.upstream import Upstream
 from integration.harness.verifier import Verifier
 from integration.stack.aws_servers import REGION, Ministack, Moto
+from integration.stack.process import Process
 from integration.stack.proxy import Proxy, StockConfiguration
 
 StartProxy = Callable[..., Proxy]
@@ -103,6 +104,19 @@ def proxy(start_shared_proxy: StartProxy, _api: Upstream, _s3: Upstream) -> Prox
     proxy = start_shared_proxy(policy({"/api": api_route(_api, "/prod"), "/s3": s3_route(_s3)}))
     proxy.push(TEMPORARY_KEY)
     return proxy
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[[Process], Process]]:
+    """Returns a function that starts a process, which runs until the test is done."""
+    with contextlib.ExitStack() as stack:
+
+        def run(process: Process) -> Process:
+            process.start()
+            stack.callback(process.stop)
+            return process
+
+        yield run
 
 
 @pytest.fixture

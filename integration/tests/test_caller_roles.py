@@ -51,18 +51,10 @@ def mesh(start_proxy, upstream, authority):
 
 
 @pytest.fixture
-def start_refresher(tmp_path, sts):
-    running = []
-
-    def start(proxy, *arguments: str) -> Refresher:
-        refresher = Refresher(tmp_path, proxy, sts, "--interval", "1h", *arguments, credentials=STATIC_KEY)
-        refresher.start()
-        running.append(refresher)
-        return refresher
-
-    yield start
-    for refresher in running:
-        refresher.stop()
+def start_refresher(tmp_path, sts, running):
+    return lambda proxy, *arguments: running(
+        Refresher(tmp_path, proxy, sts, "--interval", "1h", *arguments, credentials=STATIC_KEY)
+    )
 
 
 @pytest.fixture

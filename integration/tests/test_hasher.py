@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from integration.harness import aws_chunked, raw
 from integration.harness.keys import TEMPORARY_KEY, THROWAWAY_SESSION
+from integration.harness.peak import Peak
 from integration.harness.policies import api_route, policy, s3_route
 from integration.stack.aws_servers import REGION
 from integration.stack.client import curl, http2
@@ -207,14 +207,6 @@ def test_bodies_of_clients_that_may_not_fill_the_memory_fit_a_sidecar(start_prox
     proxy.push(TEMPORARY_KEY)
     assert proxy.request("/api/warm", "POST", body=b"body").status == 200
     print(f"idle {proxy.envoy.resident_bytes() / MIB:.0f} MiB")
-    ended = threading.Event()
-
-    def watch() -> int:
-        peak = 0
-        while not ended.wait(0.02):
-            peak = max(peak, proxy.envoy.resident_bytes())
-        return peak
-
     # All but the last byte, so that none is complete.
     body = raw.http1_head("POST /api/x HTTP/1.1", f"Content-Length: {16 * MIB}") + bytes(16 * MIB - 1)
 
@@ -223,12 +215,8 @@ def test_bodies_of_clients_that_may_not_fill_the_memory_fit_a_sidecar(start_prox
             tcp.sendall(body)
             tcp.recv(1)
 
-    with ThreadPoolExecutor(1) as watcher, ThreadPoolExecutor(200) as strangers:
-        peak = watcher.submit(watch)
-        try:
-            list(strangers.map(send, range(200)))
-        finally:
-            ended.set()
-    print(f"at most {peak.result() / MIB:.0f} MiB")
-    assert peak.result() < SIDECAR
+    with Peak(proxy.envoy.resident_bytes) as peak, ThreadPoolExecutor(200) as strangers:
+        list(strangers.map(send, range(200)))
+    print(f"at most {peak.highest / MIB:.0f} MiB")
+    assert peak.highest < SIDECAR
     assert proxy.request("/api/after", "POST", body=b"body").status == 200, api.last.refusal

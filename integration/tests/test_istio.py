@@ -85,6 +85,15 @@ def test_every_manifest_fits_its_schema(kustomization):
         check(manifest)
 
 
+def set_at(manifest: dict, place: list, value) -> None:
+    """Sets the value at a path into a manifest."""
+    *parents, last = place
+    node = manifest
+    for part in parents:
+        node = node[part]
+    node[last] = value
+
+
 @pytest.mark.parametrize(
     ("kind", "place", "value"),
     [
@@ -98,11 +107,7 @@ def test_every_manifest_fits_its_schema(kustomization):
 )
 def test_the_check_sees_what_is_wrong(kind, place, value):
     manifest = copy.deepcopy(next(each for each in build(ISTIO / "egress") if each["kind"] == kind))
-    *parents, last = place
-    node = manifest
-    for part in parents:
-        node = node[part]
-    node[last] = value
+    set_at(manifest, place, value)
 
     with pytest.raises(Invalid):
         check(manifest)
@@ -521,11 +526,7 @@ def test_a_wasm_plugin_can_hash_no_body(start, aws, kustomization):
 )
 def test_what_a_traffic_extension_has_no_field_for_is_seen(place, value):
     manifest = next(each for each in build(ISTIO / "traffic-extension") if each["kind"] == "TrafficExtension")
-    *parents, last = place
-    node = manifest
-    for part in parents:
-        node = node[part]
-    node[last] = value
+    set_at(manifest, place, value)
 
     with pytest.raises(Invalid):
         check(manifest)

@@ -13,6 +13,7 @@ import pytest
 
 from integration.harness import aws_chunked, raw
 from integration.harness.keys import TEMPORARY_KEY
+from integration.harness.peak import Peak
 from integration.harness.policies import api_route, s3_route
 from integration.stack.process import wait_until
 
@@ -255,28 +256,17 @@ def test_a_flood_of_ten_times_the_default_bounds_fits_a_sidecar(start_proxy, api
     proxy.push(TEMPORARY_KEY)
     for path in ("/api/warm", "/s3/bucket/warm"):
         assert proxy.request(path).status == 200
-    ended = threading.Event()
 
-    def watch() -> int:
-        peak = 0
-        while not ended.wait(0.02):
-            peak = max(peak, proxy.envoy.resident_bytes())
-        return peak
-
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as slow, ThreadPoolExecutor(1) as pool:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as slow:
         slow.sendall(raw.http1_head("POST /api/slow HTTP/1.1", "Content-Length: 4", "Connection: close") + b"ab")
         wait_until(lambda: proxy.envoy.stat("http.traffic.downstream_rq_active") == 1, "the slow upload to be held")
-        peak = pool.submit(watch)
-        try:
-            with flood(proxy.port, 10 * held):
-                wait_until(lambda: refused(proxy, route) >= 9 * held, "the flood to be refused")
-                for _ in range(5):
-                    assert proxy.request("/api/other").status == 200
-                    assert proxy.request("/s3/bucket/key", "PUT", body=bytes(300_000)).status == 200
-                slow.sendall(b"cd")
-                assert raw.statuses(slow.recv(65536)) == [200]
-        finally:
-            ended.set()
-    print(f"at most {peak.result() / MIB:.0f} MiB")
-    assert peak.result() < SIDECAR
+        with Peak(proxy.envoy.resident_bytes) as peak, flood(proxy.port, 10 * held):
+            wait_until(lambda: refused(proxy, route) >= 9 * held, "the flood to be refused")
+            for _ in range(5):
+                assert proxy.request("/api/other").status == 200
+                assert proxy.request("/s3/bucket/key", "PUT", body=bytes(300_000)).status == 200
+            slow.sendall(b"cd")
+            assert raw.statuses(slow.recv(65536)) == [200]
+    print(f"at most {peak.highest / MIB:.0f} MiB")
+    assert peak.highest < SIDECAR
     assert not proxy.envoy.dead_vms

@@ -5,12 +5,10 @@ import json
 import boto3
 import pytest
 from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from integration.harness.keys import THROWAWAY
 from integration.harness.policies import api_route, route
-from integration.stack.aws_servers import REGION
+from integration.harness.sdk import sdk_client
 
 SESSION = boto3.Session()
 
@@ -29,14 +27,7 @@ SERVICES = [name for name in SESSION.get_available_services() if _has_no_json(na
 
 
 def _client(service: str, url: str, **config):
-    return SESSION.client(
-        service,
-        endpoint_url=url,
-        region_name=REGION,
-        aws_access_key_id=THROWAWAY.access_key,
-        aws_secret_access_key=THROWAWAY.secret_key,
-        config=Config(retries={"total_max_attempts": 1}, parameter_validation=False, **config),
-    )
+    return sdk_client(service, url, session=SESSION, parameter_validation=False, **config)
 
 
 def _call(client) -> None:

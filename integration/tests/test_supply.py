@@ -43,19 +43,12 @@ class StaticSource:
 
 
 @pytest.fixture
-def start_refresher(tmp_path_factory):
-    running = []
-
+def start_refresher(tmp_path_factory, running):
     def start(proxy, *arguments, key=STATIC_KEY, **variables) -> Refresher:
         directory = tmp_path_factory.mktemp("refresher")
-        refresher = Refresher(directory, proxy, StaticSource(key), *arguments, **variables)
-        refresher.start()
-        running.append(refresher)
-        return refresher
+        return running(Refresher(directory, proxy, StaticSource(key), *arguments, **variables))
 
-    yield start
-    for refresher in running:
-        refresher.stop()
+    return start
 
 
 @pytest.fixture
