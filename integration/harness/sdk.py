@@ -17,8 +17,8 @@ def sdk_client(
     use_ssl: bool = True,
     **config,
 ):
-    """Returns a client of `service` at `url`, or at the service's own endpoint, which tries each call once. `config` is as
-    for botocore's `Config`; unless it says otherwise, S3's buckets are in the path."""
+    """Returns a client of `service` at `url`, or at the service's own endpoint. It tries each call once, and has S3's
+    buckets in the path unless `config`, as for botocore's `Config`, says otherwise."""
     return session.client(
         service,
         endpoint_url=url,
