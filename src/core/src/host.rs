@@ -27,6 +27,10 @@ pub enum MapKind {
     Response,
 }
 
+/// The most of a body that the filter copies at a time. The proxy may have received megabytes since the last callback, and
+/// the memory of a virtual machine never shrinks.
+const BODY_PIECE: usize = 64 * 1024;
+
 /// A kind of metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
@@ -99,6 +103,15 @@ pub trait Host: SharedData + Clone {
     /// # Errors
     /// If the proxy refuses the call.
     fn body(&self, start: usize, size: usize) -> Result<Vec<u8>, HostError>;
+
+    /// Returns the next piece of the request's body, of which the proxy holds `left` more bytes from `start` on.
+    ///
+    /// # Errors
+    /// If the proxy refuses the call, or does not hold them.
+    fn body_piece(&self, start: usize, left: usize) -> Result<Vec<u8>, HostError> {
+        let piece = self.body(start, left.min(BODY_PIECE))?;
+        if piece.is_empty() { Err(HostError { call: "get_buffer_bytes", status: 0 }) } else { Ok(piece) }
+    }
 
     /// Removes bytes from the beginning of the request's body in the proxy's buffer.
     ///

@@ -225,8 +225,8 @@ impl AwsSource {
         let (source_name, credentials) = match identity.role() {
             None => (CHAIN, from_chain(&self.base(CHAIN_CACHE_TTL).await?.credentials)?),
             Some(role) => {
-                let assumed =
-                    self.sts_calls.in_turn(was_silent, self.base_for_role(), async |base| assume(role, base).await);
+                let base = async || self.base_for_role().await;
+                let assumed = self.sts_calls.in_turn(was_silent, base, async |base| assume(role, base).await);
                 let assumed =
                     assumed.await.map_err(|NoAnswer(after)| SourceError::Timeout { source_name: STS, after })?;
                 (STS, assumed.inspect_err(|error| self.sts_calls.pause(error.retry_after()))?)

@@ -1,6 +1,7 @@
 //! The queue of calls to STS: however many roles there are, few calls are in flight, and none delays those after it.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,19 +59,26 @@ impl StsCalls {
     pub async fn in_turn<T, P, E>(
         &self,
         was_silent: bool,
-        prepare: impl Future<Output = Result<P, E>>,
+        prepare: impl AsyncFnOnce() -> Result<P, E>,
         call: impl AsyncFnOnce(P) -> Result<T, E>,
     ) -> Result<Result<T, E>, NoAnswer> {
         let turn = self.turns.take(was_silent).await;
-        self.pause_is_over().await;
-        let prepared = match prepare.await {
-            Ok(prepared) => prepared,
-            Err(error) => return Ok(Err(error)),
-        };
+        // Boxed, so that only calls in flight take memory.
+        Box::pin(async {
+            self.pause_is_over().await;
+            match prepare().await {
+                Ok(prepared) => self.bounded(turn, call(prepared)).await,
+                Err(error) => Ok(Err(error)),
+            }
+        })
+        .await
+    }
+
+    /// Waits for a call within its time limits, and passes its turn on when it is slow.
+    async fn bounded<T>(&self, turn: Turn, call: impl Future<Output = T>) -> Result<T, NoAnswer> {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let slow_after = if self.turns.waiting() > MANY_WAITING { SLOW_AFTER_WITH_MANY } else { SLOW_AFTER };
-        // Boxed, so that only calls in flight take memory.
-        let mut call = Box::pin(call(prepared));
+        let mut call = pin!(call);
         if let Ok(answer) = timeout(slow_after, &mut call).await {
             return Ok(answer);
         }
@@ -208,7 +216,7 @@ mod tests {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let answer = calls.in_turn(was_silent, async { Ok::<_, ()>(()) }, async |()| {
+        let answer = calls.in_turn(was_silent, async || Ok::<_, ()>(()), async |()| {
             most.fetch_max(in_flight.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             let _flight = Flight(in_flight);
             sleep(takes).await;

@@ -150,9 +150,11 @@ impl Held {
         }
         match &mut self.payload {
             HeldPayload::Hashing { hasher, seen } => {
-                let part = host.body(*seen, available.saturating_sub(*seen))?;
-                hasher.update(&part);
-                *seen += part.len();
+                while *seen < available {
+                    let piece = host.body_piece(*seen, available - *seen)?;
+                    hasher.update(&piece);
+                    *seen += piece.len();
+                }
             }
             HeldPayload::Measuring { .. } if available > MEASURED_MAX => {
                 return Err(LengthRequired::BodyTooLarge.into());

@@ -1,13 +1,9 @@
 //! An `aws-chunked` body whose chunks are signed again as they pass.
 
 use crate::held::{HeldShare, Overloaded};
-use crate::host::{Host, HostError};
+use crate::host::Host;
 use crate::local_reply::Refusal;
 use crate::signing::ChunkResigner;
-
-/// So much of the body is taken from the proxy at a time. After a wait the proxy may hand over all that it has buffered, and
-/// the memory of a virtual machine never shrinks.
-const PIECE: usize = 64 * 1024;
 
 /// The body, and its share of what the worker may hold.
 pub(super) struct ResignedBody {
@@ -28,10 +24,7 @@ impl ResignedBody {
     pub(super) fn resign(&mut self, host: &impl Host, size: usize, ends: bool) -> Result<(), Refusal> {
         let (mut left, mut signed) = (size, Vec::new());
         while left > 0 {
-            let piece = host.body(0, left.min(PIECE))?;
-            if piece.is_empty() {
-                return Err(HostError { call: "get_buffer_bytes", status: 0 }.into());
-            }
+            let piece = host.body_piece(0, left)?;
             left = left.saturating_sub(piece.len());
             signed.clear();
             self.body.push(&piece, &mut signed).map_err(Refusal::InvalidBody)?;
