@@ -208,7 +208,7 @@ def test_bodies_of_clients_that_may_not_fill_the_memory_fit_a_sidecar(start_prox
     assert proxy.request("/api/warm", "POST", body=b"body").status == 200
     print(f"idle {proxy.envoy.resident_bytes() / MIB:.0f} MiB")
     # All but the last byte, so that none is complete.
-    body = raw.http1_head("POST /api/x HTTP/1.1", f"Content-Length: {16 * MIB}") + bytes(16 * MIB - 1)
+    body = raw.http1_head("POST /api/x HTTP/1.1", f"Content-Length: {MIB}") + bytes(MIB - 1)
 
     def send(_: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as tcp:
