@@ -216,7 +216,8 @@ mod tests {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let answer = calls.in_turn(was_silent, async || Ok::<_, ()>(()), async |()| {
+        let prepare = async || Ok::<_, ()>(());
+        let answer = calls.in_turn(was_silent, prepare, async |()| {
             most.fetch_max(in_flight.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             let _flight = Flight(in_flight);
             sleep(takes).await;
