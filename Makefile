@@ -81,8 +81,8 @@ image: build ## Make OCI images of filter and refresher under dist/, with bills 
 	build/bill_of_materials.py
 	build/image.py
 
-bench: build ## Measure what signing costs, against plain Envoy and its native signer
-	@build/requirements.sh wrk
+bench: build ## Measure what signing costs, against plain Envoy and its native signer (PARTS="latency sdk": only these)
+	@build/requirements.sh load
 	@build/step.sh 'compile the empty filter' build/cargo-wasm.sh build --locked --profile filter --package empty-filter
 	@build/step.sh 'compile SHA-256 for wasm' build/cargo-wasm.sh build --locked --profile filter --lib \
 		--package sha256-bench
@@ -92,7 +92,7 @@ bench: build ## Measure what signing costs, against plain Envoy and its native s
 	@cp target/wasm/wasm32-unknown-unknown/filter/sha256_filter.wasm target/bench/native/release/sha256-native \
 		target/bench/sha256/
 	@build/step.sh 'install the Python packages' integration/setup.sh
-	.venv/bin/python -m integration.bench
+	.venv/bin/python -m integration.bench $(PARTS)
 
 soak: build ## Rotate credentials each second under load, and kill and reload things: no request may be lost
 	@build/step.sh 'compile the load and its upstream' $(CARGO) build --locked --package soak

@@ -3,8 +3,8 @@
 # ones: system packages with apt-get, as root or with sudo, and a Rust under .toolchain. One message names everything
 # that is missing. Fails without changes if there is no apt-get or this user may not use it.
 #
-#   build/requirements.sh [c++] [wrk] [clients]    with a C++ compiler, for fuzzing; with wrk, for the bench; with the
-#                                                  clients of the nightly tests that PyPI does not have
+#   build/requirements.sh [c++] [load] [clients]    with a C++ compiler, for fuzzing; with the bench's load generators;
+#                                                   with the clients of the nightly tests that PyPI does not have
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,7 +43,10 @@ check() {
     for extra in "$@"; do
         case $extra in
             c++) has_command c++ || lacks "a C++ compiler (g++)" g++ ;;
-            wrk) has_command wrk || lacks "wrk" wrk ;;
+            load)
+                has_command wrk || lacks "wrk" wrk
+                has_command h2load || lacks "h2load" nghttp2-client
+                ;;
             clients)
                 has_command git || lacks "git" git
                 has_command restic || lacks "restic" restic
@@ -51,7 +54,7 @@ check() {
                 has_command javac || lacks "a JDK (default-jdk-headless)" default-jdk-headless
                 ;;
             *)
-                say "unknown requirement $extra: use c++, wrk or clients"
+                say "unknown requirement $extra: use c++, load or clients"
                 exit 2
                 ;;
         esac

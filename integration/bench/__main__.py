@@ -8,18 +8,21 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from integration.bench import envoys, statistic
-from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load
+from integration.bench import aws_sigv4_proxy, envoys, statistic
+from integration.bench.comparison import Comparison
+from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Cost, Load
 from integration.bench.plot import bars
+from integration.bench.transfers import MIB, Storage, download, upload
+from integration.harness.certificates import Authority
 from integration.harness.peak import Peak
 from integration.stack.client import curl
 from integration.stack.envoy import Envoy
@@ -27,66 +30,28 @@ from integration.stack.process import REPOSITORY
 from integration.stack.proxy import WASM
 
 IDENTITIES = 100
+LATENCY_RATE = 1000
 SHA256 = REPOSITORY / "target/bench/sha256"
 
 
-class Bench:
-    """Runs the tables, and keeps their results."""
+class Bench(Comparison):
+    """Runs the tables."""
 
     def __init__(self, directory: Path, rounds: int, seconds: int):
+        super().__init__(rounds, seconds)
         self.directory = directory
-        self.rounds = rounds
-        self.seconds = seconds
-        self.results: dict[str, dict] = {}
-        self.noisy: list[str] = []
-        """The titles of tables with rows whose interval is too wide."""
 
-    def run(self) -> None:
-        self.no_body()
-        self.like_services()
-        self.real_upstream()
-        self.bodies()
-        self.sha256()
-        self.streaming()
-        self.workers()
+    PARTS = ("no_body", "like_services", "real_upstream", "latency", "bodies", "sha256", "streaming", "sdk", "workers")
+
+    def run(self, parts: Sequence[str]) -> None:
+        for part in parts:
+            getattr(self, part)()
 
     def envoy(self, name: str, listeners: list[dict], clusters: tuple[dict, ...] = (), workers: int = 1) -> Envoy:
         directory = self.directory / name
         directory.mkdir()
         resources = {"listeners": listeners, "clusters": list(clusters)}
         return Envoy({"static_resources": resources}, directory, workers, "error")
-
-    def compare(self, title: str, load: Load, names: list[str], **options) -> dict[str, dict[str, float]]:
-        """Drives listeners in turn; returns each one's cost, and its difference to the first one's."""
-        for name in names:
-            load.measure(name, 1, **options)
-        rounds = []
-        for number in range(self.rounds):
-            # Each round begins with another listener, so that none always follows the same one.
-            first = number % len(names)
-            order = names[first:] + names[:first]
-            rounds.append({name: load.measure(name, self.seconds, **options) for name in order})
-        native = next(name for name in names if name.endswith("native"))
-        costs = [{name: cost.cpu_us for name, cost in one.items()} for one in rounds]
-        table = {name: statistic.compare(costs, name, names[0], native) for name in names}
-        for name, row in table.items():
-            row["requests_per_second"] = statistics.median(one[name].requests_per_second for one in rounds)
-        self.results[title] = table
-        print(f"\n{title}")
-        print(f"{'':28} {'CPU µs':>8} {'added':>7} {'95 %':>13} {'of native':>10} {'95 %':>12} {'requests/s':>11}")
-        for name, row in table.items():
-            shares = ("", "")
-            if "of_native" in row:
-                shares = (f"{row['of_native']:.2f}", f"{row['of_native_low']:.2f}–{row['of_native_high']:.2f}")
-            spread = f"{row['added_us_low']:.1f}–{row['added_us_high']:.1f}"
-            print(
-                f"{name:28} {row['cpu_us']:8.1f} {row['added_us']:7.1f} {spread:>13} {shares[0]:>10} {shares[1]:>12}"
-                f" {row['requests_per_second']:11,.0f}"
-            )
-        if noisy := [name for name, row in table.items() if statistic.is_noisy(row)]:
-            self.noisy.append(title)
-            print(f"too noisy to quote: {', '.join(noisy)}; run it on a quieter machine, or with more --rounds")
-        return table
 
     def no_body(self) -> None:
         """Measures with direct responses, which isolate the filter."""
@@ -151,19 +116,70 @@ class Bench:
             self.compare("GetObject, each of another key", load, of_s3, paths_differ=True, headers=S3_HEADERS)
 
     def real_upstream(self) -> None:
-        """Measures the same with another Envoy as upstream."""
+        """Measures the same with another Envoy as upstream, and aws-sigv4-proxy in the place of Envoy."""
         pipe = self.directory / "s2"
-        with self.envoy("upstream", [envoys.listener("upstream", [])]) as upstream:
-            cluster = envoys.cluster("upstream", upstream.port("upstream"))
-            filters = {
-                "plain": [],
-                "native": [envoys.native(signs_few_headers=False)],
-                "signer": [envoys.wasm("signer", WASM, envoys.policy())],
-            }
-            listeners = [envoys.listener(name, filters, cluster="upstream") for name, filters in filters.items()]
-            with self.envoy("proxy", [*listeners, envoys.intake(pipe)], (cluster,)) as envoy:
+        authority = Authority(self.directory)
+        upstreams = [
+            envoys.listener("upstream", []),
+            envoys.listener("tls", [], certificate=authority.issue("upstream.example")),
+        ]
+        filters = {
+            "plain": [],
+            "native": [envoys.native(signs_few_headers=False)],
+            "signer": [envoys.wasm("signer", WASM, envoys.policy())],
+        }
+        with self.envoy("upstream", upstreams) as upstream:
+            port = upstream.port("upstream")
+            clusters = (
+                envoys.cluster("upstream", port),
+                envoys.cluster("tls", upstream.port("tls"), authority=authority.certificate),
+            )
+            listeners = [
+                envoys.listener(f"{prefix}{name}", before_router, cluster=cluster)
+                for prefix, cluster in (("", "upstream"), ("TLS, ", "tls"))
+                for name, before_router in filters.items()
+            ]
+            with self.envoy("proxy", [*listeners, envoys.intake(pipe)], clusters) as envoy:
                 envoys.push_all(pipe, 1)
-                self.compare("No body, sent to an upstream", Load(envoy), list(filters))
+                load = Load(envoy)
+                self.beside_aws_sigv4_proxy(load, list(filters), port)
+                self.compare("No body, to an upstream through TLS", load, [f"TLS, {name}" for name in filters])
+
+    def beside_aws_sigv4_proxy(self, load: Load, names: list[str], upstream: int) -> None:
+        """Compares what is sent to an upstream with aws-sigv4-proxy, all of whose threads count."""
+        title = "No body, sent to an upstream"
+        try:
+            binary = aws_sigv4_proxy.binary()
+        except aws_sigv4_proxy.Missing as reason:
+            print(f"\nNOT COMPARED with aws-sigv4-proxy: {reason}")
+            self.compare(title, load, names)
+            return
+        with aws_sigv4_proxy.AwsSigv4Proxy(binary, self.directory, upstream) as proxy:
+            other = Load(proxy, workers="")
+            self.compare(title, Beside(load, {"aws-sigv4-proxy": other}), [*names, "aws-sigv4-proxy"])
+
+    def latency(self) -> None:
+        """Measures delays at a fixed rate, far from what a worker can do: one request after the other."""
+        pipe = self.directory / "s6"
+        filters = {
+            "plain": [],
+            "empty wasm": [envoys.wasm("empty", envoys.EMPTY_FILTER)],
+            "native": [envoys.native(signs_few_headers=False)],
+            "signer": [envoys.wasm("signer", WASM, envoys.policy())],
+        }
+        listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
+        with self.envoy("latency", [*listeners, envoys.intake(pipe)]) as envoy:
+            envoys.push_all(pipe, 1)
+            load = Load(envoy)
+            rounds: dict[str, list[list[int]]] = {name: [] for name in filters}
+            for order in self.in_turn(list(filters)):
+                for name in order:
+                    rounds[name].append(load.delays(name, 2 * self.seconds, rate=LATENCY_RATE))
+        title = f"Delay at {LATENCY_RATE} requests/s"
+        self.results[title] = {name: statistic.quantiles(delays) for name, delays in rounds.items()}
+        print(f"\n{title}, medians of the rounds\n{'':28} {'p50 µs':>8} {'p99 µs':>8} {'p99.9 µs':>9}")
+        for name, row in self.results[title].items():
+            print(f"{name:28} {row['p50']:8.0f} {row['p99']:8.0f} {row['p99.9']:9.0f}")
 
     def bodies(self) -> None:
         """Measures bodies that are hashed before they are sent."""
@@ -219,10 +235,10 @@ class Bench:
         gibibyte = 1 << 30
         modes = {"unsigned": {}, "client": {"x-amz-content-sha256": "5a" * 32}}
         # A direct response would come before the body.
-        with Sink() as sink:
-            cluster = envoys.cluster("sink", sink.port)
+        with Storage() as storage:
+            cluster = envoys.cluster("storage", storage.port)
             listeners = [
-                envoys.listener(mode, [envoys.wasm(mode, WASM, envoys.policy(payload=mode))], cluster="sink")
+                envoys.listener(mode, [envoys.wasm(mode, WASM, envoys.policy(payload=mode))], cluster="storage")
                 for mode in modes
             ]
             body = self.directory / "gibibyte"
@@ -242,9 +258,51 @@ class Bench:
                         seconds = time.monotonic() - start
                     table[mode] = {"seconds": seconds, "grown_mib": peak.highest - before}
                     print(f"\n1 GiB, payload {mode}: {seconds:.1f} s; Envoy grew by {peak.highest - before:.1f} MiB")
-                if sink.received != len(modes) * gibibyte:
-                    raise RuntimeError(f"{sink.received} bytes arrived")
+                if storage.received != len(modes) * gibibyte:
+                    raise RuntimeError(f"{storage.received} bytes arrived")
         self.results["1 GiB streamed"] = table
+
+    def sdk(self) -> None:
+        """Moves 256 MiB with boto3, directly and through the signer. boto3 itself hashes what it puts."""
+        pipe = self.directory / "s7"
+        size = 256 * MIB
+        file = self.directory / "object"
+        file.write_bytes(os.urandom(size))
+        put = partial(upload, file=file, part=size)
+        transfers = {
+            "put, payload auto": ("auto", put),
+            "put, payload unsigned": ("unsigned", put),
+            "put in 8 MiB, payload signed": ("signed", partial(upload, file=file, part=8 * MIB)),
+            "get": ("auto", partial(download, size=size)),
+        }
+        signed = {"host": "https://s3.eu-west-1.amazonaws.com", "service": "s3"}
+        with Storage(size) as storage:
+            listeners = [
+                envoys.listener(
+                    mode, [envoys.wasm(mode, WASM, envoys.policy(**signed, payload=mode))], cluster="storage"
+                )
+                for mode in ("auto", "unsigned", "signed")
+            ]
+            cluster = envoys.cluster("storage", storage.port)
+            with self.envoy("sdk", [*listeners, envoys.intake(pipe)], (cluster,)) as envoy:
+                envoys.push_all(pipe, 1)
+                table = {}
+                for name, (mode, move) in transfers.items():
+                    urls = {"direct": storage.port, "through": envoy.port(mode)}
+                    rounds = [
+                        {way: move(f"http://127.0.0.1:{urls[way]}") for way in order}
+                        for order in self.in_turn(list(urls))
+                    ]
+                    shares = [one["through"] / one["direct"] for one in rounds]
+                    low, high = statistic.interval(shares)
+                    ratio = statistics.median(shares)
+                    table[name] = {"of_direct": ratio, "of_direct_low": low, "of_direct_high": high}
+                    table[name] |= {way: statistics.median(one[way] for one in rounds) for way in urls}
+                    print(
+                        f"\n256 MiB, {name}: {table[name]['through']:.2f} s, {ratio:.2f} ({low:.2f}–{high:.2f}) of the"
+                        f" {table[name]['direct']:.2f} s that it takes directly"
+                    )
+        self.results["256 MiB with boto3"] = table
 
     def workers(self) -> None:
         """Measures a second worker: the cost on each stays the same, if none waits for the other."""
@@ -269,42 +327,15 @@ class Bench:
         print(f"\nTwo workers have the capacity of {ratio:.2f}: a request costs each of them what it costs one alone")
 
 
-class Sink:
-    """An HTTP/1.1 server that reads bodies, answers 200, and counts bytes."""
+class Beside:
+    """Drives the listeners of one server, and those that other servers stand for by name."""
 
-    def __enter__(self):
-        self.received = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
+    def __init__(self, load: Load, others: dict[str, Load]):
+        self._load = load
+        self._others = others
 
-    def __exit__(self, *_):
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
-
-    def _read(self, connection) -> None:
-        buffer = bytearray(1 << 20)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += connection.recv(65536)
-        head, _, first = head.partition(b"\r\n\r\n")
-        length = next(
-            int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
-        )
-        left = length - len(first)
-        while left:
-            left -= connection.recv_into(buffer)
-        self.received += length
-        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        connection.close()
+    def measure(self, listener: str, seconds: float, **options) -> Cost:
+        return self._others.get(listener, self._load).measure(listener, seconds, **options)
 
 
 def main() -> None:
@@ -312,10 +343,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=9)
     arguments.add_argument("--seconds", type=int, default=1, help="of each measurement")
+    arguments.add_argument("parts", nargs="*", default=Bench.PARTS, help=f"of {', '.join(Bench.PARTS)}; all by default")
     options = arguments.parse_args()
+    if unknown := set(options.parts) - set(Bench.PARTS):
+        arguments.error(f"unknown: {', '.join(unknown)}; the parts are {', '.join(Bench.PARTS)}")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         bench = Bench(Path(name), options.rounds, options.seconds)
-        bench.run()
+        bench.run(options.parts)
     machine = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition(":")[2].partition("\n")[0].strip()
     document = {
         "machine": machine,

@@ -111,8 +111,16 @@ def intake(socket: Path) -> dict:
     )
 
 
-def listener(name: str, filters: list[dict], *, address: dict | None = None, cluster: str | None = None) -> dict:
-    """Returns a listener that answers every request itself, after its filters, or sends it to a cluster."""
+def listener(
+    name: str,
+    filters: list[dict],
+    *,
+    address: dict | None = None,
+    cluster: str | None = None,
+    certificate: tuple[Path, Path] | None = None,
+) -> dict:
+    """Returns a listener that answers every request itself, after its filters, or sends it to a cluster. It speaks TLS
+    if it has a certificate and its key."""
     router = {
         "name": "router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
@@ -127,18 +135,32 @@ def listener(name: str, filters: list[dict], *, address: dict | None = None, clu
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **action}]}]
         },
     }
+    chain: dict = {"filters": [{"name": "http", "typed_config": manager}]}
+    if certificate:
+        chain["transport_socket"] = _tls("Downstream", tls_certificates=[_tls_certificate(*certificate)])
     return {
         "name": name,
         "address": address or {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
         "per_connection_buffer_limit_bytes": 16 << 20,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        "filter_chains": [chain],
     }
 
 
-def cluster(name: str, port: int) -> dict:
-    """Returns a cluster of one host."""
+def _tls_certificate(certificate: Path, key: Path) -> dict:
+    return {"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}
+
+
+def _tls(side: str, **context) -> dict:
+    config = f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{side}TlsContext"
+    return {"name": "tls", "typed_config": {"@type": config, "common_tls_context": context}}
+
+
+def cluster(name: str, port: int, *, authority: Path | None = None) -> dict:
+    """Returns a cluster of one host, which speaks TLS if there is an authority to trust."""
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    tls = _tls("Upstream", validation_context={"trusted_ca": {"filename": str(authority)}}) if authority else None
     return {
+        **({"transport_socket": tls} if tls else {}),
         "name": name,
         "type": "STATIC",
         "load_assignment": {

@@ -1,4 +1,4 @@
-"""Load from wrk on a core of its own, and the CPU time of Envoy's workers.
+"""Load from wrk or h2load on a core of its own, the CPU time of Envoy's workers, and the delays of requests.
 
 The cost is the CPU time of the worker threads, which the kernel counts in nanoseconds: other load of the machine
 affects it less than it affects throughput.
@@ -9,8 +9,9 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from integration.stack.envoy import Envoy
+from integration.stack.process import Process
 
 # A browser's headers.
 HEADERS = {
@@ -55,15 +56,24 @@ class Cost:
     requests_per_second: float
 
 
-class Load:
-    """Drives the listeners of an Envoy."""
+class Server(Protocol):
+    """A process with listeners."""
 
-    def __init__(self, envoy: Envoy, *, pinned: bool = True):
-        self._envoy = envoy
+    process: Process
+
+    def port(self, listener: str) -> int: ...
+
+
+class Load:
+    """Drives the listeners of a server. Of its threads, those whose names begin with `workers` are measured."""
+
+    def __init__(self, server: Server, *, pinned: bool = True, workers: str = "wrk:worker"):
+        self._server = server
         self._pinned = pinned
+        self._workers = workers
         self._scripts = tempfile.TemporaryDirectory(prefix="bench-")
         if pinned:
-            pin = ["taskset", "-acp", ENVOY_CORE, str(envoy.process.pid)]
+            pin = ["taskset", "-acp", ENVOY_CORE, str(server.process.pid)]
             subprocess.run(pin, check=True, capture_output=True)
 
     def measure(
@@ -78,10 +88,9 @@ class Load:
         headers: dict[str, str] = HEADERS,
     ) -> Cost:
         """Returns the cost of requests with a body of this many bytes, all for one path or each for another one."""
-        arguments = [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
-        url = f"http://127.0.0.1:{self._envoy.port(listener)}{path}"
+        url = f"http://127.0.0.1:{self._server.port(listener)}{path}"
         pin = ["taskset", "-c", LOAD_CORE] if self._pinned else []
-        load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *arguments]
+        load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *_header_arguments(headers)]
         if body or paths_differ:
             load += ["-s", str(self._script(body, paths_differ))]
         before = self._worker_nanoseconds()
@@ -92,14 +101,26 @@ class Load:
         requests = int(re.search(r"(\d+) requests in", output)[1])
         return Cost(spent / 1000 / requests, float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]))
 
+    def delays(self, listener: str, seconds: float, *, rate: int, connections: int = 16) -> list[int]:
+        """Returns the delay of each request in µs, at a rate for each second."""
+        url = f"http://127.0.0.1:{self._server.port(listener)}{PATH}"
+        with tempfile.NamedTemporaryFile("r", prefix="h2load-") as log:
+            load = ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", f"-c{connections}", f"-D{seconds}"]
+            load += [f"--rps={rate / connections:g}", f"--log-file={log.name}", *_header_arguments(HEADERS), url]
+            subprocess.run(load, check=True, capture_output=True)
+            requests = [line.split() for line in log]
+        if failed := {status for _, status, _ in requests if status != "200"}:
+            raise RuntimeError(f"{listener}: requests failed with {', '.join(failed)}")
+        return [int(delay) for _, _, delay in requests]
+
     def resident_mib(self) -> float:
         """Returns Envoy's resident memory."""
-        status = Path(f"/proc/{self._envoy.process.pid}/status").read_text()
+        status = Path(f"/proc/{self._server.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
 
     def _worker_nanoseconds(self) -> int:
-        threads = Path(f"/proc/{self._envoy.process.pid}/task").iterdir()
-        workers = [thread for thread in threads if (thread / "comm").read_text().startswith("wrk:worker")]
+        threads = Path(f"/proc/{self._server.process.pid}/task").iterdir()
+        workers = [thread for thread in threads if (thread / "comm").read_text().startswith(self._workers)]
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in workers)
 
     def _script(self, body: int, paths_differ: bool) -> Path:
@@ -111,3 +132,7 @@ class Load:
         script = Path(self._scripts.name) / f"{body}-{paths_differ}.lua"
         script.write_text("\n".join(lines))
         return script
+
+
+def _header_arguments(headers: dict[str, str]) -> list[str]:
+    return [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]

@@ -32,6 +32,16 @@ def compare(rounds: Sequence[dict[str, float]], name: str, plain: str, native: s
     return row
 
 
+def quantiles(rounds: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Returns the median over the rounds of each of their quantiles."""
+
+    def quantile(values: Sequence[float], share: float) -> float:
+        return sorted(values)[math.ceil(share * len(values)) - 1]
+
+    shares = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+    return {name: statistics.median(quantile(one, share) for one in rounds) for name, share in shares.items()}
+
+
 def is_noisy(row: dict[str, float]) -> bool:
     """Returns whether a row's share of the native filter is too uncertain to quote."""
     return row.get("of_native_high", 0) - row.get("of_native_low", 0) > NOISY

@@ -47,3 +47,9 @@ def test_an_interval_leaves_out_what_the_binomial_distribution_allows():
     # Of tables for the sign test.
     for number, left_out in [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (12, 2), (15, 3), (20, 5), (25, 7)]:
         assert statistic.interval(range(number)) == (left_out, number - 1 - left_out), number
+
+
+def test_quantiles_are_those_of_the_median_round():
+    calm = list(range(1, 1001))
+
+    assert statistic.quantiles([calm, calm, [9999] * 1000]) == {"p50": 500, "p99": 990, "p99.9": 999}

@@ -181,7 +181,7 @@ SET_UP = [
     Claim("10,000, pushed", "test_many_roles_are_supplied_in_little_memory_with_few_descriptors"),
     Claim("10,000, no STS", "test_many_roles_without_an_sts_take_little_memory_and_few_descriptors"),
     Claim(
-        "The manifests' limit is 64 MiB: raise it to 192 MiB for 10,000 roles.",
+        "The manifests' limit is 64 MiB: raise it to 160 MiB for 10,000 roles.",
         "test_each_container_of_ours_is_confined_and_has_the_limits_that_were_measured",
     ),
     Claim(
