@@ -6,6 +6,7 @@
 use crate::credentials::Role;
 
 use super::caller::{Admitted, CallerPattern};
+use super::error::{Location, PolicyError};
 use super::iam_names::{is_iam_arn, is_session_word, is_tag_value, is_word};
 use super::placeholder::Placeholder;
 
@@ -119,6 +120,16 @@ pub(super) fn sample(text: &str) -> String {
             Part::Braces(_) => "xx",
         })
         .collect()
+}
+
+/// Checks that a text that is the same for all callers has no placeholder.
+pub(super) fn check_has_no_placeholder(text: &str, location: &Location) -> Result<(), PolicyError> {
+    let placeholder = text.split('{').skip(1).find_map(|after| Placeholder::parse(after.split_once('}')?.0));
+    placeholder.map_or(Ok(()), |placeholder| {
+        Err(location.error(format!(
+            "{placeholder} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags"
+        )))
+    })
 }
 
 fn texts(role: &Role) -> impl Iterator<Item = &String> {

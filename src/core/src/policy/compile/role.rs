@@ -5,7 +5,7 @@ use crate::credentials::{DEFAULT_SESSION_NAME, Role};
 use super::super::document::{Entries, RawJson, RouteDocument, WholeNumber};
 use super::super::error::{Location, PolicyError};
 use super::super::iam_names::{is_iam_arn, is_session_word, is_tag_character, is_tag_value, is_word};
-use super::super::role_template::sample;
+use super::super::role_template::{check_has_no_placeholder, sample};
 use super::session_policy::{policy_arns, session_policy};
 
 /// The shortest and longest session, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
@@ -50,7 +50,7 @@ impl RoleSettings {
     /// Compiles the role. Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
     pub(super) fn compile(self, location: &Location) -> Result<Option<Role>, PolicyError> {
         let Some(arn) = &self.arn else { return self.without_role(location) };
-        check_role_arn(&sample(arn), &location.key("roleArn"))?;
+        check_role_arn(arn, &sample(arn), &location.key("roleArn"))?;
         check_session_word(self.session_name.as_deref(), &location.key("roleSessionName"))?;
         if let Some(id) = &self.external_id
             && (!(2..=1224).contains(&id.len()) || !id.bytes().all(|b| is_word(b, b"+=,.@:/-")))
@@ -108,7 +108,8 @@ fn role_chain(written: Option<Vec<String>>, location: &Location) -> Result<Vec<S
         return Err(location.error("is empty; list the roles to assume before roleArn, or remove this"));
     }
     for (i, arn) in chain.iter().enumerate() {
-        check_role_arn(arn, &location.index(i))?;
+        check_has_no_placeholder(arn, &location.index(i))?;
+        check_role_arn(arn, arn, &location.index(i))?;
     }
     Ok(chain)
 }
@@ -157,8 +158,9 @@ fn role_tags(written: Option<Entries<String>>, location: &Location) -> Result<Ve
     Ok(tags)
 }
 
-fn check_role_arn(arn: &str, location: &Location) -> Result<(), PolicyError> {
-    if is_iam_arn(arn, "role/") {
+/// Checks a role's ARN, of which `sample` has a letter for each placeholder.
+fn check_role_arn(arn: &str, sample: &str, location: &Location) -> Result<(), PolicyError> {
+    if is_iam_arn(sample, "role/") {
         return Ok(());
     }
     Err(location.error(format!("{arn:?} is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name")))

@@ -158,11 +158,26 @@ fn placeholders_that_can_have_no_value_are_refused() {
         ),
         (
             role(spiffe, r#"{namespace}/", "roleTags": {"a": "b"}"#),
-            r#"routes[0].roleArn: "arn:aws:iam::123456789012:role/mesh-xx/" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
+            r#"routes[0].roleArn: "arn:aws:iam::123456789012:role/mesh-{namespace}/" is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name"#,
         ),
         (
             role(spiffe, r#"x", "externalId": "{namespace}""#),
             "routes[0].externalId: must be 2 to 1224 letters, digits and _+=,.@:/-",
+        ),
+        (
+            role(spiffe, r#"x", "roleChain": ["arn:aws:iam::123456789012:role/{namespace}/hop"]"#),
+            "routes[0].roleChain[0]: {namespace} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags",
+        ),
+        (
+            role(spiffe, r#"x", "policyArns": ["arn:aws:iam::123456789012:policy/{trustDomain}/p"]"#),
+            "routes[0].policyArns[0]: {trustDomain} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags",
+        ),
+        (
+            role(
+                spiffe,
+                r#"x", "sessionPolicy": {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "arn:aws:s3:::{serviceAccount}/*"}]}"#,
+            ),
+            "routes[0].sessionPolicy: {serviceAccount} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags",
         ),
     ] {
         assert_eq!(error(&routes), message);
