@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter, deque
+from itertools import pairwise
 
 import pytest
 
@@ -123,6 +124,16 @@ def test_one_request_of_some_is_timed(proxy, api):
     assert timed() - before < 400
     took = samples(proxy, "sigv4_signing_microseconds_sum")["/api", "Signed"]
     assert 1 <= took / timed() < 100_000
+
+
+def test_signing_is_timed_in_buckets_that_tell_its_quantiles_apart(proxy):
+    def buckets() -> set[float]:
+        return {float(labels[-1]) for labels in samples(proxy, "sigv4_signing_microseconds_bucket")}
+
+    assert proxy.request("/api").status == 200
+    wait_until(buckets, "the histogram")
+    edges = sorted(edge for edge in buckets() if 4 <= edge <= 250)
+    assert all(above <= 2 * below for below, above in pairwise(edges))
 
 
 def test_every_request_that_is_held_is_timed(proxy, api):
