@@ -8,6 +8,9 @@ use crate::header_map::HeaderMap;
 #[cfg(test)]
 pub(crate) mod mock;
 
+/// The ABI's status of what the proxy does not have.
+const NOT_FOUND: u32 = 1;
+
 /// A host call that the proxy refused, with its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the proxy refused {call} with status {status}")]
@@ -110,7 +113,7 @@ pub trait Host: SharedData + Clone {
     /// If the proxy refuses the call, or does not hold them.
     fn body_piece(&self, start: usize, left: usize) -> Result<Vec<u8>, HostError> {
         let piece = self.body(start, left.min(BODY_PIECE))?;
-        if piece.is_empty() { Err(HostError { call: "get_buffer_bytes", status: 0 }) } else { Ok(piece) }
+        if piece.is_empty() { Err(HostError { call: "get_buffer_bytes", status: NOT_FOUND }) } else { Ok(piece) }
     }
 
     /// Removes bytes from the beginning of the request's body in the proxy's buffer.

@@ -122,14 +122,22 @@ pub(super) fn sample(text: &str) -> String {
         .collect()
 }
 
-/// Checks that a text that is the same for all callers has no placeholder.
-pub(super) fn check_has_no_placeholder(text: &str, location: &Location) -> Result<(), PolicyError> {
-    let placeholder = text.split('{').skip(1).find_map(|after| Placeholder::parse(after.split_once('}')?.0));
-    placeholder.map_or(Ok(()), |placeholder| {
-        Err(location.error(format!(
-            "{placeholder} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags"
-        )))
-    })
+/// Checks that an ARN that is the same for all callers has no placeholder, not even a misspelled one.
+pub(super) fn check_is_fixed(arn: &str, location: &Location) -> Result<(), PolicyError> {
+    let name = parts(arn).find_map(|part| if let Part::Braces(name) = part { Some(name) } else { None });
+    name.map_or(Ok(()), |name| Err(not_replaced(&format!("{{{name}}}"), location)))
+}
+
+/// Checks that a session's policy, whose JSON has braces of its own, has no placeholder.
+pub(super) fn check_session_policy(policy: &str, location: &Location) -> Result<(), PolicyError> {
+    let placeholder = policy.split('{').skip(1).find_map(|after| Placeholder::parse(after.split_once('}')?.0));
+    placeholder.map_or(Ok(()), |placeholder| Err(not_replaced(&placeholder.to_string(), location)))
+}
+
+fn not_replaced(placeholder: &str, location: &Location) -> PolicyError {
+    location.error(format!(
+        "{placeholder} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags"
+    ))
 }
 
 fn texts(role: &Role) -> impl Iterator<Item = &String> {

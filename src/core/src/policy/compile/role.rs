@@ -5,7 +5,7 @@ use crate::credentials::{DEFAULT_SESSION_NAME, Role};
 use super::super::document::{Entries, RawJson, RouteDocument, WholeNumber};
 use super::super::error::{Location, PolicyError};
 use super::super::iam_names::{is_iam_arn, is_session_word, is_tag_character, is_tag_value, is_word};
-use super::super::role_template::{check_has_no_placeholder, sample};
+use super::super::role_template::{check_is_fixed, sample};
 use super::session_policy::{policy_arns, session_policy};
 
 /// The shortest and longest session, in seconds. Source: STS API reference, AssumeRole, `DurationSeconds`.
@@ -108,7 +108,7 @@ fn role_chain(written: Option<Vec<String>>, location: &Location) -> Result<Vec<S
         return Err(location.error("is empty; list the roles to assume before roleArn, or remove this"));
     }
     for (i, arn) in chain.iter().enumerate() {
-        check_has_no_placeholder(arn, &location.index(i))?;
+        check_is_fixed(arn, &location.index(i))?;
         check_role_arn(arn, arn, &location.index(i))?;
     }
     Ok(chain)
@@ -158,7 +158,7 @@ fn role_tags(written: Option<Entries<String>>, location: &Location) -> Result<Ve
     Ok(tags)
 }
 
-/// Checks a role's ARN, of which `sample` has a letter for each placeholder.
+/// Checks a role's ARN, of which `sample` has letters for each placeholder.
 fn check_role_arn(arn: &str, sample: &str, location: &Location) -> Result<(), PolicyError> {
     if is_iam_arn(sample, "role/") {
         return Ok(());

@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 use super::super::document::RawJson;
 use super::super::error::{Location, PolicyError};
 use super::super::iam_names::is_iam_arn;
-use super::super::role_template::check_has_no_placeholder;
+use super::super::role_template::{check_is_fixed, check_session_policy};
 
 /// Source: STS API reference, AssumeRole, `PolicyArns`; the size is that of all policies of a session in plain text.
 const POLICY_ARNS_MAX: usize = 10;
@@ -24,7 +24,7 @@ pub(super) fn policy_arns(
         );
     }
     for (i, arn) in arns.iter().enumerate() {
-        check_has_no_placeholder(arn, &location.index(i))?;
+        check_is_fixed(arn, &location.index(i))?;
         if !is_iam_arn(arn, "policy/") || ![account(role_arn), Some("aws")].contains(&account(arn)) {
             return Err(location.index(i).error(format!(
                 "{arn:?} is not the ARN of an IAM policy of AWS or of the role's account; use arn:aws:iam::aws:policy/name or arn:aws:iam::123456789012:policy/name"
@@ -57,7 +57,7 @@ pub(super) fn session_policy(
         RawJson(json) => json,
     };
     let text = compact(text);
-    check_has_no_placeholder(&text, location)?;
+    check_session_policy(&text, location)?;
     if !text.starts_with('{') || !text.contains("\"Statement\":") {
         return Err(location
             .error("is not an IAM policy; write one, such as {\"Version\": \"2012-10-17\", \"Statement\": […]}"));

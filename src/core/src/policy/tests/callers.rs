@@ -137,6 +137,13 @@ fn a_role_with_placeholders_is_one_for_each_caller() {
 }
 
 #[test]
+fn a_session_policy_names_the_caller_by_variables_of_iam() {
+    policy(&siblings(&[r#""callers": ["spiffe://td/ns/*/sa/*"],
+        "roleArn": "arn:aws:iam::123456789012:role/mesh", "roleTags": {"team": "{namespace}"}, "sessionPolicy": {"Statement": [
+            {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::data/${aws:PrincipalTag/team}/*"}]}"#]));
+}
+
+#[test]
 fn placeholders_that_can_have_no_value_are_refused() {
     let role = |callers: &str, members: &str| {
         siblings(&[&format!(r#"{callers} "roleArn": "arn:aws:iam::123456789012:role/mesh-{members}"#)])
@@ -167,6 +174,10 @@ fn placeholders_that_can_have_no_value_are_refused() {
         (
             role(spiffe, r#"x", "roleChain": ["arn:aws:iam::123456789012:role/{namespace}/hop"]"#),
             "routes[0].roleChain[0]: {namespace} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags",
+        ),
+        (
+            role(spiffe, r#"x", "roleChain": ["arn:aws:iam::123456789012:role/{nameSpace}/hop"]"#),
+            "routes[0].roleChain[0]: {nameSpace} is not replaced here; use it in roleArn, roleSessionName, sourceIdentity or a value of roleTags",
         ),
         (
             role(spiffe, r#"x", "policyArns": ["arn:aws:iam::123456789012:policy/{trustDomain}/p"]"#),

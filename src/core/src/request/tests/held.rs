@@ -28,6 +28,23 @@ fn a_body_is_hashed_before_its_request_goes_on() {
 }
 
 #[test]
+fn a_body_is_hashed_alike_in_whatever_parts_it_arrives() {
+    let body: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
+    let signed = |part: usize| {
+        let mut proxy = Proxy::with_credentials(&waiting("signed"));
+        let mut sent = proxy.send("POST", "/orders", &[], false);
+        for part in body.chunks(part) {
+            sent.body(&proxy, part, false);
+        }
+        sent.body(&proxy, b"", true);
+        sent.stream(&proxy).header("authorization").unwrap().to_owned()
+    };
+    // Larger than what is copied at a time, and not a multiple of it.
+    let at_once = signed(body.len());
+    assert_eq!([signed(1_000), signed(65_536), signed(100_001)], [&at_once; 3].map(String::clone));
+}
+
+#[test]
 fn trailers_end_a_body_and_leave_its_length_open() {
     let mut proxy = Proxy::with_credentials(&waiting("signed"));
     let mut sent = proxy.send("POST", "/orders", &[], false);
