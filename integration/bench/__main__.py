@@ -1,7 +1,8 @@
-"""The cost of signing, compared with plain Envoy, a filter that does nothing, and Envoy's native signer.
+"""The cost of signing, compared with plain Envoy, a filter that does nothing, Envoy's native signer, and
+aws-sigv4-proxy.
 
-All listeners of a table are in one Envoy, and are driven in turn, for several rounds, so that other load of the machine
-affects all of them equally. Prints tables; writes them to target/bench/results.json and docs/performance.svg.
+All listeners of a table are driven in turn, for several rounds, so that other load of the machine affects all of them
+equally. Prints tables, and writes them to target/bench/results.json; `no_body` draws docs/performance.svg.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from integration.bench import aws_sigv4_proxy, envoys, statistic
 from integration.bench.comparison import Comparison
-from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Cost, Load
+from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load
 from integration.bench.plot import bars
 from integration.bench.transfers import MIB, Storage, download, upload
 from integration.harness.certificates import Authority
@@ -116,7 +117,7 @@ class Bench(Comparison):
             self.compare("GetObject, each of another key", load, of_s3, paths_differ=True, headers=S3_HEADERS)
 
     def real_upstream(self) -> None:
-        """Measures the same with another Envoy as upstream, and aws-sigv4-proxy in the place of Envoy."""
+        """Measures the same with another Envoy as upstream, and aws-sigv4-proxy instead of Envoy."""
         pipe = self.directory / "s2"
         authority = Authority(self.directory)
         upstreams = [
@@ -155,11 +156,10 @@ class Bench(Comparison):
             self.compare(title, load, names)
             return
         with aws_sigv4_proxy.AwsSigv4Proxy(binary, self.directory, upstream) as proxy:
-            other = Load(proxy, workers="")
-            self.compare(title, Beside(load, {"aws-sigv4-proxy": other}), [*names, "aws-sigv4-proxy"])
+            self.compare(title, load, names, {"aws-sigv4-proxy": Load(proxy, workers="")})
 
     def latency(self) -> None:
-        """Measures delays at a fixed rate, far from what a worker can do: one request after the other."""
+        """Measures latencies at a fixed rate, far from what a worker can do: a request never waits for another."""
         pipe = self.directory / "s6"
         filters = {
             "plain": [],
@@ -171,15 +171,18 @@ class Bench(Comparison):
         with self.envoy("latency", [*listeners, envoys.intake(pipe)]) as envoy:
             envoys.push_all(pipe, 1)
             load = Load(envoy)
+            for name in filters:
+                load.latencies(name, 1, rate=LATENCY_RATE)
             rounds: dict[str, list[list[int]]] = {name: [] for name in filters}
             for order in self.in_turn(list(filters)):
                 for name in order:
-                    rounds[name].append(load.delays(name, 2 * self.seconds, rate=LATENCY_RATE))
-        title = f"Delay at {LATENCY_RATE} requests/s"
-        self.results[title] = {name: statistic.quantiles(delays) for name, delays in rounds.items()}
-        print(f"\n{title}, medians of the rounds\n{'':28} {'p50 µs':>8} {'p99 µs':>8} {'p99.9 µs':>9}")
+                    rounds[name].append(load.latencies(name, 3 * self.seconds, rate=LATENCY_RATE))
+        title = f"Latency at {LATENCY_RATE} requests/s"
+        self.results[title] = {name: statistic.quantiles(each) for name, each in rounds.items()}
+        print(f"\n{title}, µs{'p50':>12} {'95 %':>10} {'p99':>6} {'95 %':>10} {'p99.9':>6} {'95 %':>10}")
         for name, row in self.results[title].items():
-            print(f"{name:28} {row['p50']:8.0f} {row['p99']:8.0f} {row['p99.9']:9.0f}")
+            quantiles = ((row[q], f"{row[f'{q}_low']:.0f}–{row[f'{q}_high']:.0f}") for q in ("p50", "p99", "p99.9"))
+            print(f"{name:28}" + " ".join(f"{value:8.0f} {spread:>10}" for value, spread in quantiles))
 
     def bodies(self) -> None:
         """Measures bodies that are hashed before they are sent."""
@@ -253,8 +256,8 @@ class Bench(Comparison):
                     with Peak(load.resident_mib) as peak:
                         before, start = load.resident_mib(), time.monotonic()
                         arguments = [a for name, value in headers.items() for a in ("-H", f"{name}: {value}")]
-                        upload = ["curl", "-sf", "-o", "/dev/null", "-T", str(body), *arguments, url]
-                        subprocess.run(upload, check=True)
+                        command = ["curl", "-sf", "-o", "/dev/null", "-T", str(body), *arguments, url]
+                        subprocess.run(command, check=True)
                         seconds = time.monotonic() - start
                     table[mode] = {"seconds": seconds, "grown_mib": peak.highest - before}
                     print(f"\n1 GiB, payload {mode}: {seconds:.1f} s; Envoy grew by {peak.highest - before:.1f} MiB")
@@ -289,6 +292,8 @@ class Bench(Comparison):
                 table = {}
                 for name, (mode, move) in transfers.items():
                     urls = {"direct": storage.port, "through": envoy.port(mode)}
+                    for port in urls.values():
+                        move(f"http://127.0.0.1:{port}")
                     rounds = [
                         {way: move(f"http://127.0.0.1:{urls[way]}") for way in order}
                         for order in self.in_turn(list(urls))
@@ -327,17 +332,6 @@ class Bench(Comparison):
         print(f"\nTwo workers have the capacity of {ratio:.2f}: a request costs each of them what it costs one alone")
 
 
-class Beside:
-    """Drives the listeners of one server, and those that other servers stand for by name."""
-
-    def __init__(self, load: Load, others: dict[str, Load]):
-        self._load = load
-        self._others = others
-
-    def measure(self, listener: str, seconds: float, **options) -> Cost:
-        return self._others.get(listener, self._load).measure(listener, seconds, **options)
-
-
 def main() -> None:
     """Runs the comparison."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -345,6 +339,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=int, default=1, help="of each measurement")
     arguments.add_argument("parts", nargs="*", default=Bench.PARTS, help=f"of {', '.join(Bench.PARTS)}; all by default")
     options = arguments.parse_args()
+    options.parts = tuple(dict.fromkeys(options.parts))
     if unknown := set(options.parts) - set(Bench.PARTS):
         arguments.error(f"unknown: {', '.join(unknown)}; the parts are {', '.join(Bench.PARTS)}")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
@@ -358,7 +353,9 @@ def main() -> None:
         "noisy": bench.noisy,
         "tables": bench.results,
     }
-    path = REPOSITORY / "target" / "bench" / "results.json"
+    # A part does not replace the whole.
+    suffix = "" if options.parts == Bench.PARTS else "-" + "-".join(options.parts)
+    path = REPOSITORY / "target" / "bench" / f"results{suffix}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n")
     print(f"\n{path.relative_to(REPOSITORY)}")

@@ -10,7 +10,7 @@ from integration.stack.process import REPOSITORY, Process, environment_without_a
 
 RELEASE = "v1.11.1"
 _SOURCE = "https://github.com/awslabs/aws-sigv4-proxy"
-_BUILT = REPOSITORY / "target" / "bench" / "aws-sigv4-proxy"
+_BUILT = REPOSITORY / "target" / "bench" / f"aws-sigv4-proxy-{RELEASE}"
 
 
 class Missing(Exception):
@@ -18,12 +18,12 @@ class Missing(Exception):
 
 
 def binary() -> Path:
-    """Returns `$AWS_SIGV4_PROXY`, else the one in the PATH, else builds it.
+    """Returns `$AWS_SIGV4_PROXY`, or builds it.
 
     Raises `Missing` without a Go toolchain, or if it can't be built.
     """
-    if found := os.environ.get("AWS_SIGV4_PROXY") or shutil.which("aws-sigv4-proxy"):
-        return Path(found)
+    if named := os.environ.get("AWS_SIGV4_PROXY"):
+        return Path(named)
     if not _BUILT.exists():
         _build()
     return _BUILT
@@ -32,7 +32,7 @@ def binary() -> Path:
 def _build() -> None:
     if not shutil.which("go"):
         raise Missing("there is no Go toolchain (go), and AWS_SIGV4_PROXY names no binary")
-    sources = _BUILT.with_suffix(".sources")
+    sources = _BUILT.with_name("aws-sigv4-proxy.sources")
     shutil.rmtree(sources, ignore_errors=True)
     commands = [
         ["git", "clone", "--quiet", "--depth=1", f"--branch={RELEASE}", _SOURCE, str(sources)],
@@ -40,9 +40,12 @@ def _build() -> None:
         ["go", "-C", str(sources), "build", "-mod=vendor", "-o", str(_BUILT), "./cmd/aws-sigv4-proxy"],
     ]
     for command in commands:
-        built = subprocess.run(command, capture_output=True, text=True)
-        if built.returncode:
-            raise Missing(f"{' '.join(command[:2])} failed: {built.stderr.strip()}")
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise Missing(f"there is no {command[0]}") from error
+        except subprocess.CalledProcessError as error:
+            raise Missing(f"{' '.join(command[:2])} failed: {error.stderr.strip()}") from error
 
 
 class AwsSigv4Proxy:

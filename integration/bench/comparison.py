@@ -1,16 +1,11 @@
 """Rounds in which listeners are driven in turn, and the tables of what they cost."""
 
+import random
 import statistics
-from typing import Protocol
+from collections.abc import Mapping
 
 from integration.bench import statistic
-from integration.bench.load import Cost
-
-
-class Measures(Protocol):
-    """Measures what a request to a listener costs."""
-
-    def measure(self, listener: str, seconds: float, **options) -> Cost: ...
+from integration.bench.load import Load
 
 
 class Comparison:
@@ -24,35 +19,44 @@ class Comparison:
         """The titles of tables with rows whose interval is too wide."""
 
     def in_turn(self, names: list[str]) -> list[list[str]]:
-        """Returns the order of each round. Each begins with another listener, so that none always follows the same
-        one."""
-        return [names[first:] + names[:first] for first in (number % len(names) for number in range(self.rounds))]
+        """Returns an order for each round, at random, so that none always follows the same one."""
+        return [random.Random(number).sample(names, len(names)) for number in range(self.rounds)]
 
-    def compare(self, title: str, load: Measures, names: list[str], **options) -> dict[str, dict[str, float]]:
-        """Drives listeners in turn; returns each one's cost, and its difference to the first one's."""
-        for name in names:
-            load.measure(name, 1, **options)
+    def compare(
+        self, title: str, load: Load, names: list[str], others: Mapping[str, Load] | None = None, **options
+    ) -> dict[str, dict[str, float]]:
+        """Drives the listeners of one server in turn; returns each one's cost, and its difference to the first one's.
+        `others` are other programs than Envoy, whose difference to it would not be the cost of a filter."""
+        others = others or {}
+        loads = {**dict.fromkeys(names, load), **others}
+        for name, one in loads.items():
+            one.measure(name, 1, **options)
         rounds = [
-            {name: load.measure(name, self.seconds, **options) for name in order} for order in self.in_turn(names)
+            {name: loads[name].measure(name, self.seconds, **options) for name in order}
+            for order in self.in_turn(list(loads))
         ]
         native = next(name for name in names if name.endswith("native"))
         costs = [{name: cost.cpu_us for name, cost in one.items()} for one in rounds]
         table = {name: statistic.compare(costs, name, names[0], native) for name in names}
+        table |= {name: {"cpu_us": statistics.median(one[name] for one in costs)} for name in others}
         for name, row in table.items():
             row["requests_per_second"] = statistics.median(one[name].requests_per_second for one in rounds)
         self.results[title] = table
         print(f"\n{title}")
         print(f"{'':28} {'CPU µs':>8} {'added':>7} {'95 %':>13} {'of native':>10} {'95 %':>12} {'requests/s':>11}")
         for name, row in table.items():
-            shares = ("", "")
-            if "of_native" in row:
-                shares = (f"{row['of_native']:.2f}", f"{row['of_native_low']:.2f}–{row['of_native_high']:.2f}")
-            spread = f"{row['added_us_low']:.1f}–{row['added_us_high']:.1f}"
+            added, share = _with_interval(row, "added_us", 1), _with_interval(row, "of_native", 2)
             print(
-                f"{name:28} {row['cpu_us']:8.1f} {row['added_us']:7.1f} {spread:>13} {shares[0]:>10} {shares[1]:>12}"
+                f"{name:28} {row['cpu_us']:8.1f} {added[0]:>7} {added[1]:>13} {share[0]:>10} {share[1]:>12}"
                 f" {row['requests_per_second']:11,.0f}"
             )
-        if noisy := [name for name, row in table.items() if statistic.is_noisy(row)]:
+        if noisy := [name for name, row in table.items() if statistic.is_noisy(row, self.rounds)]:
             self.noisy.append(title)
             print(f"too noisy to quote: {', '.join(noisy)}; run it on a quieter machine, or with more --rounds")
         return table
+
+
+def _with_interval(row: dict[str, float], name: str, digits: int) -> tuple[str, str]:
+    if name not in row:
+        return "", ""
+    return f"{row[name]:.{digits}f}", f"{row[f'{name}_low']:.{digits}f}–{row[f'{name}_high']:.{digits}f}"

@@ -101,17 +101,19 @@ class Load:
         requests = int(re.search(r"(\d+) requests in", output)[1])
         return Cost(spent / 1000 / requests, float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]))
 
-    def delays(self, listener: str, seconds: float, *, rate: int, connections: int = 16) -> list[int]:
-        """Returns the delay of each request in µs, at a rate for each second."""
+    def latencies(self, listener: str, seconds: int, *, rate: int) -> list[int]:
+        """Sends `rate` requests per second over one connection; returns the latency of each in µs."""
         url = f"http://127.0.0.1:{self._server.port(listener)}{PATH}"
         with tempfile.NamedTemporaryFile("r", prefix="h2load-") as log:
-            load = ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", f"-c{connections}", f"-D{seconds}"]
-            load += [f"--rps={rate / connections:g}", f"--log-file={log.name}", *_header_arguments(HEADERS), url]
+            # Several clients would all send at the same ticks, and wait for one another.
+            load = ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", "-c1", f"-D{seconds}", f"--rps={rate}"]
+            load += [f"--log-file={log.name}", *_header_arguments(HEADERS), url]
             subprocess.run(load, check=True, capture_output=True)
             requests = [line.split() for line in log]
         if failed := {status for _, status, _ in requests if status != "200"}:
             raise RuntimeError(f"{listener}: requests failed with {', '.join(failed)}")
-        return [int(delay) for _, _, delay in requests]
+        # Without those at the start, which find the connection new.
+        return [int(latency) for _, _, latency in requests[rate // 10 :]]
 
     def resident_mib(self) -> float:
         """Returns Envoy's resident memory."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 # An interval of a ratio that is wider than this says too little: the machine did too much else.
 NOISY = 0.2
+# An interval has 95 % from this many rounds on.
+ROUNDS_OF_95 = 6
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -33,15 +35,16 @@ def compare(rounds: Sequence[dict[str, float]], name: str, plain: str, native: s
 
 
 def quantiles(rounds: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Returns the median over the rounds of each of their quantiles."""
+    """Returns the median over the rounds of each of their quantiles, and its interval."""
+    row = {}
+    for name, share in {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}.items():
+        values = [sorted(one)[math.ceil(share * len(one)) - 1] for one in rounds]
+        row[name] = statistics.median(values)
+        row[f"{name}_low"], row[f"{name}_high"] = interval(values)
+    return row
 
-    def quantile(values: Sequence[float], share: float) -> float:
-        return sorted(values)[math.ceil(share * len(values)) - 1]
 
-    shares = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-    return {name: statistics.median(quantile(one, share) for one in rounds) for name, share in shares.items()}
-
-
-def is_noisy(row: dict[str, float]) -> bool:
+def is_noisy(row: dict[str, float], rounds: int) -> bool:
     """Returns whether a row's share of the native filter is too uncertain to quote."""
-    return row.get("of_native_high", 0) - row.get("of_native_low", 0) > NOISY
+    width = row.get("of_native_high", 0) - row.get("of_native_low", 0)
+    return width > NOISY * max(1, row.get("of_native", 0)) or rounds < ROUNDS_OF_95

@@ -1,5 +1,6 @@
 """Large objects: an upstream that takes and gives them, and an SDK that moves them."""
 
+import multiprocessing
 import socket
 import threading
 import time
@@ -12,31 +13,36 @@ _PIECE = bytes(MIB)
 
 
 class Storage:
-    """An HTTP/1.1 server that reads and counts what is put, and answers a GET with `size` bytes."""
+    """An HTTP/1.1 server in a process of its own, which reads and counts what is put, and answers a GET with `size`
+    bytes."""
 
     def __init__(self, size: int = 0):
         self._size = size
-        self.received = 0
-
-    def __enter__(self):
+        self._received = multiprocessing.Value("Q")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._process = multiprocessing.get_context("fork").Process(target=self._accept, daemon=True)
+
+    @property
+    def received(self) -> int:
+        return self._received.value
+
+    def __enter__(self):
+        self._process.start()
         return self
 
     def __exit__(self, *_):
+        self._process.terminate()
+        self._process.join()
         self._listener.close()
 
     def _accept(self) -> None:
         while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
+            connection, _ = self._listener.accept()
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        buffer = bytearray(MIB)
+        buffer = memoryview(bytearray(MIB))
         with connection, connection.makefile("rb", buffering=0) as requests:
             while head := _head(requests):
                 length = next((int(line.split(b":")[1]) for line in head if line.startswith(b"content-length")), 0)
@@ -44,8 +50,11 @@ class Storage:
                     connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                 left = length
                 while left:
-                    left -= requests.readinto(memoryview(buffer)[:left])
-                self.received += length
+                    if not (read := requests.readinto(buffer[:left])):
+                        return
+                    left -= read
+                with self._received.get_lock():
+                    self._received.value += length
                 size = self._size if head[0].startswith(b"get") else 0
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
                 for _ in range(size // MIB):
@@ -75,8 +84,9 @@ def upload(url: str, file: Path, part: int) -> float:
 
 def download(url: str, size: int) -> float:
     """Gets an object with boto3; returns the seconds that it took."""
+    s3 = sdk_client("s3", url)
     start = time.monotonic()
-    body = sdk_client("s3", url).get_object(Bucket="orders", Key="object")["Body"]
+    body = s3.get_object(Bucket="orders", Key="object")["Body"]
     received = sum(len(piece) for piece in body.iter_chunks(MIB))
     if received != size:
         raise RuntimeError(f"{received} of {size} bytes arrived")

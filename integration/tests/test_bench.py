@@ -37,10 +37,15 @@ def test_a_slow_round_changes_no_share():
 
 
 def test_noise_is_said():
-    assert not statistic.is_noisy(statistic.compare(rounds(9, 0.3), "signer", "plain", "native"))
-    assert statistic.is_noisy(statistic.compare(rounds(9, 5), "signer", "plain", "native"))
+    def is_noisy(number: int, noise: float, name: str = "signer") -> bool:
+        return statistic.is_noisy(statistic.compare(rounds(number, noise), name, "plain", "native"), number)
+
+    assert not is_noisy(9, 0.3)
+    assert is_noisy(9, 5)
     # The baseline has no share.
-    assert not statistic.is_noisy(statistic.compare(rounds(9, 5), "plain", "plain", "native"))
+    assert not is_noisy(9, 5, "plain")
+    # Too few for an interval.
+    assert is_noisy(5, 0)
 
 
 def test_an_interval_leaves_out_what_the_binomial_distribution_allows():
@@ -49,7 +54,9 @@ def test_an_interval_leaves_out_what_the_binomial_distribution_allows():
         assert statistic.interval(range(number)) == (left_out, number - 1 - left_out), number
 
 
-def test_quantiles_are_those_of_the_median_round():
+def test_quantiles_are_medians_over_the_rounds():
     calm = list(range(1, 1001))
+    row = statistic.quantiles([calm, calm, [9999] * 1000])
 
-    assert statistic.quantiles([calm, calm, [9999] * 1000]) == {"p50": 500, "p99": 990, "p99.9": 999}
+    assert [row[name] for name in ("p50", "p99", "p99.9")] == [500, 990, 999]
+    assert (row["p99_low"], row["p99_high"]) == (990, 9999)
