@@ -81,7 +81,7 @@ image: build ## Make OCI images of filter and refresher under dist/, with bills 
 	build/bill_of_materials.py
 	build/image.py
 
-bench: build ## Measure what signing costs, against plain Envoy and its native signer (PARTS="latency sdk": only these)
+bench: build ## Measure what signing costs, against Envoy's native signer and others (PARTS="latency sdk": only these)
 	@build/requirements.sh load
 	@build/step.sh 'compile the empty filter' build/cargo-wasm.sh build --locked --profile filter --package empty-filter
 	@build/step.sh 'compile SHA-256 for wasm' build/cargo-wasm.sh build --locked --profile filter --lib \

@@ -207,7 +207,7 @@ def test_bodies_of_clients_that_may_not_fill_the_memory_fit_a_sidecar(start_prox
     proxy.push(TEMPORARY_KEY)
     assert proxy.request("/api/warm", "POST", body=b"body").status == 200
     print(f"idle {proxy.envoy.resident_bytes() / MIB:.0f} MiB")
-    # All but the last byte, so that none is complete.
+    # All but the last byte, so that none is complete. Of larger ones, Envoy reads much before the signer can refuse.
     body = raw.http1_head("POST /api/x HTTP/1.1", f"Content-Length: {MIB}") + bytes(MIB - 1)
 
     def send(_: int) -> None:

@@ -6,11 +6,12 @@ from collections import Counter, deque
 from itertools import pairwise
 
 import pytest
+import yaml
 
 from integration.harness.counters import REQUESTS, counts
 from integration.harness.keys import TEMPORARY_KEY
 from integration.harness.policies import api_route
-from integration.stack.process import wait_until
+from integration.stack.process import REPOSITORY, wait_until
 
 ROLE_ARN = "arn:aws:iam::123456789012:role/orders-reader"
 
@@ -133,7 +134,16 @@ def test_signing_is_timed_in_buckets_that_tell_its_quantiles_apart(proxy):
     assert proxy.request("/api").status == 200
     wait_until(buckets, "the histogram")
     edges = sorted(edge for edge in buckets() if 4 <= edge <= 250)
+    assert (edges[0], edges[-1]) == (4, 250)
     assert all(above <= 2 * below for below, above in pairwise(edges))
+
+
+def test_the_dashboard_reads_the_same_statistics_as_the_stock_configuration():
+    stock, compose = (
+        yaml.safe_load((REPOSITORY / path).read_text())["stats_config"]
+        for path in ("envoy/envoy.yaml", "envoy/compose/envoy.yaml")
+    )
+    assert stock == compose
 
 
 def test_every_request_that_is_held_is_timed(proxy, api):
