@@ -21,7 +21,7 @@ from pathlib import Path
 
 from integration.bench import aws_sigv4_proxy, envoys, statistic
 from integration.bench.comparison import Comparison
-from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load
+from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load, header_arguments
 from integration.bench.plot import bars
 from integration.bench.transfers import MIB, Storage, download, upload
 from integration.harness.certificates import Authority
@@ -39,11 +39,11 @@ SHA256 = REPOSITORY / "target/bench/sha256"
 class Bench(Comparison):
     """Runs the tables."""
 
+    PARTS = ("no_body", "like_services", "real_upstream", "latency", "bodies", "sha256", "streaming", "sdk", "workers")
+
     def __init__(self, directory: Path, rounds: int, seconds: int):
         super().__init__(rounds, seconds)
         self.directory = directory
-
-    PARTS = ("no_body", "like_services", "real_upstream", "latency", "bodies", "sha256", "streaming", "sdk", "workers")
 
     def run(self, parts: Sequence[str]) -> None:
         for part in parts:
@@ -259,8 +259,7 @@ class Bench(Comparison):
                     url = f"http://127.0.0.1:{envoy.port(mode)}/orders/x"
                     with Peak(load.resident_mib) as peak:
                         before, start = load.resident_mib(), time.monotonic()
-                        arguments = [a for name, value in headers.items() for a in ("-H", f"{name}: {value}")]
-                        command = ["curl", "-sf", "-o", "/dev/null", "-T", str(body), *arguments, url]
+                        command = ["curl", "-sf", "-o", "/dev/null", "-T", str(body), *header_arguments(headers), url]
                         subprocess.run(command, check=True)
                         seconds = time.monotonic() - start
                     table[mode] = {"seconds": seconds, "grown_mib": peak.highest - before}

@@ -1,4 +1,4 @@
-"""Load from wrk or h2load on a core of its own, the CPU time of Envoy's workers, and the delays of requests.
+"""Load from wrk or h2load on a core of its own, the CPU time of Envoy's workers, and the latency of requests.
 
 The cost is the CPU time of the worker threads, which the kernel counts in nanoseconds: other load of the machine
 affects it less than it affects throughput.
@@ -90,7 +90,7 @@ class Load:
         """Returns the cost of requests with a body of this many bytes, all for one path or each for another one."""
         url = f"http://127.0.0.1:{self._server.port(listener)}{path}"
         pin = ["taskset", "-c", LOAD_CORE] if self._pinned else []
-        load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *_header_arguments(headers)]
+        load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", *header_arguments(headers)]
         if body or paths_differ:
             load += ["-s", str(self._script(body, paths_differ))]
         before = self._worker_nanoseconds()
@@ -107,7 +107,7 @@ class Load:
         with tempfile.NamedTemporaryFile("r", prefix="h2load-") as log:
             # Several clients would all send at the same ticks, and wait for one another.
             load = ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", "-c1", f"-D{seconds}", f"--rps={rate}"]
-            load += [f"--log-file={log.name}", *_header_arguments(HEADERS), url]
+            load += [f"--log-file={log.name}", *header_arguments(HEADERS), url]
             subprocess.run(load, check=True, capture_output=True)
             requests = [line.split() for line in log]
         if failed := {status for _, status, _ in requests if status != "200"}:
@@ -136,5 +136,6 @@ class Load:
         return script
 
 
-def _header_arguments(headers: dict[str, str]) -> list[str]:
+def header_arguments(headers: dict[str, str]) -> list[str]:
+    """Returns the arguments by which curl, wrk and h2load send headers."""
     return [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]

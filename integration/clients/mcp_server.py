@@ -1,4 +1,4 @@
-"""A Model Context Protocol server behind IAM: it answers requests signed for AgentCore and rejects all others.
+"""An MCP server behind IAM: it accepts only requests that are signed for AgentCore.
 
 PYTHONPATH=. .toolchain/clients/bin/python integration/clients/mcp_server.py PORT ACCESS_KEY SECRET_KEY TOKEN
 """

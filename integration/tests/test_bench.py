@@ -1,8 +1,11 @@
 """The bench's figures say how sure they are."""
 
 import random
+import re
 
 from integration.bench import statistic
+from integration.bench.__main__ import Bench
+from integration.stack.process import REPOSITORY
 
 
 def rounds(number: int, noise: float, seed: int = 1) -> list[dict[str, float]]:
@@ -60,3 +63,18 @@ def test_quantiles_are_medians_over_the_rounds():
 
     assert [row[name] for name in ("p50", "p99", "p99.9")] == [500, 990, 999]
     assert (row["p99_low"], row["p99_high"]) == (990, 9999)
+
+
+def test_only_the_parts_that_are_named_run(monkeypatch, tmp_path):
+    ran = []
+    for part in Bench.PARTS:
+        monkeypatch.setattr(Bench, part, lambda _, part=part: ran.append(part))
+    Bench(tmp_path, rounds=1, seconds=1).run(["latency", "sdk"])
+
+    assert ran == ["latency", "sdk"]
+
+
+def test_the_page_lists_the_parts():
+    [line] = [line for line in (REPOSITORY / "docs/building.md").read_text().splitlines() if "| `make bench` |" in line]
+
+    assert re.findall(r"`(\w+)`", line.partition("only these of")[2]) == list(Bench.PARTS)

@@ -9,7 +9,7 @@ use crate::header_map::HeaderMap;
 pub(crate) mod mock;
 
 /// The ABI's status of what the proxy does not have.
-const NOT_FOUND: u32 = 1;
+pub const NOT_FOUND: u32 = 1;
 
 /// A host call that the proxy refused, with its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

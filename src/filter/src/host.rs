@@ -13,9 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use sigv4_core::credentials::{SetError, SharedData};
 use sigv4_core::header_map::HeaderMap;
-use sigv4_core::host::{Host, HostError, MapKind, MetricKind};
+use sigv4_core::host::{Host, HostError, MapKind, MetricKind, NOT_FOUND};
 
-const NOT_FOUND: u32 = 1;
 const EMPTY: u32 = 7;
 const CAS_MISMATCH: u32 = 8;
 

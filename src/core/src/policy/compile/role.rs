@@ -50,7 +50,7 @@ impl RoleSettings {
     /// Compiles the role. Source: IAM and STS API references, the patterns and lengths of AssumeRole's parameters.
     pub(super) fn compile(self, location: &Location) -> Result<Option<Role>, PolicyError> {
         let Some(arn) = &self.arn else { return self.without_role(location) };
-        check_role_arn(arn, &sample(arn), &location.key("roleArn"))?;
+        check_role_arn(arn, &location.key("roleArn"))?;
         check_session_word(self.session_name.as_deref(), &location.key("roleSessionName"))?;
         if let Some(id) = &self.external_id
             && (!(2..=1224).contains(&id.len()) || !id.bytes().all(|b| is_word(b, b"+=,.@:/-")))
@@ -109,7 +109,7 @@ fn role_chain(written: Option<Vec<String>>, location: &Location) -> Result<Vec<S
     }
     for (i, arn) in chain.iter().enumerate() {
         check_is_fixed(arn, &location.index(i))?;
-        check_role_arn(arn, arn, &location.index(i))?;
+        check_role_arn(arn, &location.index(i))?;
     }
     Ok(chain)
 }
@@ -158,9 +158,9 @@ fn role_tags(written: Option<Entries<String>>, location: &Location) -> Result<Ve
     Ok(tags)
 }
 
-/// Checks a role's ARN, of which `sample` has letters for each placeholder.
-fn check_role_arn(arn: &str, sample: &str, location: &Location) -> Result<(), PolicyError> {
-    if is_iam_arn(sample, "role/") {
+/// Checks a role's ARN, whatever its placeholders stand for.
+fn check_role_arn(arn: &str, location: &Location) -> Result<(), PolicyError> {
+    if is_iam_arn(&sample(arn), "role/") {
         return Ok(());
     }
     Err(location.error(format!("{arn:?} is not the ARN of an IAM role; use arn:aws:iam::123456789012:role/name")))
