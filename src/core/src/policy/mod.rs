@@ -40,8 +40,6 @@ mod path_syntax;
 mod placeholder;
 mod role_template;
 mod route;
-#[cfg(feature = "schema")]
-mod schema;
 mod scope;
 mod target;
 

@@ -4,6 +4,8 @@
 
 mod de;
 mod forms;
+#[cfg(feature = "schema")]
+mod schema;
 
 use std::collections::HashMap;
 
@@ -73,7 +75,7 @@ pub(super) struct Settings {
     /// A section of a Backstage `app-config.yaml`, pasted with its key. Its content is a whole policy, so it must be the
     /// only key.
     #[serde(default, deserialize_with = "not_null")]
-    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::policy_itself"))]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::policy_itself"))]
     pub(super) proxysigv4: Option<Box<PolicyDocument>>,
 }
 
@@ -151,7 +153,7 @@ pub(super) struct RouteDocument {
     /// An IAM policy that limits the session, as an object or as a string of JSON: the session may do what both the role
     /// and this policy, or one of `policyArns`, allow. Default: none.
     #[serde(default)]
-    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::session_policy"))]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "schema::session_policy"))]
     pub(super) session_policy: Written<RawJson>,
 
     /// The signing name of the service, such as `execute-api`. Default: inferred from an AWS host name; required for any

@@ -6,7 +6,7 @@ use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::document::{
+use super::{
     CallerEntry, Entries, Object, PolicyDocument, RouteDocument, RouteEntry, Routes, Settings, StringOrList,
     TokenCaller, WholeNumber, Written,
 };
