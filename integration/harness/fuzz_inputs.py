@@ -181,7 +181,8 @@ def _intake(machine: Machine, data: bytes) -> None:
 def _aws_chunked(machine: Machine, data: bytes) -> None:
     line, body = _lines(data, 2)
     words = line.split(b" ")
-    length = words[1] if len(words) > 1 and words[1].isdigit() else b"0"
+    # As in the target, what is no 64-bit number is 0. A client's would be refused with 411.
+    length = words[1] if len(words) > 1 and words[1].isdigit() and int(words[1]) < 1 << 64 else b"0"
     headers = [
         *_head(b"PUT", b"/bucket/key"),
         (b"x-amz-content-sha256", _STREAMING.get(words[0], b"STREAMING-UNSIGNED-PAYLOAD-TRAILER")),
