@@ -1,4 +1,8 @@
-"""Rounds in which listeners are driven in turn, and the tables of what they cost."""
+"""Rounds in which listeners are driven in turn, and the tables of what they cost.
+
+A round is short, and there are many: a machine's other load changes from second to second, and a ratio within a round
+only cancels what affects all of the round.
+"""
 
 import random
 import statistics
@@ -11,29 +15,40 @@ from integration.bench.load import Load
 class Comparison:
     """Compares listeners, and keeps the results of all tables."""
 
-    def __init__(self, rounds: int, seconds: int):
+    def __init__(self, rounds: int, seconds: float):
         self.rounds = rounds
         self.seconds = seconds
         self.results: dict[str, dict] = {}
         self.noisy: list[str] = []
         """The titles of tables with rows whose interval is too wide."""
 
-    def in_turn(self, names: list[str]) -> list[list[str]]:
+    @property
+    def long_rounds(self) -> int:
+        """The number of rounds where a single measurement takes seconds."""
+        return max(1, self.rounds // 5)
+
+    def in_turn(self, names: list[str], rounds: int) -> list[list[str]]:
         """Returns an order for each round, at random, so that none always follows the same one."""
-        return [random.Random(number).sample(names, len(names)) for number in range(self.rounds)]
+        return [random.Random(number).sample(names, len(names)) for number in range(rounds)]
 
     def compare(
-        self, title: str, load: Load, names: list[str], others: Mapping[str, Load] | None = None, **options
+        self,
+        title: str,
+        load: Load,
+        names: list[str],
+        others: Mapping[str, Load] | None = None,
+        seconds: float | None = None,
+        **options,
     ) -> dict[str, dict[str, float]]:
         """Drives the listeners of one server in turn; returns each one's cost, and its difference to the first one's.
         `others` are other programs than Envoy, whose difference to it would not be the cost of a filter."""
-        others = others or {}
+        others, seconds = others or {}, seconds or self.seconds
         loads = {**dict.fromkeys(names, load), **others}
         for name, one in loads.items():
             one.measure(name, 1, **options)
         rounds = [
-            {name: loads[name].measure(name, self.seconds, **options) for name in order}
-            for order in self.in_turn(list(loads))
+            {name: loads[name].measure(name, seconds, **options) for name in order}
+            for order in self.in_turn(list(loads), self.rounds)
         ]
         native = next(name for name in names if name.endswith("native"))
         costs = [{name: cost.cpu_us for name, cost in one.items()} for one in rounds]

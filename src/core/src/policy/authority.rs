@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use crate::aws_endpoint::strip_domain;
 
 /// The longest host name of the DNS.
-pub const NAME_MAX: usize = 253;
+pub(super) const NAME_MAX: usize = 253;
 
 /// The hosts of a route: one name, or all names below a domain. Lower case, without trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -146,7 +146,7 @@ pub(super) struct Authority<'a> {
 }
 
 /// Room for a host name in lower case.
-pub type NameBuffer = [u8; NAME_MAX];
+pub(super) type NameBuffer = [u8; NAME_MAX];
 
 impl<'a> Authority<'a> {
     /// Parses an authority; `None` if it is not a host with an optional port. No pattern matches such an authority: a route

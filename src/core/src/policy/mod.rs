@@ -12,6 +12,7 @@
 //! | `target`, `authority`, `path_syntax` | URLs, hosts and paths in a policy |
 //! | `matcher` | the route of a request |
 //! | `scope` | its credential scope |
+//! | `recent_hosts` | the hosts of recent requests, and their endpoints |
 //! | `bucket` | the bucket in its host |
 //! | `caller` | the callers that a route admits |
 //! | `caller_text` | a caller's name in the access log |
@@ -38,12 +39,13 @@ mod modes;
 mod notes;
 mod path_syntax;
 mod placeholder;
+mod recent_hosts;
 mod role_template;
 mod route;
 mod scope;
 mod target;
 
-pub use authority::{HostPattern, NAME_MAX, NameBuffer};
+pub use authority::HostPattern;
 pub use bucket::BucketError;
 pub use caller::{Admitted, Caller, CallerPattern, CallerSources};
 pub use copy_source::{CopySourceError, check_query, copy_source_header};
@@ -52,6 +54,7 @@ pub use error::PolicyError;
 pub use headers::{HeaderRules, SetHeader, UPSTREAM_SCHEME_HEADER};
 pub use modes::{PayloadMode, ScopeSource, SignatureLocation, Unmatched};
 pub use placeholder::Placeholder;
+pub use recent_hosts::RecentHosts;
 pub use role_template::{RoleTemplate, ValueError};
 pub use route::{Route, RouteIdentity};
 pub use scope::{RequestScope, ScopeError};

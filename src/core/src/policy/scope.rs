@@ -1,12 +1,13 @@
 //! The credential scope of a route or request: set by the policy, else inferred from the host's name, else taken from the
 //! client's signature.
 
-use crate::aws_endpoint;
+use crate::aws_endpoint::{self, Endpoint};
 use crate::signing::{Algorithm, Scope};
 
-use super::authority::{Authority, HostPattern, NameBuffer};
+use super::authority::HostPattern;
 use super::error::{Location, PolicyError};
 use super::modes::ScopeSource;
+use super::recent_hosts::RecentHosts;
 use super::route::Route;
 use super::target::Target;
 
@@ -38,10 +39,13 @@ pub struct RequestScope<'a> {
 }
 
 impl<'a> ScopeRule<'a> {
-    /// Returns the scope of requests to a host, in lower case and without its port. `signed_for` is the scope that the
-    /// client signed for, if it may choose.
-    fn for_host(&self, host: &'a str, signed_for: Option<Scope<&'a str>>) -> Result<RequestScope<'a>, NoScope> {
-        let inferred = aws_endpoint::infer(host);
+    /// Returns the scope of requests to a host, of which this endpoint is inferred. `signed_for` is the scope that the client
+    /// signed for, if it may choose.
+    fn for_host(
+        &self,
+        inferred: Option<Endpoint<'a>>,
+        signed_for: Option<Scope<&'a str>>,
+    ) -> Result<RequestScope<'a>, NoScope> {
         if inferred.is_some_and(|endpoint| endpoint.requires_sigv4a())
             && self.region.is_none()
             && *self.algorithm == Algorithm::SigV4
@@ -85,20 +89,21 @@ impl<'a> ScopeRule<'a> {
             service: scope.service.to_owned(),
         };
         if let Some(target) = target {
-            let scope = self.for_host(target.host(), None);
+            let scope = self.for_host(aws_endpoint::infer(target.host()), None);
             self.require_inferable(scope, target.host(), location)?;
             return Ok(scope.ok().filter(|_| !self.may_client_override()).map(owned));
         }
         for (i, host) in hosts.iter().enumerate() {
             let location = location.key("hosts").index(i);
             if !host.wildcard {
-                self.require_inferable(self.for_host(&host.name, None), &host.name, &location)?;
+                let scope = self.for_host(aws_endpoint::infer(&host.name), None);
+                self.require_inferable(scope, &host.name, &location)?;
             } else if !aws_endpoint::is_aws_domain(&host.name) {
-                self.require_inferable(self.for_host("", None), &host.to_string(), &location)?;
+                self.require_inferable(self.for_host(None, None), &host.to_string(), &location)?;
             }
         }
         // A scope without any host is the scope of every host.
-        Ok(self.for_host("", None).ok().filter(|_| !self.may_client_override()).map(owned))
+        Ok(self.for_host(None, None).ok().filter(|_| !self.may_client_override()).map(owned))
     }
 
     /// Returns whether a client's scope wins over one that needs no client.
@@ -173,7 +178,7 @@ impl Route {
         &'a self,
         authority: &[u8],
         authorization: Option<&'a [u8]>,
-        buffer: &'a mut NameBuffer,
+        hosts: &'a mut RecentHosts,
     ) -> Result<RequestScope<'a>, ScopeError> {
         if let Some(scope) = &self.scope {
             return Ok(RequestScope { scope: scope.as_deref(), service: &scope.service, is_service_known: true });
@@ -184,12 +189,12 @@ impl Route {
             source: self.scope_source,
             algorithm: &self.algorithm,
         };
-        let host = match &self.target {
-            Some(target) => target.host(),
-            None => Authority::parse(authority, buffer).map_or("", |authority| authority.name),
+        let (host, endpoint) = match &self.target {
+            Some(target) => (target.host(), aws_endpoint::infer(target.host())),
+            None => hosts.get(authority).map_or(("", None), |host| (host.name(), host.endpoint())),
         };
         let signed_for = authorization.filter(|_| self.scope_source != ScopeSource::Infer);
-        rule.for_host(host, signed_for.and_then(Scope::of_authorization)).map_err(|refused| {
+        rule.for_host(endpoint, signed_for.and_then(Scope::of_authorization)).map_err(|refused| {
             let host = if host.is_empty() { String::from_utf8_lossy(authority).into_owned() } else { host.to_owned() };
             let route = self.name.clone();
             match (refused, self.scope_source) {

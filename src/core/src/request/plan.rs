@@ -40,9 +40,9 @@ impl<'a> Plan<'a> {
         head: &RequestHead<'a>,
         buffers: &'a mut SigningBuffers,
     ) -> Result<Self, Refusal> {
-        let SigningBuffers { host, authority: own_authority, path, uri } = buffers;
+        let SigningBuffers { hosts, authority: own_authority, path, uri } = buffers;
         let RequestScope { scope, service, is_service_known } =
-            route.request_scope(head.authority, head.authorization, host)?;
+            route.request_scope(head.authority, head.authorization, hosts)?;
         let (authority, path) = match &route.target {
             Some(target) if target.bucket.is_some() => to_bucket(route, target, head, (own_authority, path))?,
             Some(target) => {

@@ -16,7 +16,7 @@ use crate::clock_skew::{ClockSkew, SkewGauges};
 use crate::credentials::{CredentialStore, Identity, SetError, Watch};
 use crate::host::{Host, HostError};
 use crate::local_reply::{self, Outcome, Refusal};
-use crate::policy::{Admitted, NAME_MAX, NameBuffer, Policy, Route, RouteIdentity};
+use crate::policy::{Admitted, Policy, RecentHosts, Route, RouteIdentity};
 use crate::signing::{Scope, Signer, SigningCredentials, WireUri};
 use crate::wakeup;
 
@@ -70,18 +70,13 @@ pub(crate) enum SignsAs {
 }
 
 /// Buffers that are reused across requests.
+#[derive(Default)]
 pub(crate) struct SigningBuffers {
-    pub(crate) host: NameBuffer,
+    pub(crate) hosts: RecentHosts,
     /// The authority of a target that has the bucket in it.
     pub(crate) authority: Vec<u8>,
     pub(crate) path: Vec<u8>,
     pub(crate) uri: WireUri,
-}
-
-impl Default for SigningBuffers {
-    fn default() -> Self {
-        Self { host: [0; NAME_MAX], authority: Vec::new(), path: Vec::new(), uri: WireUri::default() }
-    }
 }
 
 impl<H: Host> Worker<H> {
