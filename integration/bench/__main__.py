@@ -21,7 +21,7 @@ from pathlib import Path
 
 from integration.bench import aws_sigv4_proxy, envoys, statistic
 from integration.bench.comparison import Comparison
-from integration.bench.load import DYNAMODB_HEADERS, S3_HEADERS, Load, header_arguments
+from integration.bench.load import DYNAMODB_HEADERS, HEADERS, S3_HEADERS, Load, header_arguments
 from integration.bench.plot import bars
 from integration.bench.transfers import MIB, Storage, download, upload
 from integration.harness.certificates import Authority
@@ -39,7 +39,18 @@ SHA256 = REPOSITORY / "target/bench/sha256"
 class Bench(Comparison):
     """Runs the tables."""
 
-    PARTS = ("no_body", "like_services", "real_upstream", "latency", "bodies", "sha256", "streaming", "sdk", "workers")
+    PARTS = (
+        "no_body",
+        "mesh",
+        "like_services",
+        "real_upstream",
+        "latency",
+        "bodies",
+        "sha256",
+        "streaming",
+        "sdk",
+        "workers",
+    )
 
     def __init__(self, directory: Path, rounds: int, seconds: float):
         super().__init__(rounds, seconds)
@@ -62,7 +73,7 @@ class Bench(Comparison):
         filters = {
             "plain": [],
             "empty wasm": [envoys.wasm("empty", envoys.EMPTY_FILTER)],
-            "native": [envoys.native(signs_few_headers=False)],
+            "native": [envoys.native()],
             "native, few headers signed": [envoys.native(signs_few_headers=True)],
             "signer": [envoys.wasm("signer", WASM, envoys.policy())],
             "signer, routeMetadata": [envoys.wasm("asking", WASM, envoys.policy() | {"routeMetadata": True})],
@@ -84,16 +95,39 @@ class Bench(Comparison):
                 envoys.push_all(pipe, IDENTITIES + 1)
                 assert first.result().status == 200
             load = Load(envoy)
-            table = self.compare("No body", load, list(filters))
-            names = ["plain", "empty wasm", "native", "native, few headers signed"]
-            names += ["signer", "signer, routeMetadata"]
-            other = self.compare("No body, each request for another path", load, names, paths_differ=True)
-        added = {name: table[name]["added_us"] for name in names[1:]}
-        added |= {f"{name}, other paths": other[name]["added_us"] for name in names[2:] if name.startswith("signer")}
+            basis = ["plain", "native", "signer"]
+            few = ["plain", "empty wasm", "native", "native, few headers signed", "signer"]
+            options = [name for name in filters if name.startswith("signer, ")]
+            tables = {
+                "": self.compare("No body", load, few),
+                ", other paths": self.compare("No body, each request for another path", load, few, paths_differ=True),
+            }
+            self.compare("No body, by option", load, [*basis, *options])
+            self.compare("No body, by caller", load, [*basis, *(name for name in filters if name.startswith("token"))])
         if self.noisy:
             print("\ndocs/performance.svg stays as it is")
         else:
+            rows = [(name, title, table) for title, table in tables.items() for name in few[1:]]
+            added = {f"{name}{title}": table[name]["added_us"] for name, title, table in rows if name != "empty wasm"}
             bars("Added to a request without a body", "µs of CPU", added)
+
+    def mesh(self) -> None:
+        """Measures requests to AWS whose authority and path stay as they are."""
+        pipe = self.directory / "s8"
+        filters = {
+            "plain": [],
+            "native": [envoys.native(rewrites_host=False)],
+            "signer": [envoys.wasm("mesh", WASM, envoys.mesh_policy())],
+        }
+        listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
+        # Spelled as wrk has its own.
+        headers = {"Host": envoys.HOST, **HEADERS}
+        with self.envoy("mesh", [*listeners, envoys.intake(pipe)]) as envoy:
+            envoys.push_all(pipe, 1)
+            load = Load(envoy)
+            self.compare("To AWS as it is", load, list(filters), headers=headers)
+            title = "To AWS as it is, each request for another path"
+            self.compare(title, load, list(filters), headers=headers, paths_differ=True)
 
     def like_services(self) -> None:
         """Measures requests as SDKs send them: items of 200 bytes to DynamoDB, objects of S3 by their keys."""
@@ -102,13 +136,13 @@ class Bench(Comparison):
         s3 = {"host": "https://s3.eu-west-1.amazonaws.com", "service": "s3"}
         filters = {
             "dynamodb, buffer": [envoys.buffer()],
-            "dynamodb, native": [envoys.native(signs_few_headers=False, service="dynamodb")],
+            "dynamodb, native": [envoys.native(service="dynamodb")],
             "dynamodb, signer": [envoys.wasm("dynamodb", WASM, envoys.policy(**dynamodb))],
             "dynamodb, payload envoy": [
                 *envoys.hasher(), envoys.wasm("hashed", WASM, envoys.policy(**dynamodb, payload="envoy"))
             ],
             "s3, plain": [],
-            "s3, native": [envoys.native(signs_few_headers=False, service="s3")],
+            "s3, native": [envoys.native(service="s3")],
             "s3, signer": [envoys.wasm("s3", WASM, envoys.policy(**s3))],
         }  # fmt: skip
         listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
@@ -130,7 +164,7 @@ class Bench(Comparison):
         ]
         filters = {
             "plain": [],
-            "native": [envoys.native(signs_few_headers=False)],
+            "native": [envoys.native()],
             "signer": [envoys.wasm("signer", WASM, envoys.policy())],
         }
         with self.envoy("upstream", upstreams) as upstream:
@@ -168,7 +202,7 @@ class Bench(Comparison):
         filters = {
             "plain": [],
             "empty wasm": [envoys.wasm("empty", envoys.EMPTY_FILTER)],
-            "native": [envoys.native(signs_few_headers=False)],
+            "native": [envoys.native()],
             "signer": [envoys.wasm("signer", WASM, envoys.policy())],
         }
         listeners = [envoys.listener(name, filters) for name, filters in filters.items()]
@@ -197,7 +231,7 @@ class Bench(Comparison):
         hashed = envoys.wasm("hashed", WASM, envoys.policy(payload="envoy"))
         filters = {
             "buffer": [envoys.buffer()],
-            "native": [envoys.native(signs_few_headers=False)],
+            "native": [envoys.native()],
             "signer": signer,
             "signer, payload envoy": [*envoys.hasher(), hashed],
         }
@@ -207,9 +241,8 @@ class Bench(Comparison):
             load = Load(envoy)
             for size, body in sizes.items():
                 # Bodies that are under way when a measurement ends cost, and are not counted: few of many.
-                connections, seconds = (4, None) if body < 1 << 20 else (1, 1)
-                options = {"body": body, "connections": connections, "seconds": seconds}
-                table = self.compare(f"Body of {size}, hashed", load, list(filters), **options)
+                options = {"connections": 4} if body < 1 << 16 else {"connections": 1, "is_long": True}
+                table = self.compare(f"Body of {size}, hashed", load, list(filters), body=body, **options)
                 per_byte = body / table["signer"]["added_us"] / 1000
                 table["signer"]["gb_per_second"] = per_byte
                 table["signer"]["resident_mib"] = load.resident_mib()
@@ -341,8 +374,8 @@ class Bench(Comparison):
 def main() -> None:
     """Runs the comparison."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=40, help="of short measurements; a fifth of it of long ones")
-    arguments.add_argument("--seconds", type=float, default=0.3, help="of each short measurement")
+    arguments.add_argument("--rounds", type=int, default=100, help="of short measurements; of long ones, a tenth")
+    arguments.add_argument("--seconds", type=float, default=0.1, help="of each short measurement")
     arguments.add_argument("parts", nargs="*", default=Bench.PARTS, help=f"of {', '.join(Bench.PARTS)}; all by default")
     options = arguments.parse_args()
     options.parts = tuple(dict.fromkeys(options.parts))

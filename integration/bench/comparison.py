@@ -25,7 +25,7 @@ class Comparison:
     @property
     def long_rounds(self) -> int:
         """The number of rounds where a single measurement takes seconds."""
-        return max(1, self.rounds // 5)
+        return max(1, self.rounds // 10)
 
     def in_turn(self, names: list[str], rounds: int) -> list[list[str]]:
         """Returns an order for each round, at random, so that none always follows the same one."""
@@ -37,18 +37,20 @@ class Comparison:
         load: Load,
         names: list[str],
         others: Mapping[str, Load] | None = None,
-        seconds: float | None = None,
+        is_long: bool = False,
         **options,
     ) -> dict[str, dict[str, float]]:
         """Drives the listeners of one server in turn; returns each one's cost, and its difference to the first one's.
-        `others` are other programs than Envoy, whose difference to it would not be the cost of a filter."""
-        others, seconds = others or {}, seconds or self.seconds
+        `others` are other programs than Envoy, whose difference to it would not be the cost of a filter. If `is_long`,
+        a measurement takes a second, for requests that take long."""
+        others = others or {}
+        seconds, number = (1, 2 * self.long_rounds) if is_long else (self.seconds, self.rounds)
         loads = {**dict.fromkeys(names, load), **others}
         for name, one in loads.items():
             one.measure(name, 1, **options)
         rounds = [
             {name: loads[name].measure(name, seconds, **options) for name in order}
-            for order in self.in_turn(list(loads), self.rounds)
+            for order in self.in_turn(list(loads), number)
         ]
         native = next(name for name in names if name.endswith("native"))
         costs = [{name: cost.cpu_us for name, cost in one.items()} for one in rounds]
@@ -65,7 +67,7 @@ class Comparison:
                 f"{name:28} {row['cpu_us']:8.1f} {added[0]:>7} {added[1]:>13} {share[0]:>10} {share[1]:>12}"
                 f" {row['requests_per_second']:11,.0f}"
             )
-        if noisy := [name for name, row in table.items() if statistic.is_noisy(row, self.rounds)]:
+        if noisy := [name for name, row in table.items() if statistic.is_noisy(row, number)]:
             self.noisy.append(title)
             print(f"too noisy to quote: {', '.join(noisy)}; run it on a quieter machine, or with more --rounds")
         return table

@@ -42,14 +42,13 @@ def wasm(name: str, code: Path, configuration: dict | None = None) -> dict:
     }
 
 
-def native(*, signs_few_headers: bool, service: str = "execute-api") -> dict:
+def native(*, signs_few_headers: bool = False, service: str = "execute-api", rewrites_host: bool = True) -> dict:
     """Returns Envoy's own signer for the same upstream: with its defaults, or with the same signed headers as the
     filter."""
     config = {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.aws_request_signing.v3.AwsRequestSigning",
         "service_name": service,
         "region": "eu-west-1",
-        "host_rewrite": HOST if service == "execute-api" else f"{service}.eu-west-1.amazonaws.com",
         "credential_provider": {
             "inline_credential": {
                 "access_key_id": KEY.access_key,
@@ -58,6 +57,8 @@ def native(*, signs_few_headers: bool, service: str = "execute-api") -> dict:
             }
         },
     }
+    if rewrites_host:
+        config["host_rewrite"] = HOST if service == "execute-api" else f"{service}.eu-west-1.amazonaws.com"
     if signs_few_headers:
         config["match_excluded_headers"] = [{"prefix": prefix} for prefix in NOT_SIGNED_PREFIXES]
         config["match_excluded_headers"] += [{"exact": name} for name in NOT_SIGNED]
@@ -102,6 +103,11 @@ def policy(routes: int = 1, *, identities: int = 1, host: str = f"https://{HOST}
 
     others = {f"/other/{n}/of/many": one(n, f"{host}/prod") for n in range(max(routes, identities) - 1)}
     return {"routes": {**others, "/orders": one(len(others), f"{host}/prod/orders")}}
+
+
+def mesh_policy() -> dict:
+    """Returns a policy that signs requests to AWS as they are, for any service and region."""
+    return {"routes": {"/": {"hosts": ["*.amazonaws.com"]}}}
 
 
 def intake(socket: Path) -> dict:

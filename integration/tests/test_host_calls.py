@@ -205,8 +205,8 @@ def test_a_path_of_many_readings_costs_what_a_path_of_its_length_costs(path, nam
 INSTRUCTIONS = {
     ("a target", "one path"): 53_500,
     ("a target", "paths of their own"): 117_500,
-    ("no target", "one path"): 73_500,
-    ("no target", "paths of their own"): 137_500,
+    ("no target", "one path"): 60_500,
+    ("no target", "paths of their own"): 125_000,
 }
 
 
