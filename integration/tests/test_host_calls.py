@@ -85,6 +85,7 @@ def test_a_policy_that_asks_for_route_metadata_costs_a_call_more():
 @pytest.mark.parametrize(("members", "more"), [({}, 1), ({"upstreamTls": False}, 0)])
 def test_a_route_without_a_target_writes_the_signature_alone_and_looks_at_the_cluster(members, more):
     signer = host(route={"target": None, "hosts": [AUTHORITY], **members})
+    signer.properties[b"cluster_name"] = b"outbound|80||" + AUTHORITY.encode()
     signer.request(to_aws(BROWSER))
 
     # Authority and path stay the same, and Envoy's resolver needs no filter state for the host.

@@ -345,26 +345,29 @@ def test_a_large_body_to_s3_streams_without_a_target_too(start_proxy, s3):
     assert len(s3.last.request.body) == len(body)
 
 
-def through(cluster: str, upstream) -> StockConfiguration:
+def through(cluster: str, upstream, *, weighted: bool = False) -> StockConfiguration:
     """Sends all requests without a target through a cluster of this name."""
     configuration = StockConfiguration.leading_https_to(upstream.port)
     configuration.cluster("client_hosts")["name"] = cluster
     [targets] = configuration.http_connection_manager("traffic")["route_config"]["virtual_hosts"]
-    targets["routes"][-1]["route"]["cluster"] = cluster
+    route = targets["routes"][-1]["route"]
+    del route["cluster"]
+    clusters = {"clusters": [{"name": cluster, "weight": 1}]}
+    route |= {"weighted_clusters": clusters} if weighted else {"cluster": cluster}
     return configuration
 
 
 PASS_THROUGH = ["PassthroughCluster", "InboundPassthroughCluster", "InboundPassthroughClusterIpv4"]
 
 
-@pytest.mark.parametrize("cluster", PASS_THROUGH)
-def test_nothing_signed_leaves_through_istios_pass_through_cluster(start_proxy, api, cluster):
+@pytest.mark.parametrize(("cluster", "weighted"), [(PASS_THROUGH[0], True), *((name, False) for name in PASS_THROUGH)])
+def test_nothing_signed_leaves_through_istios_pass_through_cluster(start_proxy, api, cluster, weighted):
     routes = [
         {"prefix": "/", "hosts": ["*.amazonaws.com"]},
         {"prefix": "/plain", "hosts": ["*.amazonaws.com"], "upstreamTls": False},
         {"prefix": "/query", "hosts": ["*.amazonaws.com"], "signing": {"location": "query"}},
     ]
-    proxy = start_proxy(policy(routes, unmatched="pass"), through(cluster, api))
+    proxy = start_proxy(policy(routes, unmatched="pass"), through(cluster, api, weighted=weighted))
     proxy.push(TEMPORARY_KEY)
 
     for path, body in [("/a", None), ("/a", b"body"), ("/query/a", None)]:

@@ -105,7 +105,9 @@ mod tests {
     #[test]
     fn spellings_of_a_host_have_one_name() {
         let mut hosts = RecentHosts::default();
-        for authority in ["SQS.eu-west-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com.", "sqs.eu-west-1.amazonaws.com:443"] {
+        for authority in
+            ["SQS.eu-west-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com.", "sqs.eu-west-1.amazonaws.com:443"]
+        {
             assert_eq!(hosts.get(authority.as_bytes()).map(RecentHost::name), Some("sqs.eu-west-1.amazonaws.com"));
         }
     }

@@ -1,7 +1,7 @@
 //! What a request is refused for before it is signed.
 
 use crate::header_map::HeaderMap;
-use crate::host::{Host, MapKind};
+use crate::host::{Host, HostError, MapKind};
 use crate::local_reply::{Refusal, SigningFailure, UnsupportedRequest};
 use crate::policy::{Route, UPSTREAM_SCHEME_HEADER};
 
@@ -38,13 +38,22 @@ pub(super) fn refuse_pass_through(host: &impl Host, route: &Route, head: &Reques
     if route.target.is_some() || !route.upstream_tls {
         return Ok(());
     }
-    match host.property("xds\0cluster_name")? {
+    match cluster_name(host)? {
         Some(cluster) if is_pass_through(&cluster) => Err(SigningFailure::NoTls {
             authority: String::from_utf8_lossy(head.authority).into_owned(),
             cluster: String::from_utf8_lossy(&cluster).into_owned(),
         }
         .into()),
         _ => Ok(()),
+    }
+}
+
+/// Returns the name of the cluster that Envoy's route chooses.
+fn cluster_name(host: &impl Host) -> Result<Option<Vec<u8>>, HostError> {
+    // Envoy answers to the older name of the attribute for half the cost, and may drop it. Source: Envoy, "Attributes".
+    match host.property("cluster_name")?.filter(|name| !name.is_empty()) {
+        None => host.property("xds\0cluster_name"),
+        found => Ok(found),
     }
 }
 

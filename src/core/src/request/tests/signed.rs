@@ -42,6 +42,26 @@ fn what_stays_as_it_is_costs_no_host_call() {
 }
 
 #[test]
+fn a_cluster_without_tls_is_noticed_by_either_name_of_the_attribute() {
+    let mut proxy = Proxy::with_credentials(r#"{"routes": {"/": {"hosts": ["*.amazonaws.com"]}}}"#);
+    let host = [(":authority", "sqs.eu-west-1.amazonaws.com")];
+    let cluster = |attribute, name: &str| (attribute, name.as_bytes().to_vec());
+    for properties in [
+        vec![cluster("cluster_name", "PassthroughCluster")],
+        vec![cluster("xds\0cluster_name", "PassthroughCluster")],
+        vec![cluster("cluster_name", ""), cluster("xds\0cluster_name", "InboundPassthroughCluster")],
+    ] {
+        let mut sent = proxy.send_with(&properties, "GET", "/", &host, true);
+        let message = refused(sent.fate(&proxy), 500, "SigningFailed");
+        assert!(message.contains("PassthroughCluster"), "{message}");
+    }
+    for properties in [vec![], vec![cluster("cluster_name", "outbound|443||sqs.eu-west-1.amazonaws.com")]] {
+        let mut sent = proxy.send_with(&properties, "GET", "/", &host, true);
+        assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: Vec::new() });
+    }
+}
+
+#[test]
 fn a_signature_of_the_client_gives_way() {
     let mut proxy = Proxy::with_credentials(TO_API);
     let leftovers = [("authorization", "AWS4-HMAC-SHA256 of-the-client"), ("x-amz-region-set", "*")];
