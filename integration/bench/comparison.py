@@ -42,9 +42,9 @@ class Comparison:
     ) -> dict[str, dict[str, float]]:
         """Drives the listeners of one server in turn; returns each one's cost, and its difference to the first one's.
         `others` are other programs than Envoy, whose difference to it would not be the cost of a filter. If `is_long`,
-        a measurement takes a second, for requests that take long."""
+        a measurement takes half a second, for requests that take long."""
         others = others or {}
-        seconds, number = (1, 2 * self.long_rounds) if is_long else (self.seconds, self.rounds)
+        seconds, number = (0.5, 4 * self.long_rounds) if is_long else (self.seconds, self.rounds)
         loads = {**dict.fromkeys(names, load), **others}
         for name, one in loads.items():
             one.measure(name, 1, **options)

@@ -24,10 +24,15 @@ const BODY_CHECK: Duration = Duration::from_secs(1);
 /// The number of requests whose body is late that are checked on a tick.
 const LATE_BODIES: usize = 100;
 
-/// A held request. Its headers stay with the proxy, and are read again to sign them.
+/// The most bytes of headers that are kept. Larger ones are read again to sign them: a flood of them would be there twice.
+const KEPT_HEADERS_MAX: usize = 4096;
+
+/// A held request.
 pub(super) struct Held {
     /// The index of its route in the policy.
     route: usize,
+    /// Its headers; `None` if they stay with the proxy alone.
+    headers: Option<HeaderMap>,
     identity: SignsAs,
     payload: HeldPayload,
     /// Its share of the bounds on held requests; `None` once it continues.
@@ -77,6 +82,7 @@ impl Held {
         (route, identity, payload): (&Route, SignsAs, PayloadPlan),
         (ends, has_credentials): (bool, bool),
     ) -> Result<Self, Refusal> {
+        let kept = (headers.0.len() <= KEPT_HEADERS_MAX).then(|| headers.clone());
         let (header_size, mut unseen_size) = (headers.byte_size(), 0);
         let payload = match payload {
             PayloadPlan::HashBody => HeldPayload::Hashing { hasher: PayloadHasher::default(), seen: 0 },
@@ -86,11 +92,14 @@ impl Held {
                 HeldPayload::Known(payload)
             }
         };
-        share.set_bytes(header_size.saturating_add(unseen_size)).map_err(|Overloaded| Refusal::Overloaded)?;
+        share
+            .set_bytes(held_size(kept.as_ref(), header_size, unseen_size))
+            .map_err(|Overloaded| Refusal::Overloaded)?;
         worker.read_clock();
         let since = worker.clock.elapsed();
         Ok(Self {
             route: route.index,
+            headers: kept,
             identity,
             payload,
             share: Some(share),
@@ -145,7 +154,7 @@ impl Held {
         if let Some(share) = &mut self.share {
             // With trailers, the last call has nothing of the body, which the proxy still buffers.
             self.body_size = self.body_size.max(available);
-            let size = self.header_size.saturating_add(self.body_size);
+            let size = held_size(self.headers.as_ref(), self.header_size, self.body_size);
             share.set_bytes(size).map_err(|Overloaded| Refusal::Overloaded)?;
         }
         match &mut self.payload {
@@ -209,7 +218,7 @@ impl Held {
         }
         let HeldPayload::Known(payload) = self.payload else { return Ok(Progress::Waiting) };
         let credentials = credentials.ok_or_else(|| worker.no_credentials(&self.identity))?;
-        let headers = worker.host.headers(MapKind::Request)?;
+        let headers = self.headers.take().map_or_else(|| worker.host.headers(MapKind::Request), Ok)?;
         let head = RequestHead::parse(&headers)?;
         let mut buffers = worker.buffers.borrow_mut();
         let plan = Plan::new(route, &head, &mut buffers)?;
@@ -280,6 +289,12 @@ impl Held {
     fn is_body_late(&self, elapsed: Duration) -> bool {
         elapsed.saturating_sub(self.since) >= BODY_CHECK
     }
+}
+
+/// Returns how many bytes of a request the proxy and the filter hold.
+fn held_size(kept: Option<&HeaderMap>, header_size: usize, body_size: usize) -> usize {
+    let kept = kept.map_or(0, |kept| kept.0.len());
+    header_size.saturating_add(kept).saturating_add(body_size)
 }
 
 /// Returns how many bytes of the stream's request have arrived, headers included.

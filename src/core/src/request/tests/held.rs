@@ -181,6 +181,38 @@ fn a_worker_holds_as_many_requests_as_it_may_and_signs_others_all_the_same() {
 }
 
 #[test]
+fn only_large_headers_are_read_again() {
+    for (size, times) in [(100, 1), (8192, 2)] {
+        let mut proxy = Proxy::with_credentials(&waiting("signed"));
+        proxy.host.fail_call(None);
+        let value = "v".repeat(size);
+        let mut sent = proxy.send("POST", "/orders", &[("x-amz-meta-a", &value)], false);
+        sent.body(&proxy, b"hello", true);
+
+        assert_eq!(sent.fate(&proxy), Fate::Forwarded { body: b"hello".to_vec() });
+        let authorization = sent.stream(&proxy).header("authorization").unwrap_or_default().to_owned();
+        assert!(authorization.contains(";x-amz-meta-a;"), "{authorization}");
+        let reads = proxy.host.calls().iter().filter(|call| **call == "get_header_map_pairs").count();
+        assert_eq!(reads, times, "{size}");
+    }
+}
+
+#[test]
+fn kept_headers_count_for_what_a_worker_holds() {
+    let policy = waiting("signed").replace("{\"credentialsWaitMs\"", "{\"maxHeldBytes\": 5000, \"credentialsWaitMs\"");
+    let mut proxy = Proxy::with_credentials(&policy);
+    let value = "v".repeat(1500);
+    // Its headers are held by the proxy and by the filter.
+    let held = proxy.send("POST", "/orders", &[("x-amz-meta-a", &value)], false);
+    let mut over = proxy.send("POST", "/orders", &[("x-amz-meta-a", &value)], false);
+    refused(over.fate(&proxy), 503, "Overloaded");
+
+    drop(held);
+    let mut sent = proxy.send("POST", "/orders", &[("x-amz-meta-a", &value)], false);
+    assert_eq!(sent.fate(&proxy), Fate::Held);
+}
+
+#[test]
 fn a_worker_holds_as_many_bytes_as_it_may() {
     let policy =
         waiting("signed").replace("{\"credentialsWaitMs\"", "{\"maxHeldBytes\": 1000000, \"credentialsWaitMs\"");
