@@ -129,8 +129,9 @@ fn split_port(written: &str) -> Option<(&str, Option<&str>)> {
 }
 
 fn parse_port(digits: &str) -> Option<u16> {
-    let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
-    digits.parse().ok().filter(|port| all_digits && *port != 0)
+    // Zeros before a port are read by some and not by others, and without end they would be kept with the host.
+    let is_number = digits.len() <= "65535".len() && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|port| is_number && *port != 0)
 }
 
 /// Returns whether this is a host name in lower case: labels of letters, digits, `-` and `_`, or an IPv4 address.
@@ -159,7 +160,7 @@ impl<'a> Authority<'a> {
         if authority.first() == Some(&b'[') {
             return Self::parse_address(authority, buffer);
         }
-        // In one pass, as each request of a policy with hosts is parsed.
+        // One pass, because every request under a policy with hosts is parsed.
         let (mut length, mut in_label) = (0, 0);
         for byte in authority {
             match byte {
@@ -168,9 +169,11 @@ impl<'a> Authority<'a> {
                 b':' => break,
                 _ => return None,
             }
-            // After the longest name there may be a dot; what else is too long finds no name below.
-            if let Some(place) = buffer.get_mut(length) {
-                *place = byte.to_ascii_lowercase();
+            match buffer.get_mut(length) {
+                Some(place) => *place = byte.to_ascii_lowercase(),
+                // Only a trailing dot may follow the longest name.
+                None if *byte == b'.' => {}
+                None => return None,
             }
             length += 1;
         }
@@ -237,6 +240,7 @@ mod tests {
             "a:+80",
             "a:65536",
             "a:80:80",
+            "a:000080",
             "[::1",
             "::1]",
             "[::1]x",

@@ -1,7 +1,7 @@
 //! The hosts of recent requests, and the endpoints inferred from their names.
 //!
-//! The requests of a mesh go to a few hosts. To infer an endpoint takes a fifth of the instructions of a signed request,
-//! and to find it here next to none.
+//! The requests of a mesh go to a few hosts. Inferring an endpoint takes a fifth of a signed request's instructions; a hit
+//! takes almost none.
 
 use super::authority::{Authority, NAME_MAX};
 use crate::aws_endpoint::{self, Endpoint};
@@ -10,10 +10,7 @@ use crate::signing::Scope;
 /// The number of hosts that are kept. A further one replaces the oldest.
 const CAPACITY: usize = 8;
 
-/// The longest authority that is kept: a host name, a trailing dot and a port.
-const AUTHORITY_MAX: usize = NAME_MAX + ".:65535".len();
-
-/// What is known of the last [`CAPACITY`] hosts. A worker has one.
+/// The last [`CAPACITY`] hosts of a worker's requests.
 #[derive(Debug, Default)]
 pub struct RecentHosts {
     hosts: Vec<RecentHost>,
@@ -23,18 +20,15 @@ pub struct RecentHosts {
 /// A host and its endpoint.
 #[derive(Debug)]
 pub(super) struct RecentHost {
-    /// As requests have it.
+    /// The authority, as requests spell it. No longer than a host name, a dot and a port.
     authority: Vec<u8>,
     name: String,
     endpoint: Option<Scope>,
 }
 
 impl RecentHosts {
-    /// Returns the host in an authority; `None` if there is none, or its port has endless zeros.
-    pub(super) fn get(&mut self, authority: &[u8]) -> Option<&RecentHost> {
-        if authority.len() > AUTHORITY_MAX {
-            return None;
-        }
+    /// Returns the host in an authority; `None` if there is none.
+    pub(super) fn find_or_infer(&mut self, authority: &[u8]) -> Option<&RecentHost> {
         let at = match self.hosts.iter().position(|host| host.authority == authority) {
             Some(at) => at,
             None => self.insert(RecentHost::of(authority)?),
@@ -83,22 +77,28 @@ impl RecentHost {
 mod tests {
     use super::*;
 
-    fn endpoint_of(hosts: &mut RecentHosts, authority: &str) -> Option<(String, String)> {
-        let host = hosts.get(authority.as_bytes()).expect("it is a host");
-        host.endpoint().map(|endpoint| (endpoint.signing_name.to_owned(), endpoint.region.to_owned()))
+    /// Returns the names of the hosts that are kept.
+    fn names(hosts: &RecentHosts) -> Vec<&str> {
+        let mut names: Vec<_> = hosts.hosts.iter().map(RecentHost::name).collect();
+        names.sort_unstable();
+        names
     }
 
     #[test]
-    fn each_of_many_hosts_has_its_own_endpoint_however_often_they_come() {
-        let mut hosts = RecentHosts::default();
+    fn a_host_has_the_same_endpoint_however_often_it_comes() {
         let services = ["sqs", "sns", "kms", "lambda", "dynamodb", "logs", "events", "states", "kinesis", "athena"];
-        for step in [1, 3, 7] {
-            for number in 0..5 * services.len() {
-                let service = services[number * step % services.len()];
-                let region = format!("eu-west-{}", 1 + number % 3);
-                let found = endpoint_of(&mut hosts, &format!("{service}.{region}.amazonaws.com"));
-                assert_eq!(found, Some((service.to_owned(), region)));
+        for kept in [1, 3, CAPACITY, CAPACITY + 1, services.len()] {
+            let mut hosts = RecentHosts::default();
+            for round in 0..5 {
+                for service in &services[..kept] {
+                    let host = format!("{service}.eu-west-1.amazonaws.com");
+                    let before = hosts.hosts.len();
+                    let found = hosts.find_or_infer(host.as_bytes()).and_then(RecentHost::endpoint);
+                    assert_eq!(found, Some(Endpoint { signing_name: service, region: "eu-west-1" }));
+                    assert!(round == 0 || hosts.hosts.len() == before, "{host} is kept once");
+                }
             }
+            assert_eq!(hosts.hosts.len(), kept.min(CAPACITY));
         }
     }
 
@@ -108,19 +108,29 @@ mod tests {
         for authority in
             ["SQS.eu-west-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com.", "sqs.eu-west-1.amazonaws.com:443"]
         {
-            assert_eq!(hosts.get(authority.as_bytes()).map(RecentHost::name), Some("sqs.eu-west-1.amazonaws.com"));
+            for _ in 0..2 {
+                let host = hosts.find_or_infer(authority.as_bytes());
+                assert_eq!(host.map(RecentHost::name), Some("sqs.eu-west-1.amazonaws.com"));
+            }
         }
     }
 
     #[test]
-    fn as_many_hosts_are_kept_as_a_worker_has_room_for() {
+    fn a_further_host_replaces_the_oldest() {
         let mut hosts = RecentHosts::default();
-        for number in 0..100 {
-            assert!(hosts.get(format!("host-{number}.example").as_bytes()).is_some());
-            assert!(hosts.get(b"no host").is_none());
-            assert!(hosts.get(format!("host.example:{}443", "0".repeat(10_000)).as_bytes()).is_none());
+        let mut come = |name: &str| hosts.find_or_infer(name.as_bytes()).is_some();
+        assert!(["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().all(&mut come));
+        assert!(["b", "i", "j"].into_iter().all(&mut come));
+        assert_eq!(names(&hosts), ["c", "d", "e", "f", "g", "h", "i", "j"]);
+    }
+
+    #[test]
+    fn what_is_no_host_is_not_kept() {
+        let mut hosts = RecentHosts::default();
+        let padded = format!("host.example:{}443", "0".repeat(10_000));
+        for authority in ["no host", "a..b", &padded, &"a.".repeat(10_000)] {
+            assert!(hosts.find_or_infer(authority.as_bytes()).is_none(), "{authority}");
         }
-        assert_eq!(hosts.hosts.len(), CAPACITY);
-        assert!(hosts.hosts.iter().any(|host| host.name == "host-99.example"), "the last one is among them");
+        assert_eq!(names(&hosts), [""; 0]);
     }
 }

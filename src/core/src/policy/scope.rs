@@ -39,7 +39,7 @@ pub struct RequestScope<'a> {
 }
 
 impl<'a> ScopeRule<'a> {
-    /// Returns the scope of requests to a host, of which this endpoint is inferred. `signed_for` is the scope that the client
+    /// Returns the scope of requests to a host from whose name this endpoint was inferred. `signed_for` is the scope that the client
     /// signed for, if it may choose.
     fn for_host(
         &self,
@@ -191,7 +191,7 @@ impl Route {
         };
         let (host, endpoint) = match &self.target {
             Some(target) => (target.host(), aws_endpoint::infer(target.host())),
-            None => hosts.get(authority).map_or(("", None), |host| (host.name(), host.endpoint())),
+            None => hosts.find_or_infer(authority).map_or(("", None), |host| (host.name(), host.endpoint())),
         };
         let signed_for = authorization.filter(|_| self.scope_source != ScopeSource::Infer);
         rule.for_host(endpoint, signed_for.and_then(Scope::of_authorization)).map_err(|refused| {

@@ -48,9 +48,10 @@ pub(super) fn refuse_pass_through(host: &impl Host, route: &Route, head: &Reques
     }
 }
 
-/// Returns the name of the cluster that Envoy's route chooses.
+/// Returns the name of the upstream's cluster, or else of the one that Envoy's route chooses.
 fn cluster_name(host: &impl Host) -> Result<Option<Vec<u8>>, HostError> {
-    // Envoy answers to the older name of the attribute for half the cost, and may drop it. Source: Envoy, "Attributes".
+    // The older attribute costs half. It is deprecated, so an Envoy without it is asked for the newer one. Source: Envoy,
+    // "Attributes".
     match host.property("cluster_name")?.filter(|name| !name.is_empty()) {
         None => host.property("xds\0cluster_name"),
         found => Ok(found),

@@ -48,6 +48,20 @@ fn the_precedence_of_policy_host_and_client() {
 }
 
 #[test]
+fn no_spelling_of_a_host_lets_its_client_choose_the_scope() {
+    let client = r#""signing": {"scope": "client"}"#;
+    for port in ["", ".", ":443", ":0443"] {
+        let (proxy, sent) =
+            send(AWS, client, &format!("SQS.eu-west-1.amazonaws.com{port}"), "/", "us-east-1/iam", true);
+        let stream = sent.stream(&proxy);
+        assert_eq!(scope_of(stream.header("authorization").unwrap()), "eu-west-1/sqs", "{port}");
+    }
+    let padded = format!("sqs.eu-west-1.amazonaws.com:{}443", "0".repeat(300));
+    let (proxy, mut sent) = send(AWS, client, &padded, "/", "us-east-1/iam", true);
+    super::proxy::refused(sent.fate(&proxy), 404, "NoRoute");
+}
+
+#[test]
 fn without_a_scope_of_its_client_a_request_has_the_hosts() {
     let mut proxy =
         Proxy::with_credentials(&format!(r#"{{"routes": {{"/": {AWS}, "signing": {{"scope": "client-first"}}}}}}}}"#));
