@@ -54,7 +54,10 @@ impl IntakeConfig {
     pub fn from_json(json: &[u8]) -> Result<Self, IntakeConfigError> {
         let mut json = serde_json::Deserializer::from_slice(json);
         let document: Document = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            IntakeConfigError::Document { location: error.path().to_string(), problem: error.inner().to_string() }
+            // One line, whatever it repeats of the document.
+            let shown = |text: String| text.replace(char::is_control, " ");
+            let (location, problem) = (shown(error.path().to_string()), shown(error.inner().to_string()));
+            IntakeConfigError::Document { location, problem }
         })?;
         let digests = document.intake.token_sha256.iter().enumerate();
         let token_digests = digests
@@ -130,6 +133,7 @@ mod tests {
             (r#"{"intake": {"tokenSha256": "abc"}}"#, "intake.tokenSha256: invalid type"),
             (r#"{"intake": {"tokens": []}}"#, "intake.tokens: unknown field"),
             (r#"{"intake": {}, "routes": {}}"#, "routes: unknown field"),
+            (r#"{"intake": {"a\nb": 1}}"#, "intake.a b: unknown field `a b`"),
         ] {
             let error = IntakeConfig::from_json(config.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");

@@ -60,10 +60,10 @@ impl Location {
         self.0.is_empty()
     }
 
-    /// Returns the error for the value at this location.
+    /// Returns the error for the value at this location. It is one line, whatever the problem repeats of the policy.
     pub(super) fn error(&self, problem: impl Into<String>) -> PolicyError {
         let location = if self.is_policy() { "policy".to_owned() } else { self.0.clone() };
-        PolicyError::Invalid { location, problem: problem.into() }
+        PolicyError::Invalid { location, problem: problem.into().replace(char::is_control, " ") }
     }
 }
 

@@ -35,6 +35,21 @@ fn assert_refused(cases: &[(String, &str)]) {
 }
 
 #[test]
+fn a_refusal_is_one_line_whatever_it_repeats() {
+    const ROLE: &str = "arn:aws:iam::123456789012:role/r";
+    for members in [
+        format!(r#""roleArn": "{ROLE}{{a\nb}}""#),
+        format!(r#""roleArn": "{ROLE}", "roleChain": ["{ROLE}{{a\nb}}"]"#),
+        format!(r#""roleArn": "{ROLE}{{claim:a\nb}}", "callers": ["spiffe://d/ns/a/sa/b"]"#),
+        format!(r#""roleArn": "{ROLE}{{namespace}}", "callers": [{{"issuer": "a\nb"}}]"#),
+        r#""a\nb": 1"#.to_owned(),
+    ] {
+        let refusal = Policy::from_json(route(&members).as_bytes()).unwrap_err().to_string();
+        assert!(!refusal.contains(char::is_control), "{refusal:?}");
+    }
+}
+
+#[test]
 fn what_is_no_json_object() {
     assert_refused(&[
         (policy(""), "the policy is not valid JSON: EOF while parsing a value (line 1, column 0)"),
