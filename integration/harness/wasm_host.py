@@ -225,6 +225,7 @@ class WasmHost:
         if buffer != REQUEST_BODY:
             return NOT_FOUND
         old, new = self._exchange.buffer, self._read(data, size)
+        start = min(start & 0xFFFFFFFF, len(old))
         self._exchange.buffer = old[:start] + new + old[start + (length & 0xFFFFFFFF) :]
         return OK
 
