@@ -7,6 +7,9 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .PHONY: help requirements build check test test-matrix test-clients test-install nightly fuzz demo smoke-aws compose image bench soak lint format clean
 
+# Root's chroot and debootstrap, should the PATH lack them.
+export PATH := $(PATH):/usr/sbin
+
 FILTER := target/wasm/wasm32-unknown-unknown/filter/sigv4_filter.wasm
 REFRESHER := target/release/credential-refresher
 CARGO := build/with-rust.sh cargo

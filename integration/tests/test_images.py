@@ -116,9 +116,7 @@ def test_the_refresher_runs_in_its_root_file_system(tmp_path):
     root.mkdir(mode=0o755)
     subprocess.run(["tar", "--extract", "--directory", root], input=content, check=True)
 
-    # Root's PATH may lack the folder of chroot.
-    chroot = shutil.which("chroot", path=f"{os.environ['PATH']}:/usr/sbin")
-    command = [chroot, f"--userspec={USER}:{USER}", root, "/usr/local/bin/credential-refresher", "--version"]
+    command = ["chroot", f"--userspec={USER}:{USER}", root, "/usr/local/bin/credential-refresher", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout.split()[0]) == (0, "credential-refresher"), done.stderr
