@@ -8,9 +8,6 @@ use crate::aws_endpoint::strip_domain;
 /// The longest host name of the DNS.
 pub(super) const NAME_MAX: usize = 253;
 
-/// The longest label of a host name.
-const LABEL_MAX: usize = 63;
-
 /// The hosts of a route: one name, or all names below a domain. Lower case, without trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPattern {
@@ -138,7 +135,7 @@ fn parse_port(digits: &str) -> Option<u16> {
 fn is_name(host: &[u8]) -> bool {
     host.len() <= NAME_MAX
         && host.split(|b| *b == b'.').all(|label| {
-            (1..=LABEL_MAX).contains(&label.len())
+            (1..=63).contains(&label.len())
                 && label.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
         })
 }
@@ -155,51 +152,21 @@ pub(super) type NameBuffer = [u8; NAME_MAX];
 impl<'a> Authority<'a> {
     /// Parses an authority; `None` if it is not a host with an optional port. No pattern matches such an authority: a route
     /// that keeps the request's own authority would sign and send it to whatever host a laxer parser reads in it.
-    #[inline]
     pub(super) fn parse(authority: &[u8], buffer: &'a mut NameBuffer) -> Option<Self> {
-        if authority.first() == Some(&b'[') {
-            return Self::parse_address(authority, buffer);
-        }
-        // One pass, because every request under a policy with hosts is parsed.
-        let (mut length, mut in_label) = (0, 0);
-        for byte in authority {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if in_label < LABEL_MAX => in_label += 1,
-                b'.' if in_label > 0 => in_label = 0,
-                b':' => break,
-                _ => return None,
-            }
-            match buffer.get_mut(length) {
-                Some(place) => *place = byte.to_ascii_lowercase(),
-                // Only a trailing dot may follow the longest name.
-                None if *byte == b'.' => {}
-                None => return None,
-            }
-            length += 1;
-        }
-        let port = match authority.get(length..)?.split_first() {
-            None => None,
-            Some((_colon, digits)) => Some(parse_port(std::str::from_utf8(digits).ok()?)?),
-        };
-        let name = buffer.get(..if in_label == 0 { length.checked_sub(1)? } else { length })?;
-        Some(Self { name: std::str::from_utf8(name).ok()?, port })
-    }
-
-    /// Parses `[v6]` and `[v6]:port`.
-    #[cold]
-    fn parse_address(authority: &[u8], buffer: &'a mut NameBuffer) -> Option<Self> {
         let (host, port) = split_port(std::str::from_utf8(authority).ok()?)?;
         let port = match port {
             None => None,
             Some(digits) => Some(parse_port(digits)?),
         };
+        let host = host.strip_suffix('.').unwrap_or(host);
         let lower = buffer.get_mut(..host.len())?;
         lower.copy_from_slice(host.as_bytes());
         lower.make_ascii_lowercase();
+        let lower: &'a [u8] = lower;
         let name = std::str::from_utf8(lower).ok()?;
-        let address = name.strip_prefix('[')?.strip_suffix(']')?;
-        address.parse::<Ipv6Addr>().ok()?;
-        Some(Self { name, port })
+        let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let valid = address.map_or_else(|| is_name(lower), |address| address.parse::<Ipv6Addr>().is_ok());
+        valid.then_some(Self { name, port })
     }
 }
 

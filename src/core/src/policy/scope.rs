@@ -39,8 +39,8 @@ pub struct RequestScope<'a> {
 }
 
 impl<'a> ScopeRule<'a> {
-    /// Returns the scope of requests to a host from whose name this endpoint was inferred. `signed_for` is the scope that the client
-    /// signed for, if it may choose.
+    /// Returns the scope of requests to a host from whose name this endpoint was inferred. `signed_for` is the scope that the
+    /// client signed for, if it may choose.
     fn for_host(
         &self,
         inferred: Option<Endpoint<'a>>,
